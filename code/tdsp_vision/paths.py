@@ -1,0 +1,175 @@
+"""The folder layout, known to this file only, and the one way files are written: whole or not at all.
+
+Relative folders (`DATA_DIR`, `OUTPUT_DIR`) hang below the workspace: the repository root, or the folder named
+by the environment variable `TDSP_WORKSPACE`. Papermill runs in the caller's folder and nbval in the notebook's,
+so nothing here looks at the current working directory.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = {
+    "data": ROOT / "code/01_data_acquisition_and_understanding/data_acquisition.ipynb",
+    "model": ROOT / "code/02_modeling/modeling.ipynb",
+    "deploy": ROOT / "code/03_deployment/deployment.ipynb",
+}
+SAMPLE_DATA = ROOT / "sample_data"
+
+
+def workspace() -> Path:
+    """Folder below which relative data and output folders lie (absolute)."""
+    return Path(os.environ.get("TDSP_WORKSPACE") or ROOT).resolve()
+
+
+def resolve(path: str | Path) -> Path:
+    """`path` as an absolute path; a relative one is taken from the workspace, `~` from the home folder."""
+    return (workspace() / Path(path).expanduser()).resolve()
+
+
+def shown(path: str | Path) -> str:
+    """`path` as it is printed: relative to the workspace or the repository where it lies below one of them."""
+    path = Path(path)
+    for base in (workspace(), ROOT):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return str(path)
+
+
+def checked_name(kind: str, value: str) -> str:
+    """`value`, if it can be one folder name: letters, digits, '.', '_' and '-', not starting with a dot.
+
+    Raises:
+        ValueError: naming `kind` (a parameter, say) and the value received.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError(
+            f"{kind} is {value!r}; it becomes a folder name, so use letters, digits, '.', '_' and '-' "
+            "(at most 100, not starting with '.' or '-')."
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where one dataset lies: `data/<name>/`."""
+
+    data_dir: str
+    name: str
+
+    def __post_init__(self):
+        checked_name("DATASET_NAME", self.name)
+
+    @property
+    def root(self) -> Path:
+        return resolve(self.data_dir) / self.name
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.csv"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "rejected.csv"
+
+    @property
+    def info(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def corrections(self) -> Path:
+        return self.root / "corrections.csv"
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Where the results of one dataset lie: `outputs/<dataset>/`."""
+
+    output_dir: str
+    dataset: str
+
+    def __post_init__(self):
+        checked_name("DATASET_NAME", self.dataset)
+
+    @property
+    def root(self) -> Path:
+        return resolve(self.output_dir) / self.dataset
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def latest(self) -> Path:
+        return self.root / "latest.txt"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def deployment(self) -> Path:
+        return self.root / "deployment"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    def serving(self, model_name: str) -> Path:
+        """Folder of one served model; its versions are sub-folders `1`, `2`, …"""
+        return self.root / "serving" / checked_name("MODEL_NAME", model_name)
+
+
+@contextmanager
+def whole_file(path: Path):
+    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path):
+    """Yield a temporary folder beside `path`; it becomes `path` when the block ends without an error.
+
+    Raises:
+        FileExistsError: if `path` is already there; folders are never replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield draft
+        if path.exists():
+            raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
+        draft.chmod(0o755)
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as indented JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
