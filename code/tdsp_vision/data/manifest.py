@@ -1,0 +1,160 @@
+"""Bring a folder of labelled images into `data/<dataset>/` and write down what came in and what did not.
+
+manifest.csv   path,label,group,cluster,sha256,dhash,width,height,source,license,attribution (+ metadata columns)
+rejected.csv   path,reason: every file of the source that is not in the manifest
+dataset.json   name, classes in order, counts, source, licenses, seed
+corrections.csv  path,label: written by a person, replayed by `load_manifest`; the label EXCLUDE drops an image
+
+`path` is relative to the dataset folder. `cluster` numbers near-duplicates; `group` joins images of one patient,
+lesion or cluster: what belongs together must not be split between training and test.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from tdsp_vision.data.duplicates import connected_groups, find_duplicates
+from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
+
+COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
+COLUMNS += ["source", "license", "attribution"]
+EXCLUDE = "EXCLUDE"
+
+
+def mark_duplicates(images: pd.DataFrame, max_bits: int) -> pd.DataFrame:
+    """Add cluster, group, original, bits: what repeats what (`find_duplicates`), and what belongs together."""
+    found = find_duplicates(images.dhash.tolist(), max_bits)
+    images = images.assign(cluster=found.cluster, original=images.file.to_numpy()[found.original], bits=found.bits)
+    links = []
+    for key in ("cluster", "patient_id", "lesion_id"):
+        if key in images:
+            known = images.reset_index(drop=True)[key].dropna()
+            first = known.groupby(known).transform(lambda same: same.index[0])
+            links += list(zip(known.index, first, strict=True))
+    return images.assign(group=connected_groups(len(images), links))
+
+
+def duplicates_to_reject(images: pd.DataFrame) -> pd.DataFrame:
+    """Rows path, reason for each image of `mark_duplicates` that repeats an earlier one."""
+    copies = images[images.file != images.original]
+    labels = images.set_index("file").label
+    reasons = [
+        f"duplicate of {row.original} ({row.bits} of 256 bits differ)"
+        + ("" if row.label == labels[row.original] else f"; LABEL CONFLICT: {row.label} against {labels[row.original]}")
+        for row in copies.itertuples()
+    ]
+    return pd.DataFrame({"path": copies.file, "reason": reasons})
+
+
+def write_dataset(
+    paths: DatasetPaths, images: pd.DataFrame, rejected: pd.DataFrame, source: Path, info: dict
+) -> pd.DataFrame:
+    """Copy the images to `images/<label>/` and write the manifest, the rejections and `dataset.json`, in that order.
+
+    A copy that is already there with the same content is left alone, so a killed run goes on where it stopped.
+    The manifest is written after all images are in place; then copies that the source no longer has are removed.
+
+    Args:
+        images: from `mark_duplicates`, without what is to be left out.
+        rejected: path, reason.
+        source: the folder that `images.file` is relative to.
+        info: what else `dataset.json` should say; `source` (one string) is required and may not change.
+
+    Returns:
+        the manifest.
+
+    Raises:
+        ValueError: if the dataset was made from another source, or two files would get one name.
+    """
+    _refuse_other_source(paths, info["source"])
+    names = images.file.str.split("/", n=1).str[1].str.replace("/", "__")
+    targets = "images/" + images.label + "/" + names
+    if targets.duplicated().any():
+        raise ValueError(
+            f"two files of the source would both become {targets[targets.duplicated()].iloc[0]}; rename one."
+        )
+    for file, target, sha256 in zip(images.file, targets, images.sha256, strict=True):
+        _copy_once(source / file, paths.root / target, sha256)
+    manifest = images.assign(path=targets, source=info["source"]).drop(columns=["file", "original", "bits"])
+    for column in ("license", "attribution"):
+        manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
+    manifest = manifest[COLUMNS + [column for column in manifest if column not in COLUMNS]]
+    manifest = manifest.sort_values("path", ignore_index=True)
+    counts = manifest.label.value_counts().sort_index()
+    facts = {
+        "name": paths.name,
+        "classes": list(counts.index),
+        "counts": {k: int(v) for k, v in counts.items()},
+    }
+    facts |= {
+        "images": len(manifest),
+        "rejected": len(rejected),
+        "licenses": sorted(set(manifest.license) - {""}),
+    }
+    write_csv(paths.rejected, rejected.sort_values("path"))
+    write_csv(paths.manifest, manifest)
+    write_json(paths.info, facts | info)
+    for stale in set(paths.images.rglob("*")) - {paths.root / target for target in targets}:
+        if stale.is_file():
+            stale.unlink()
+    return manifest
+
+
+def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
+    """The manifest with the corrections of `corrections.csv` applied; ids stay text.
+
+    Raises:
+        ValueError: if there is no manifest, or a correction names an image that is not in it.
+    """
+    if not paths.manifest.is_file():
+        raise ValueError(
+            f"There is no {shown(paths.manifest)}; first run the data acquisition notebook with "
+            f"DATASET_NAME {paths.name!r}."
+        )
+    manifest = read_csv(paths.manifest).fillna({"license": "", "attribution": ""})
+    if not paths.corrections.is_file():
+        return manifest
+    corrections = read_csv(paths.corrections).drop_duplicates("path", keep="last")
+    unknown = set(corrections.path) - set(manifest.path)
+    if unknown:
+        raise ValueError(
+            f"{shown(paths.corrections)} names {min(unknown)!r}, which is not in the manifest; remove that line."
+        )
+    new_labels = manifest.path.map(corrections.set_index("path").label)
+    manifest = manifest.assign(label=new_labels.fillna(manifest.label))
+    return manifest[manifest.label != EXCLUDE].reset_index(drop=True)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of this project: paths, labels and ids stay text, and only an empty field is a missing value."""
+    text = dict.fromkeys(("path", "label", "patient_id", "lesion_id", "license", "attribution"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, whole or not at all."""
+    with whole_file(path) as draft:
+        table.to_csv(draft, index=False, lineterminator="\n")
+
+
+def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
+    if not paths.info.is_file():
+        return
+    before = json.loads(paths.info.read_text(encoding="utf-8"))["source"]
+    if before != source:
+        raise ValueError(
+            f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}; "
+            "choose another DATASET_NAME or delete that folder."
+        )
+
+
+def _copy_once(origin: Path, target: Path, sha256: str) -> None:
+    if target.is_file():
+        with target.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return
+    with whole_file(target) as draft:
+        shutil.copyfile(origin, draft)
