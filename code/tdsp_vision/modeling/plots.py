@@ -1,0 +1,107 @@
+"""Figures of one run, in the colours of Okabe and Ito (2008), which colour-blind people can tell apart."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn import metrics as sk
+
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+
+def roc_and_precision_recall(
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
+) -> Figure:
+    """ROC and precision-recall curves of labels [n] and scores [n, K], with the chosen threshold as a point.
+
+    With a positive class there is one curve for it, without one a curve for each class against the rest.
+    """
+    figure, (roc, recall) = plt.subplots(1, 2, figsize=(10, 4.4))
+    for color, name in zip(_cycle(COLORS), [positive_class] if positive_class else classes, strict=False):
+        truth, score = labels == name, scores[:, classes.index(name)]
+        false_rate, true_rate, _ = sk.roc_curve(truth, score)
+        roc.plot(false_rate, true_rate, color=color, label=f"{name}: AUC {sk.roc_auc_score(truth, score):.3f}")
+        precision, found, _ = sk.precision_recall_curve(truth, score)
+        average = sk.average_precision_score(truth, score)
+        recall.step(found, precision, where="post", color=color, label=f"{name}: average precision {average:.3f}")
+        recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
+        if threshold is not None:
+            called = score >= threshold
+            right = (called & truth).sum() / truth.sum()
+            point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
+            roc.scatter((called & ~truth).sum() / (~truth).sum(), right, **point)
+            recall.scatter(right, sk.precision_score(truth, called, zero_division=0), **point)
+    roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
+    roc.set(title="ROC", xlabel="1 - specificity", ylabel="sensitivity (recall)", aspect="equal")
+    recall.set(title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.03))
+    for axis, place in ((roc, "lower right"), (recall, "lower left")):
+        axis.legend(loc=place, fontsize=8)
+    return _finish(figure)
+
+
+def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
+    """Counts [K, K], rows true and columns predicted; the shade is the share of the row."""
+    counts = np.asarray(matrix)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    side = 2.2 + 0.75 * len(classes)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        shade = "white" if shares[row, column] > 0.6 else "black"
+        text = f"{count}\n{shares[row, column]:.0%}"
+        axis.text(column, row, text, ha="center", va="center", color=shade)
+    axis.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 4 else 45)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="true", title="Test images")
+    return _finish(figure)
+
+
+def score_histogram(labels: np.ndarray, score: np.ndarray, positive_class: str, threshold: float) -> Figure:
+    """How the score [n] of the positive class is spread in either group, with the threshold that divides them."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    bins = np.linspace(0, 1, 26)
+    for color, name, chosen in (
+        (BLUE, f"not {positive_class}", labels != positive_class),
+        (ORANGE, positive_class, labels == positive_class),
+    ):
+        axis.hist(score[chosen], bins, color=color, alpha=0.6, label=f"{name} (n = {chosen.sum()})")
+    axis.axvline(threshold, color="black", ls="--", lw=1, label=f"threshold {threshold:.3f}")
+    axis.set(xlabel=f"score of {positive_class}", ylabel="images")
+    axis.legend(fontsize=8)
+    return _finish(figure)
+
+
+def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
+    """Cross-validated AUC against C (columns c, auc_mean, auc_deviation), with the chosen C."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.2))
+    axis.errorbar(sweep.c, sweep.auc_mean, sweep.auc_deviation, color=BLUE, marker="o", capsize=3)
+    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: C = {chosen:g}")
+    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel="AUC, cross-validated on training")
+    axis.legend(fontsize=8)
+    return _finish(figure)
+
+
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Loss and accuracy by epoch (columns epoch, loss, val_loss, accuracy, val_accuracy), with the epoch kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        axis.plot(history.epoch, history[name], color=BLUE, label="training")
+        axis.plot(history.epoch, history[f"val_{name}"], color=ORANGE, label="validation")
+        axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.legend(fontsize=8)
+    return _finish(figure)
+
+
+def _cycle(colors):
+    while True:
+        yield from colors
+
+
+def _finish(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure

@@ -1,0 +1,131 @@
+"""The run folder: everything one training leaves behind, written whole or not at all.
+
+outputs/<dataset>/runs/<run_id>/  splits.csv history.csv predictions.csv metrics.json model_card.json model.keras
+                                  figures/*.png
+outputs/<dataset>/latest.txt      id of the run that was finished last
+"""
+
+import json
+import platform
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import matplotlib.figure
+import pandas as pd
+
+from tdsp_vision.data.manifest import write_csv
+from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown, whole_folder, write_json, write_text
+
+
+def new_run_id(outputs: OutputPaths, name: str) -> str:
+    """`20260131-142501-<name>`, by local time; with `-2`, `-3`, … behind it where that folder exists already.
+
+    Raises:
+        ValueError: if `name` holds anything but letters, digits, '.', '_' and '-'.
+    """
+    base = checked_name("RUN_NAME", f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
+    number, run_id = 1, base
+    while (outputs.runs / run_id).exists():
+        number += 1
+        run_id = f"{base}-{number}"
+    return run_id
+
+
+def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicted, classes: list[str]) -> pd.DataFrame:
+    """Columns path, split, label, predicted, score_<class> for each image; scores [n, K], predicted [n]."""
+    table = manifest[["path"]].assign(split=split, label=manifest.label, predicted=predicted)
+    return table.assign(**{f"score_{name}": scores[:, k] for k, name in enumerate(classes)})
+
+
+def model_card(
+    run_id: str,
+    about: dict,
+    dataset: DatasetPaths,
+    leaks: pd.DataFrame,
+    threshold: float | None,
+    trust: dict[str, str],
+    settings: dict,
+) -> dict:
+    """What `metrics.json` cannot say: purpose, limits, origin (Mitchell et al. 2019, arXiv:1810.03993).
+
+    Args:
+        about: the head of `metrics.json`.
+        leaks: from `leakage`, as evidence that the test was apart.
+        trust: the notebook's answers to "how far can this be trusted?".
+        settings: seed and grouping, for whoever repeats the run.
+    """
+    packages = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
+    return {
+        "run_id": run_id,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "purpose": "Teaching and research on image classification.",
+        "limits": "Not a medical device: not tested on patients, not to be used for any decision about them. "
+        "Scores hold for images like those in the dataset, taken in the same way.",
+        "model": about,
+        "decision": {
+            "threshold": threshold,
+            "origin": "highest balanced accuracy on validation; the test was not used"
+            if threshold is not None
+            else "the class with the highest score",
+        },
+        "data": read_json(dataset.info),
+        "torn_groups": leaks.to_dict("records"),
+        "trust": trust,
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
+
+
+def save_run(
+    outputs: OutputPaths,
+    run_id: str,
+    model: keras.Model,
+    tables: dict[str, pd.DataFrame],
+    documents: dict[str, dict],
+    figures: dict[str, matplotlib.figure.Figure],
+) -> Path:
+    """Write a run folder and make it the latest.
+
+    Args:
+        model: from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
+        tables: splits, history and predictions; each becomes `<name>.csv`.
+        documents: metrics and model_card; each becomes `<name>.json`.
+        figures: each becomes `figures/<name>.png`.
+
+    Raises:
+        FileExistsError: if the run is already there.
+    """
+    folder = outputs.runs / run_id
+    with whole_folder(folder) as draft:
+        for name, table in tables.items():
+            write_csv(draft / f"{name}.csv", table)
+        for name, document in documents.items():
+            write_json(draft / f"{name}.json", document)
+        (draft / "figures").mkdir()
+        for name, figure in figures.items():
+            figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
+        model.save(draft / "model.keras")
+    write_text(outputs.latest, run_id + "\n")
+    return folder
+
+
+def find_run(outputs: OutputPaths, run: str) -> Path:
+    """Folder of a run: "latest", or an id.
+
+    Raises:
+        ValueError: if there is no such run; the message lists those there are.
+    """
+    known = sorted(path.name for path in outputs.runs.glob("[!.]*") if (path / "metrics.json").is_file())
+    if not known:
+        raise ValueError(f"There is no run in {shown(outputs.runs)}; run the modeling notebook first.")
+    run_id = outputs.latest.read_text(encoding="utf-8").strip() if run == "latest" else run
+    if run_id not in known:
+        raise ValueError(f"RUN is {run!r}; allowed are 'latest' and {', '.join(map(repr, known))}.")
+    return outputs.runs / run_id
+
+
+def read_json(path: Path) -> dict:
+    """Content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

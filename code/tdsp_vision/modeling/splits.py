@@ -1,0 +1,109 @@
+"""Divide a manifest into training, validation and test, by class and without tearing groups apart.
+
+An image in the test set whose patient, lesion or near-duplicate was trained on measures memory, not skill. Splits
+are therefore made of whole groups, and `leakage` counts, whatever was asked for, what lies on two sides.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+SPLITS = ("train", "validation", "test")
+# What each value of GROUP_BY keeps together: columns of the manifest ("group" joins the three below it).
+GROUP_BY = {"auto": "group", "patient": "patient_id", "lesion": "lesion_id", "cluster": "cluster", "none": None}
+
+
+def split_manifest(
+    manifest: pd.DataFrame, group_by: str, test_fraction: float, validation_fraction: float, seed: int
+) -> pd.Series:
+    """Assign each image to "train", "validation" or "test".
+
+    Args:
+        manifest: from `load_manifest`; its order does not matter.
+        group_by: a key of `GROUP_BY`; "none" splits image by image and is there to show what leaks then.
+        test_fraction: share of the images for the test, 0 to 1 (exclusive).
+        validation_fraction: share of all images for validation; the two leave something for training.
+        seed: same seed, same images, same splits.
+
+    Returns:
+        the split of each image, aligned with the manifest's index. Shares are met as closely as whole groups allow.
+
+    Raises:
+        ValueError: if a column that `group_by` needs is missing, or a class has too few groups for three sides.
+    """
+    ordered = manifest.sort_values("path")
+    groups = _group_ids(ordered, group_by)
+    split = pd.Series("train", index=ordered.index, name="split")
+    held_out = _take(ordered.label, groups, test_fraction, seed)
+    split[held_out] = "test"
+    rest = split != "test"
+    share = validation_fraction / (1 - test_fraction)
+    split[_take(ordered.label[rest], groups[rest], share, seed)] = "validation"
+    _check_each_class_everywhere(ordered.label, split)
+    return split.reindex(manifest.index)
+
+
+def leakage(manifest: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+    """What lies on two sides: one row per key that the manifest knows, with groups and images that are torn.
+
+    Returns:
+        columns kept_together (patient_id, lesion_id, cluster), groups (how many there are), torn_groups, torn_images.
+    """
+    rows = []
+    for key in ("patient_id", "lesion_id", "cluster"):
+        if key in manifest and manifest[key].notna().any():
+            sides = split.groupby(manifest[key]).nunique()
+            torn = sides.index[sides > 1]
+            rows.append((key, len(sides), len(torn), int(manifest[key].isin(torn).sum())))
+    return pd.DataFrame(rows, columns=["kept_together", "groups", "torn_groups", "torn_images"])
+
+
+def check_no_leakage(manifest: pd.DataFrame, split: pd.Series) -> None:
+    """Stop if any patient, lesion or near-duplicate cluster lies on two sides.
+
+    Raises:
+        ValueError: naming the first key and how many groups are torn.
+    """
+    for row in leakage(manifest, split).itertuples():
+        if row.torn_groups:
+            raise ValueError(
+                f"{row.torn_groups} of {row.groups} groups by {row.kept_together} lie on two sides of the split; "
+                "use GROUP_BY 'auto'."
+            )
+
+
+def _group_ids(manifest: pd.DataFrame, group_by: str) -> pd.Series:
+    column = GROUP_BY[group_by]
+    if column is None:
+        return pd.Series(range(len(manifest)), index=manifest.index)
+    if column not in manifest:
+        raise ValueError(f"GROUP_BY is {group_by!r}, and the manifest has no column {column!r}; use 'auto'.")
+    alone = "alone-" + manifest.path  # an image without an id is a group of its own
+    return manifest[column].astype("string").fillna(alone)
+
+
+def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int) -> pd.Index:
+    """Index of about `share` of the images, in whole groups: p of q folds, for share = p / q."""
+    parts = Fraction(share).limit_denominator(20)
+    if not 0 < parts < 1:
+        raise ValueError(f"A share of {share:.3f} of the images cannot be set aside; take 0.05 to 0.9.")
+    smallest = min(groups.groupby(labels).nunique())
+    if smallest < 2:
+        raise ValueError(f"The class {labels.value_counts().index[-1]!r} has too few groups of images to be split.")
+    folds = StratifiedGroupKFold(min(parts.denominator, smallest), shuffle=True, random_state=seed)
+    count = max(1, round(share * folds.n_splits))
+    taken = [fold for _, fold in folds.split(labels, labels, groups)][:count]
+    return labels.index[np.concatenate(taken)]
+
+
+def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:
+    counts = pd.crosstab(labels, split).reindex(columns=SPLITS, fill_value=0)
+    empty = counts.stack()[lambda count: count == 0]
+    if len(empty):
+        label, side = empty.index[0]
+        raise ValueError(
+            f"No image of class {label!r} is left for {side}: {int((labels == label).sum())} images in too few groups; "
+            "add images of that class, or change TEST_FRACTION and VALIDATION_FRACTION."
+        )

@@ -1,0 +1,99 @@
+"""A linear support vector machine on frozen features, and its way into a Keras model.
+
+Arrays: features float32 [n, d]; targets int [n], 0 to K - 1 in the order of the classes; margins [n, K], the
+signed distances that the machine gives each class; scores [n, K], probabilities that sum to 1.
+"""
+
+import keras
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from tdsp_vision.modeling.evaluate import auc
+
+MAX_ITERATIONS = 20_000
+
+
+def build_svm(c: float, seed: int) -> Pipeline:
+    """Standardize each feature, then a linear SVM in which each class weighs the same however rare it is."""
+    svm = LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=MAX_ITERATIONS)
+    return make_pipeline(StandardScaler(), svm)
+
+
+def sweep_c(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, c_values: list[float], seed: int, folds: int = 5
+) -> pd.DataFrame:
+    """AUC of each C by cross-validation in whole groups; pass the training side only.
+
+    Args:
+        features: float32 [n, d].
+        targets: int [n].
+        groups: [n], what must stay together.
+        c_values: penalties to try; small ones regularize more.
+        seed: of the folds and the solver.
+        folds: at most this many; fewer where a class has fewer groups.
+
+    Returns:
+        columns c, auc_mean, auc_deviation (over the folds), in the order of `c_values`.
+    """
+    smallest = min(len(np.unique(groups[targets == k])) for k in np.unique(targets))
+    splitter = StratifiedGroupKFold(max(2, min(folds, smallest)), shuffle=True, random_state=seed)
+    sides = list(splitter.split(features, targets, groups))
+    rows = []
+    for c in c_values:
+        aucs = []
+        for train, held_out in sides:
+            svm = build_svm(c, seed).fit(features[train], targets[train])
+            aucs.append(auc(targets[held_out], svm_margins(svm, features[held_out])))
+        rows.append({"c": c, "auc_mean": np.nanmean(aucs), "auc_deviation": np.nanstd(aucs)})
+    return pd.DataFrame(rows)
+
+
+def best_c(sweep: pd.DataFrame) -> float:
+    """The C with the highest mean AUC; the smallest of them in a tie, which regularizes most."""
+    return float(sweep.sort_values(["auc_mean", "c"], ascending=[False, True]).c.iloc[0])
+
+
+def svm_margins(svm: Pipeline, features: np.ndarray) -> np.ndarray:
+    """Margins float64 [n, K]; with two classes the one margin m becomes the columns -m / 2 and m / 2."""
+    margins = svm.decision_function(features)
+    return margins if margins.ndim == 2 else np.column_stack([-margins / 2, margins / 2])
+
+
+def calibrate(margins: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Slope and offsets such that softmax(slope * margins + offsets) are probabilities; pass the validation side.
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599): one number is fitted, so a few dozen images suffice,
+    and it is positive, so no ranking changes. The offsets are not fitted; they are the logarithm of each class's
+    share, which undoes the equal class weights of the SVM (Saerens et al. 2002, doi 10.1162/089976602753284446).
+
+    Returns:
+        slope (positive), offsets float64 [K].
+    """
+    offsets = np.log(np.bincount(targets, minlength=margins.shape[1]) / len(targets))
+
+    def loss(log_slope: float) -> float:
+        logits = np.exp(log_slope) * margins + offsets
+        return -log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean()
+
+    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
+    return float(np.exp(found.x)), offsets
+
+
+def svm_head(svm: Pipeline, slope: float, offsets: np.ndarray) -> keras.Model:
+    """The whole chain, standardize, SVM, calibration and softmax, as one dense layer: [n, d] to scores [n, K]."""
+    scaler, machine = svm[0], svm[-1]
+    kernel = machine.coef_ / scaler.scale_
+    bias = machine.intercept_ - kernel @ scaler.mean_
+    if len(kernel) == 1:
+        kernel, bias = np.concatenate([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
+    inputs = keras.Input((kernel.shape[1],), name="features")
+    dense = keras.layers.Dense(len(kernel), activation="softmax", name="svm")
+    head = keras.Model(inputs, dense(inputs), name="svm_head")
+    dense.set_weights([slope * kernel.T, slope * bias + offsets])
+    return head

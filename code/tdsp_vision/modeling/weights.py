@@ -1,0 +1,92 @@
+"""Read PyTorch checkpoints of the legacy format (before 1.6) without PyTorch and without unpickling objects.
+
+The file is a row of pickles: magic number, protocol version, system information, the tree of tensors, the list
+of storage keys; then the raw storages, each a little-endian int64 count followed by its values. Only
+`OrderedDict`, tensors and storages are allowed in the tree; anything else is refused, so a checkpoint cannot
+run code. Format: `torch/serialization.py`, `_legacy_save` (PyTorch documentation, "Serialization semantics").
+"""
+
+import collections
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+STORAGE_DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ByteStorage": np.dtype("u1"),
+}
+
+
+class _Tensor:
+    """Where one tensor lies in its storage; elements are counted, not bytes."""
+
+    def __init__(self, storage, offset, shape, strides, *_):
+        self.dtype, self.key = storage
+        self.offset, self.shape, self.strides = offset, shape, strides
+
+    def read(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        values = storages[self.key]
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        if min(self.shape, default=1) > 0 and not 0 <= last < values.size:
+            raise ValueError(f"a tensor of shape {self.shape} reaches outside its storage of {values.size}")
+        strides = [step * values.itemsize for step in self.strides]
+        view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides, writeable=False)
+        return np.array(view)
+
+
+class _TensorTreeUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Tensor
+        if module == "torch" and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        raise pickle.UnpicklingError(f"a checkpoint may not hold {module}.{name}")
+
+    def persistent_load(self, pid):
+        kind, dtype, key, _device, _size, *_view = pid
+        if kind != "storage":
+            raise pickle.UnpicklingError(f"a checkpoint may not refer to {kind!r}")
+        return dtype, key
+
+
+def read_legacy_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a legacy PyTorch checkpoint (a state dict), by name.
+
+    Args:
+        path: the `.pth` file.
+
+    Returns:
+        one array per tensor, in the shape and dtype it was saved with (convolutions: out, in, height, width).
+
+    Raises:
+        ValueError: if the file is not such a checkpoint, is cut short, or holds anything but tensors.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            header = [_TensorTreeUnpickler(file).load() for _ in range(3)]
+            if header[:2] != [MAGIC_NUMBER, PROTOCOL_VERSION]:
+                raise ValueError("its first bytes are not those of the legacy format")
+            tree = _TensorTreeUnpickler(file).load()
+            keys = _TensorTreeUnpickler(file).load()
+            dtypes = {tensor.key: tensor.dtype for tensor in tree.values()}
+            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+        return {name: tensor.read(storages) for name, tensor in tree.items()}
+    except (pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a legacy PyTorch checkpoint of plain tensors: {error}.") from error
+
+
+def _read_storage(file, dtype: np.dtype) -> np.ndarray:
+    count = int.from_bytes(file.read(8), "little")
+    raw = file.read(count * dtype.itemsize)
+    if len(raw) != count * dtype.itemsize:
+        raise EOFError(f"a storage of {count} values ends after {len(raw)} bytes")
+    return np.frombuffer(raw, dtype)
