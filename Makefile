@@ -1,0 +1,55 @@
+# Image classification in three notebooks. Needs python3 (3.11 to 3.13) and make; everything else goes into .venv.
+# `make` alone lists what there is.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+NOTEBOOKS := $(wildcard code/0*/*.ipynb)
+
+# TensorFlow's start-up messages and the usage reports of libraries help nobody here.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lab lint notebooks lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## ?(.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(READY)  ## make .venv with the pinned packages and its Jupyter kernel; a second call does nothing
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+		"Python 3.11 to 3.13 is needed, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v)'
+	@echo "installing into .venv (about 3 GB, a few minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
+	@touch $(READY)
+
+run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about two minutes
+	@$(BIN)/python -m tdsp_vision run
+
+test: lint  ## every check: ruff, pytest (with the walkthrough from end to end), nbval on the three notebooks
+	@$(BIN)/python -m pytest -q
+	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
+		$(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-cell-timeout=600 $(NOTEBOOKS)
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(BIN)/python -m jupyter lab --notebook-dir=. code/01_data_acquisition_and_understanding/data_acquisition.ipynb
+
+lint: $(READY)  ## check style and format
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check --quiet .
+
+notebooks: $(READY)  ## run the committed notebooks with their defaults and store their outputs in place
+	@$(BIN)/python -m tdsp_vision notebooks
+
+lock: pyproject.toml  ## pin all packages anew (needs uv); the test of environment.yml says what to change there
+	@uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-package opencv-python --quiet --output-file requirements.lock
+
+clean:  ## remove .venv and caches; data/ and outputs/ stay
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis code/*.egg-info
+	@find code tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
