@@ -1,0 +1,78 @@
+"""Command line: `python -m tdsp_vision run | params | notebooks`.
+
+Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tdsp_vision import paths
+from tdsp_vision.execution import RunFailed
+from tdsp_vision.parameters import DeclarationError, ParameterError, declared_parameters
+from tdsp_vision.settings import read_settings
+
+STAGE = click.Choice(list(paths.NOTEBOOKS))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Image classification in three notebooks: acquire data, model, deploy."""
+
+
+@main.command()
+@click.option("parameters", "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="One parameter.")
+@click.option("file", "-f", "--file", type=click.Path(path_type=Path), help="YAML file of parameters; -p wins.")
+@click.option("stages", "--stage", type=STAGE, multiple=True, help="Run only this stage; may be repeated.")
+def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...]) -> None:
+    """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
+    from tdsp_vision.runner import run_walkthrough
+
+    with _exit_codes():
+        run_walkthrough((read_settings(file) if file else {}) | dict(parameters), stages, paths.NOTEBOOKS)
+
+
+@main.command()
+@click.argument("stage", type=STAGE, required=False)
+def params(stage: str | None) -> None:
+    """List the parameters of STAGE, or of all stages, with defaults and meaning."""
+    with _exit_codes():
+        for name in [stage] if stage else paths.NOTEBOOKS:
+            click.echo(f"{name}: {paths.shown(paths.NOTEBOOKS[name])}")
+            for parameter in declared_parameters(paths.NOTEBOOKS[name]).values():
+                click.echo(f"  {parameter.name:<20} {parameter.default!r}")
+                click.echo(f"  {'':<20}   {parameter.comment}")
+
+
+@main.command()
+def notebooks() -> None:
+    """Execute the notebooks with their defaults and write the outputs into them, for committing."""
+    from tdsp_vision.committed import refresh
+
+    with _exit_codes():
+        refresh(paths.NOTEBOOKS)
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Say an error that has an explanation in its own words and leave with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        _leave(str(stop) or "interrupted", 130)
+    except ParameterError as error:
+        _leave(str(error), 2)
+    except (RunFailed, DeclarationError, OSError) as error:
+        _leave(str(error), 1)
+
+
+def _leave(message: str, code: int) -> None:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tdsp_vision")
