@@ -1,0 +1,1 @@
+"""Stage 3, deployment: from a run folder to a web service and the requests that it answers."""

@@ -1,0 +1,100 @@
+"""A tiny run, its export, a server for it, and pictures in every format, built once for all tests here."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tiny_run import IMAGE_SIZE, Exported, write_run
+
+from tdsp_vision.deployment.export import export_model
+from tdsp_vision.deployment.local import LocalBackend
+from tdsp_vision.modeling.batches import preprocess
+
+
+def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | None) -> Exported:
+    model = write_run(folder / "runs/r1", classes, positive_class, threshold)
+    info = {"classes": classes, "positive_class": positive_class, "threshold": threshold}
+    return Exported(folder / "runs/r1", export_model(folder / "runs/r1", folder / "serving/tiny"), model, info)
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory, photos) -> Exported:
+    """benign and malignant, with a threshold that calls about half of the photos malignant."""
+    probe = write_run(tmp_path_factory.mktemp("probe") / "r", ["benign", "malignant"], "malignant", 0.5)
+    pictures = np.stack([preprocess(tf.constant(photo), IMAGE_SIZE).numpy() for photo in photos])
+    scores = np.sort(np.asarray(probe(pictures))[:, 1])
+    middle = len(scores) // 2
+    threshold = float((scores[middle - 1] + scores[middle]) / 2)
+    return _exported(tmp_path_factory.mktemp("two"), ["benign", "malignant"], "malignant", threshold)
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory) -> Exported:
+    """Three classes, none of them positive."""
+    return _exported(tmp_path_factory.mktemp("three"), ["dotted", "leopard", "striped"], "", None)
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[bytes]:
+    """24 different pictures as JPEG, of different sizes."""
+    rng = np.random.default_rng(3)
+    encoded = []
+    for _ in range(24):
+        coarse = rng.integers(0, 256, [4, 5, 3], dtype=np.uint8)
+        size = tuple(int(side) for side in rng.integers(30, 90, 2))
+        encoded.append(_encoded(Image.fromarray(coarse).resize(size), "JPEG", quality=90))
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def every_format() -> dict[str, bytes]:
+    """One picture in every format that is accepted, by the format's name."""
+    gradient = np.linspace(0, 255, 40 * 50 * 3).reshape(40, 50, 3).astype(np.uint8)
+    gradient[10:20, 10:30] = [200, 30, 60]
+    image = Image.fromarray(gradient)
+    deep = Image.fromarray(np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16))
+    translucent = image.copy()
+    translucent.putalpha(90)
+    return {
+        "JPEG": _encoded(image, "JPEG"),
+        "JPEG gray": _encoded(image.convert("L"), "JPEG"),
+        "JPEG CMYK": _encoded(image.convert("CMYK"), "JPEG"),
+        "JPEG progressive": _encoded(image, "JPEG", progressive=True),
+        "PNG": _encoded(image, "PNG"),
+        "PNG palette": _encoded(image.convert("P"), "PNG"),
+        "PNG 16 bit": _encoded(deep, "PNG"),
+        "PNG alpha": _encoded(translucent, "PNG"),
+        "BMP": _encoded(image, "BMP"),
+        "GIF": _encoded(image, "GIF"),
+        "GIF animated": _encoded(image, "GIF", save_all=True, append_images=[image.rotate(90)]),
+        "WebP": _encoded(image, "WEBP"),
+    }
+
+
+@pytest.fixture(scope="session")
+def damaged(photos) -> dict[str, bytes]:
+    """What is no whole image, by what is wrong with it."""
+    return {
+        "empty": b"",
+        "text": b"this is not an image",
+        "truncated JPEG": photos[0][: len(photos[0]) // 2],
+        "header only": photos[0][:20],
+        "TIFF": _encoded(Image.new("RGB", (20, 20)), "TIFF"),
+        "zeros": bytes(500),
+    }
+
+
+@pytest.fixture(scope="session")
+def service(two_classes):
+    """The two-class model behind the embedded server."""
+    with LocalBackend().start("tiny", two_classes.version_folder.parent) as running:
+        yield running
+
+
+def _encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
