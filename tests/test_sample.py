@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
+
 from tdsp_vision.data import sample
 from tdsp_vision.data.drawing import Signs, draw_lesion
 from tdsp_vision.paths import SAMPLE_DATA
