@@ -48,7 +48,7 @@ notebooks: $(READY)  ## run the committed notebooks with their defaults and stor
 
 lock: pyproject.toml  ## pin all packages anew (needs uv); the test of environment.yml says what to change there
 	@uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --no-emit-package opencv-python --quiet --output-file requirements.lock
+		--no-emit-package opencv-python --quiet --output-file requirements.lock
 
 clean:  ## remove .venv and caches; data/ and outputs/ stay
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis code/*.egg-info

@@ -17,6 +17,8 @@ from tdsp_vision import paths
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
+_OPTIONS = {"kernel_name": "python3", "language": "python", "progress_bar": False}
+
 
 class RunFailed(RuntimeError):
     """A notebook, or what it should have left behind, failed; the text says where and why, no traceback needed."""
@@ -46,17 +48,16 @@ def run_notebook(
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = _CellCounter(_count_code_cells(notebook) + bool(parameters), on_cell)  # papermill adds a cell for them
     with tempfile.TemporaryFile() as kernel_log:
+        kernel = _kernel_of_this_interpreter(environment or {}, kernel_log)
         try:
             execute_notebook(
                 _as_it_is(notebook),
                 _as_it_is(output),
                 dict(parameters),
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
+                **_OPTIONS,
                 cwd=notebook.parent,
                 on_cell_execute=cells.started,
-                kernel_manager_class=_kernel_of_this_interpreter(environment or {}, kernel_log),
+                kernel_manager_class=kernel,
             )
         except PapermillExecutionError as error:
             raise RunFailed(_failure(error, output)) from None

@@ -25,23 +25,20 @@ def check_parity(
 ) -> dict:
     """Score files through the service and compare with the run's own predictions.
 
-    A label may differ only where rounding alone can tip it: `positive_class` and `threshold` say where the border
-    of the decision lies, and without them it lies where the two highest scores are equal.
-
     Args:
         client: the service.
         predictions: rows of `predictions.csv`, at least one, with a column `score_<class>` per class.
         image_paths: the image files of these rows, in their order.
         tolerance: largest allowed difference of a score.
-        positive_class: as in `metrics.json`.
-        threshold: as in `metrics.json`, `validation.threshold`; needed with a positive class.
+        positive_class, threshold: as in `metrics.json`. A label may differ only where rounding alone can tip it:
+            at the threshold, and where the two highest scores are equal.
 
     Returns:
         `n`, `max_abs_diff`, `tolerance`, and `borderline`: number of labels that differ within rounding.
 
     Raises:
-        ValueError: if the arguments do not fit each other, a file is missing or not decoded, a score differs by
-            more than `tolerance`, or a label differs.
+        ValueError: if the arguments do not fit each other, a file is missing or not decoded, or a score or label
+            differs by more than that.
     """
     columns = _checked_columns(client.classes, predictions, image_paths, positive_class, threshold)
     served = client.score_paths(image_paths)

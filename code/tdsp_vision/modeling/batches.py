@@ -1,5 +1,6 @@
 """From image files to batches of tensors, by one `preprocess()` that training, evaluation and serving share."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,36 @@ def preprocess(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: if the bytes are not a whole image.
     """
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    return tf.image.resize(image, [image_size, image_size], method="bilinear", antialias=True)
+    image = _decode(image_bytes, image_size)
+    larger = tf.reduce_all(tf.shape(image)[:2] >= image_size)
+    size = [image_size, image_size]
+    # Averaging areas is the cheapest way down that does not alias, and no way up.
+    resized = tf.cond(
+        larger,
+        lambda: tf.image.resize(image, size, method="area"),
+        lambda: tf.image.resize(image, size, method="bilinear", antialias=True),
+    )
+    return tf.ensure_shape(resized, [image_size, image_size, 3])
+
+
+def _decode(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decode to uint8 [h, w, 3]; a JPEG more than twice as large as needed at 1/2, 1/4 or 1/8 of its size.
+
+    JPEG stores frequencies, so its decoder can leave out those that the resizing would remove (ITU-T T.81), in a
+    fraction of the time; the result is never smaller than `image_size`.
+    """
+
+    def decode_jpeg():
+        times = tf.reduce_min(tf.io.extract_jpeg_shape(image_bytes)[:2]) // image_size
+        steps = tf.reduce_sum(tf.cast(times >= [2, 4, 8], tf.int32))
+        return tf.switch_case(
+            steps, [partial(tf.io.decode_jpeg, image_bytes, channels=3, ratio=ratio) for ratio in (1, 2, 4, 8)]
+        )
+
+    def decode_other():
+        return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+
+    return tf.cond(tf.io.is_jpeg(image_bytes), decode_jpeg, decode_other)
 
 
 def image_batches(

@@ -1,22 +1,26 @@
 """Vectors of a frozen network for many images, computed once: a cache that is keyed by content.
 
-outputs/<dataset>/features/<backbone>-<size>-<digest>.npz holds `sha256` (n hex strings) and `features` [n, d]
-float32. The digest covers network, weights, size and preprocessing; rows are found by the sha256 of the image's
-bytes, so one changed image recomputes one row, and two datasets or runs never mix.
+outputs/<dataset>/features/<backbone>-<size>-<digest>.npz holds `sha256` (n hex strings), `features` [n, d] float32
+and `network` (one hex string). The digest covers network, weights, size and preprocessing; rows are found by the
+sha256 of the image's bytes, so one changed image recomputes one row, and two datasets or runs never mix. `network`
+is the sha256 of the weights that made the rows: random ones have the same name and are another network each time.
 """
 
 import hashlib
 import json
+import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches
-from tdsp_vision.paths import whole_file
+from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches, preprocess
+from tdsp_vision.paths import shown, whole_file
 
 CHUNK = 4096  # images between two writes of the cache; what a killed run can lose
 
@@ -38,16 +42,33 @@ def predict_files(
     Raises:
         ValueError: naming the file, if one cannot be decoded.
     """
-    forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-    batches = image_batches(files, image_size, batch_size)
     rows = np.empty((len(files), model.output_shape[-1]), np.float32)
+    if not len(files):
+        return rows
+    batches = image_batches(files, image_size, batch_size)
     done = 0
     with tqdm(total=len(files), desc="images", unit="image", disable=quiet) as progress:
-        for images in batches:
-            rows[done : done + len(images)] = forward(images).numpy()
-            done += len(images)
-            progress.update(len(images))
+        try:
+            for images in batches:
+                rows[done : done + len(images)] = model.predict_on_batch(images)
+                done += len(images)
+                progress.update(len(images))
+        except tf.errors.OpError:
+            _name_bad_file(files[done:], image_size)
+            raise
     return rows
+
+
+def _name_bad_file(files: list[Path], image_size: int) -> None:
+    """Raise a ValueError that names the first file that cannot be read or decoded; return if there is none."""
+    for file in files:
+        try:
+            preprocess(tf.io.read_file(str(file)), image_size)
+        except tf.errors.OpError as error:
+            reason = re.sub(
+                r"^\{\{.*?\}\} | \[Op:.*", "", error.message
+            )  # no names of operations
+            raise ValueError(f"{shown(file)} cannot be read as an image ({reason}); replace or remove it.") from error
 
 
 class FeatureCache:
@@ -68,7 +89,8 @@ class FeatureCache:
     def features(self, featurizer: keras.Model, files: list[Path], quiet: bool | None = None) -> np.ndarray:
         """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept."""
         digests = file_digests(files)
-        known = self._read()
+        network = _network_digest(featurizer)
+        known = self._read(network)
         missing = {digest: file for digest, file in zip(digests, files, strict=True) if digest not in known}
         self.computed = len(missing)
         todo = list(missing.items())
@@ -76,18 +98,32 @@ class FeatureCache:
             part = todo[start : start + CHUNK]
             rows = predict_files(featurizer, [file for _, file in part], self.image_size, quiet=quiet)
             known |= dict(zip((digest for digest, _ in part), rows, strict=True))
-            self._write(known)
+            self._write(known, network)
         return np.stack([known[digest] for digest in digests])
 
-    def _read(self) -> dict[str, np.ndarray]:
+    def _read(self, network: str) -> dict[str, np.ndarray]:
         if not self.path.is_file():
             return {}
-        with np.load(self.path, allow_pickle=False) as stored:
-            return dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                if stored["network"].item() != network:
+                    return {}
+                return dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
+        except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+            warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=3)
+            return {}
 
-    def _write(self, known: dict[str, np.ndarray]) -> None:
+    def _write(self, known: dict[str, np.ndarray], network: str) -> None:
         with whole_file(self.path) as draft, draft.open("wb") as file:
-            np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
+            np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())), network=network)
+
+
+def _network_digest(featurizer: keras.Model) -> str:
+    """sha256 (hex) of the number of features and of the values of all weights."""
+    digest = hashlib.sha256(str(featurizer.output_shape[-1]).encode())
+    for weight in featurizer.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()))
+    return digest.hexdigest()
 
 
 def file_digests(files: list[Path]) -> list[str]:

@@ -1,0 +1,128 @@
+"""Rules of the house that a reader relies on: who imports whom, sizes, pinned versions, notebooks as agreed."""
+
+import ast
+import code as standard_library_code
+import json
+import re
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+
+from tdsp_vision.paths import NOTEBOOKS, ROOT
+
+PACKAGE = ROOT / "code" / "tdsp_vision"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+STAGES = ("data", "modeling", "deployment")
+BELOW_THE_STAGES = {"paths": set(), "parameters": {"paths"}}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names below `tdsp_vision` that a module imports, without the first part."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "tdsp_vision":
+            names |= {f"tdsp_vision.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.removeprefix("tdsp_vision.") for name in names if name.startswith("tdsp_vision.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_stage_imports_only_itself_and_earlier_ones(path):
+    room = path.relative_to(PACKAGE).parts[0]
+    rooms = {name.split(".")[0] for name in imports(path)}
+    if room in STAGES:
+        assert rooms <= {"paths", *STAGES[: STAGES.index(room) + 1]}
+    if path.name != "__main__.py":
+        assert "runner" not in rooms
+    assert rooms <= BELOW_THE_STAGES.get(room.removesuffix(".py"), rooms)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_modules_stay_small_and_open_with_a_docstring(path):
+    source = path.read_text()
+    tree = ast.parse(source)
+    assert source.count("\n") <= 200
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 40, node.name
+
+
+def test_code_is_still_the_standard_library_module():
+    library = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    assert Path(standard_library_code.__file__).resolve().parent == library
+    assert not (ROOT / "code" / "__init__.py").exists()
+
+
+def locked_versions() -> dict[str, str]:
+    """Package to version in requirements.lock, as it holds for the Python that environment.yml names."""
+    versions = {}
+    lines = re.findall(r"^([\w.-]+)==([^ ;\\]+)(?: *; *([^\\\n]+))?", (ROOT / "requirements.lock").read_text(), re.M)
+    here = {"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux"}
+    for name, version, marker in lines:
+        if not marker or Marker(marker.strip()).evaluate(here):
+            versions[name.lower()] = version
+    return versions
+
+
+def conda_lines() -> list[str]:
+    return re.findall(r"^ *- (\S.*)$", (ROOT / "environment.yml").read_text().split("dependencies:")[1], re.M)
+
+
+def test_every_conda_dependency_says_what_it_is_for():
+    for line in conda_lines():
+        assert line == "pip:" or re.search(r"  # \S", line), line
+
+
+def test_environment_and_lock_name_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    pinned = dict(line.split("==") for line in pip)
+    pinned |= dict(line.split("=") for line in environment if isinstance(line, str) and line.startswith("imgaug"))
+    locked = locked_versions()
+    assert {name: locked.get(name) for name in pinned} == pinned
+
+
+def test_environment_and_pyproject_name_the_same_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = {Requirement(line).name for line in project["dependencies"] + project["optional-dependencies"]["test"]}
+    named = {re.split(r"[=\s]", line)[0] for line in conda_lines()} - {"python", "pip", "pip:", "py-opencv"}
+    assert named == asked - {"opencv-python-headless"}
+
+
+def test_lock_satisfies_pyproject_and_has_hashes_but_no_addresses():
+    text = (ROOT / "requirements.lock").read_text()
+    locked = locked_versions()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(locked[requirement.name.lower()]), line
+    assert "://" not in text and "index" not in text
+    for block in re.split(r"\n(?=\S)", text):
+        if "==" in block.splitlines()[0]:
+            assert "--hash=sha256:" in block, block
+
+
+def test_cv2_needs_no_display():
+    assert "opencv-python-headless" in locked_versions() and "opencv-python" not in locked_versions()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS.values(), ids=NOTEBOOKS)
+def test_notebooks_are_lessons_and_were_run(notebook):
+    content = json.loads(notebook.read_text())
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    text = [cell for cell in content["cells"] if cell["cell_type"] == "markdown"]
+    assert [bool(cell["execution_count"]) for cell in code] == [True] * len(code)
+    assert max(sum(bool(line.strip()) for line in cell["source"]) for cell in code) <= 24
+    assert len(text) >= len(code)
+    assert "widgets" not in content["metadata"]
+    assert "sys.path" not in notebook.read_text()
+    assert any("nbval-check-output" in cell["metadata"].get("tags", []) for cell in code)
