@@ -42,8 +42,7 @@ def run_notebook(
     """
     from papermill import PapermillExecutionError, execute_notebook
 
-    # What papermill and nbclient log as an error is raised as well and told from here, once.
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors are raised as well, and told from here
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = _CellCounter(_count_code_cells(notebook) + bool(parameters), on_cell)  # papermill adds a cell for them

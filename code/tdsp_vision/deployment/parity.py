@@ -42,10 +42,7 @@ def check_parity(
     """
     columns = _checked_columns(client.classes, predictions, image_paths, positive_class, threshold)
     served = client.score_paths(image_paths)
-    broken = served[~served["valid"]]
-    if len(broken):
-        first = broken.iloc[0]
-        raise ValueError(f"{len(broken)} of {len(served)} files have no score; {first.source}: {first.error}.")
+    _refuse_broken(served)
     expected = predictions[columns].to_numpy(np.float64)
     differences = np.abs(served[columns].to_numpy(np.float64) - expected).max(axis=1)
     worst = int(np.argmax(differences))  # the first NaN, if there is one
@@ -71,6 +68,14 @@ def _checked_columns(classes, predictions, image_paths, positive_class, threshol
     if positive_class and (positive_class not in classes or threshold is None):
         raise ValueError(f"positive_class {positive_class!r} must be one of {classes} and have a threshold.")
     return columns
+
+
+def _refuse_broken(served: pd.DataFrame) -> None:
+    """ValueError if a file has no score."""
+    broken = served[~served["valid"]]
+    if len(broken):
+        first = broken.iloc[0]
+        raise ValueError(f"{len(broken)} of {len(served)} files have no score; {first.source}: {first.error}.")
 
 
 def _borderline_labels(served: pd.DataFrame, predicted: np.ndarray, margin: np.ndarray, tolerance: float) -> int:
