@@ -1,0 +1,100 @@
+"""Wrong parameters of the three notebooks: each stops in a validation cell, with a sentence that names it."""
+
+import json
+import math
+
+import pytest
+
+from tdsp_vision.parameters import ParameterError, declared_parameters
+from tdsp_vision.paths import NOTEBOOKS
+
+WRONG = {
+    "data": {
+        "SOURCE": ["smaple", "", 3, None],
+        "SOURCE_PATH": [None, 3],
+        "DATASET_NAME": ["", "../up", "a/b", ".hidden", "-dash", "a b", 7],
+        "DATA_DIR": [None, 1],
+        "REMOVE_DUPLICATES": ["true", 1, None],
+        "NEAR_DUPLICATE_BITS": [-1, 65, 3.5, "10", True, math.nan],
+        "SEED": [-1, 0.5, "0", None],
+    },
+    "model": {
+        "DATASET_NAME": [7],
+        "DATA_DIR": [None],
+        "OUTPUT_DIR": [False],
+        "POSITIVE_CLASS": [None, 1],
+        "CLASSIFIER": ["smv", "", 1],
+        "BACKBONE": ["resnet", "EfficientNet_Lite0"],
+        "WEIGHTS": [None, True],
+        "IMAGE_SIZE": [31, 0, "224", 224.5],
+        "TEST_FRACTION": [0, 0.9, "0.25", math.nan, -0.1],
+        "VALIDATION_FRACTION": [0, 1, None],
+        "GROUP_BY": ["patients", True],
+        "SVM_FEATURES": ["all"],
+        "SVM_C": [[], [0.0], ["1"], 0.1, [math.inf]],
+        "EPOCHS": [0, -1, "abc", 2.5, True],
+        "BATCH_SIZE": [0, "32"],
+        "LEARNING_RATE": [0, -0.1, "0.1", math.inf],
+        "DROPOUT": [1, -0.1, "no"],
+        "WEIGHT_DECAY": [-1, "x"],
+        "RUN_NAME": [None, 13],
+        "SEED": [-1, 2**32],
+    },
+    "deploy": {
+        "DATASET_NAME": [None],
+        "DATA_DIR": [1],
+        "OUTPUT_DIR": [None],
+        "RUN": [None, 3],
+        "MODEL_NAME": [None],
+        "BACKEND": ["dokcer", "", None],
+        "PORT": [-1, 65536, "8501", 80.5],
+        "KEEP_RUNNING": ["yes", 1],
+        "SAMPLE_COUNT": [0, 65, "8"],
+        "SEED": [-1],
+    },
+}
+
+
+def cells(stage: str) -> list[dict]:
+    return [c for c in json.loads(NOTEBOOKS[stage].read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def validation_source(stage: str) -> str:
+    """The cells that follow the parameters cell for as long as they check something, as one piece of code."""
+    sources, found = [], False
+    for cell in cells(stage):
+        source = "".join(cell["source"])
+        if "parameters" in cell["metadata"].get("tags", []):
+            found = True
+        elif found and "require_" in source and "load_manifest" not in source:
+            sources.append(source)
+        elif found:
+            return "\n".join(sources)
+    raise AssertionError(f"{stage}: no validation cell")
+
+
+def defaults(stage: str) -> dict:
+    return {name: parameter.default for name, parameter in declared_parameters(NOTEBOOKS[stage]).items()}
+
+
+@pytest.mark.parametrize("stage", WRONG)
+def test_defaults_pass_the_validation(stage):
+    exec(validation_source(stage), defaults(stage))
+
+
+@pytest.mark.parametrize("stage", WRONG)
+def test_every_parameter_is_in_the_table(stage):
+    assert set(WRONG[stage]) == set(defaults(stage))
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value"),
+    [(stage, name, value) for stage, names in WRONG.items() for name, values in names.items() for value in values],
+)
+def test_a_wrong_value_is_named(stage, name, value):
+    with pytest.raises(ValueError, match="allowed|letters") as caught:
+        exec(validation_source(stage), defaults(stage) | {name: value})
+    message = str(caught.value)
+    assert message.startswith(name) and "\n" not in message
+    if name != "DATASET_NAME":
+        assert isinstance(caught.value, ParameterError)
