@@ -134,7 +134,7 @@ class OutputPaths:
 def whole_file(path: Path):
     """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix[:10], dir=path.parent)
     os.close(handle)
     draft = Path(name)
     try:
@@ -152,14 +152,14 @@ def whole_folder(path: Path):
     Raises:
         FileExistsError: if `path` is already there; folders are never replaced.
     """
+    if path.exists():
+        raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield draft
-        if path.exists():
-            raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
         draft.chmod(0o755)
-        draft.rename(path)
+        draft.rename(path)  # fails where a folder with content has appeared meanwhile
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

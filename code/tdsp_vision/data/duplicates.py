@@ -41,7 +41,7 @@ def find_duplicates(hashes: list[str], max_bits: int) -> Duplicates:
     """
     if not 0 <= max_bits <= 64:
         raise ValueError(f"NEAR_DUPLICATE_BITS is {max_bits}; allowed are 0 (equal hashes only) to 64.")
-    codes = np.array([np.frombuffer(bytes.fromhex(text), np.uint8) for text in hashes]).reshape(-1, HASH_BITS // 8)
+    codes = np.array([list(bytes.fromhex(text)) for text in hashes], np.uint8).reshape(-1, HASH_BITS // 8)
     codes, first, owner = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     pairs = _close_pairs(codes, max_bits)
     neighbours = defaultdict(list)

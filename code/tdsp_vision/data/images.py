@@ -1,7 +1,8 @@
 """Look at one file: is it a whole image that every later stage can read? Each file gets facts or a reason.
 
-Accepted are JPEG, PNG, GIF, WebP and 24-bit BMP: what TensorFlow decodes, so that a file which enters the
-manifest can be trained on and can be sent to the service. Files are read as they are, never changed.
+Accepted are JPEG, PNG, GIF, WebP without transparency and BMP of 24 or 32 bits: what TensorFlow decodes, to the
+same size, so that a file which enters the manifest can be trained on and can be sent to the service. Pillow reads
+more than that and forgives more, so `containers` looks at the bytes as well. Files are never changed.
 """
 
 import hashlib
@@ -12,18 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
+import numpy as np
 from PIL import Image, ImageFile
 from tqdm.auto import tqdm
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+from tdsp_vision.data.containers import RejectedImage, check_bmp, check_gif, check_jpeg, check_png
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")  # MPO: a JPEG with more pictures behind it, as phones write
 MIN_SIDE = 32  # pixels; a smaller picture has less than one value left after a network's five halvings
 MAX_PIXELS = 100_000_000  # a small file can unfold to gigabytes
 MAX_BYTES = 100_000_000
 HASH_SIDE = 16  # dHash of 16 x 16 bits
-
-
-class RejectedImage(ValueError):
-    """A file that cannot be used; the message is the reason that goes to `rejected.csv`."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def inspect_image(path: Path) -> ImageFacts:
         raise RejectedImage(f"{size:,} bytes; at most {MAX_BYTES:,} are read")
     content = path.read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of oddities (EXIF, palettes) that do no harm here
-            return _decode(content)
+        return _decode(content)
     except RejectedImage:
         raise
     except Image.UnidentifiedImageError:
         raise RejectedImage("not an image that can be recognized") from None
+    except Image.DecompressionBombError:
+        raise RejectedImage(f"too large: more pixels than the {MAX_PIXELS:,} that are read") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes; each becomes a named reason
         raise RejectedImage(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
@@ -67,22 +67,41 @@ def _decode(content: bytes) -> ImageFacts:
     with Image.open(io.BytesIO(content)) as image:
         if image.format not in FORMATS:
             raise RejectedImage(f"{image.format} is not an accepted format; convert it to JPEG or PNG")
-        if image.format == "BMP" and image.mode != "RGB":
-            raise RejectedImage("a BMP with other than 24 bits a pixel; convert it to PNG")
         if min(image.size) < MIN_SIDE:
             raise RejectedImage(f"too small: {image.width} x {image.height} pixels, each side needs {MIN_SIDE}")
         if image.width * image.height > MAX_PIXELS:
             raise RejectedImage(f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read")
         image.load()
-        _refuse_cut_jpeg(image, content)
-        dhash = imagehash.dhash(image.convert("RGB"), hash_size=HASH_SIDE)
+        _check_container(image, content)
+        dhash = imagehash.dhash(as_rgb(image), hash_size=HASH_SIDE)
         return ImageFacts(hashlib.sha256(content).hexdigest(), str(dhash), image.width, image.height)
 
 
-def _refuse_cut_jpeg(image: Image.Image, content: bytes) -> None:
-    """A JPEG cut inside its last rows can still load; the end-of-image marker tells (ITU-T T.81, B.1.1.3)."""
-    if image.format == "JPEG" and b"\xff\xd9" not in content[-4096:]:
-        raise RejectedImage("damaged: the JPEG ends before its end-of-image marker")
+def _check_container(image: Image.Image, content: bytes) -> None:
+    if image.format in ("JPEG", "MPO"):
+        check_jpeg(content)
+    elif image.format == "PNG":
+        check_png(content)
+    elif image.format == "GIF":
+        check_gif(content, highest_color=image.getextrema()[1])
+    elif image.format == "BMP":
+        check_bmp(content)
+    elif image.mode != "RGB" or image.is_animated:
+        raise RejectedImage("a WebP with transparency or animation; convert it to PNG")
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB, 8 bits a channel, with the values TensorFlow decodes (JPEG: within rounding).
+
+    Alpha is dropped and EXIF orientation ignored; transparent pixels of a GIF are black. Of 16 gray bits the upper
+    8 stay; Pillow alone would turn every value above 255 to white.
+    """
+    if image.format == "GIF" and "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.composite(image, Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    if image.mode == "I;16":
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def inspect_images(paths: list[Path], quiet: bool = False) -> list[ImageFacts | RejectedImage]:
@@ -97,6 +116,8 @@ def inspect_images(paths: list[Path], quiet: bool = False) -> list[ImageFacts | 
         except OSError as error:
             return RejectedImage(f"cannot be read: {error.strerror}")
 
-    with ThreadPoolExecutor() as pool:
+    # Set here and not in each thread: threads that restore the filters out of order would leave them changed.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of oddities (EXIF, palettes) that do no harm here
         results = pool.map(facts_or_reason, paths)
         return list(tqdm(results, total=len(paths), desc="checking images", unit="image", disable=quiet or None))

@@ -17,10 +17,12 @@ from pathlib import Path
 import pandas as pd
 
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
+from tdsp_vision.data.tables import read_csv, write_csv
 from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
 
 COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
 COLUMNS += ["source", "license", "attribution"]
+MARKS = ["original", "bits"]  # columns of `mark_duplicates` that do not go into the manifest
 EXCLUDE = "EXCLUDE"
 
 
@@ -67,47 +69,59 @@ def write_dataset(
         the manifest.
 
     Raises:
-        ValueError: if the dataset was made from another source, or two files would get one name.
+        ValueError: if the dataset was made from another source or lies within its source (or the other way
+            round), or two files would get one name.
     """
     _refuse_other_source(paths, info["source"])
-    names = images.file.str.split("/", n=1).str[1].str.replace("/", "__")
-    targets = "images/" + images.label + "/" + names
+    _refuse_overlap(paths, source)
+    targets = images.file.map(copy_path)
     if targets.duplicated().any():
         raise ValueError(
             f"two files of the source would both become {targets[targets.duplicated()].iloc[0]}; rename one."
         )
     for file, target, sha256 in zip(images.file, targets, images.sha256, strict=True):
         _copy_once(source / file, paths.root / target, sha256)
-    manifest = images.assign(path=targets, source=info["source"]).drop(columns=["file", "original", "bits"])
-    for column in ("license", "attribution"):
-        manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
-    manifest = manifest[COLUMNS + [column for column in manifest if column not in COLUMNS]]
-    manifest = manifest.sort_values("path", ignore_index=True)
-    counts = manifest.label.value_counts().sort_index()
-    facts = {
-        "name": paths.name,
-        "classes": list(counts.index),
-        "counts": {k: int(v) for k, v in counts.items()},
-    }
-    facts |= {
-        "images": len(manifest),
-        "rejected": len(rejected),
-        "licenses": sorted(set(manifest.license) - {""}),
-    }
+    manifest = _as_manifest(images, targets, info["source"])
     write_csv(paths.rejected, rejected.sort_values("path"))
     write_csv(paths.manifest, manifest)
-    write_json(paths.info, facts | info)
+    write_json(paths.info, _facts(paths.name, manifest, len(rejected)) | info)
     for stale in set(paths.images.rglob("*")) - {paths.root / target for target in targets}:
         if stale.is_file():
             stale.unlink()
     return manifest
 
 
+def _as_manifest(images: pd.DataFrame, targets: pd.Series, source: str) -> pd.DataFrame:
+    manifest = images.assign(path=targets, source=source).drop(columns=["file", *MARKS])
+    for column in ("license", "attribution"):
+        manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
+    manifest = manifest[COLUMNS + [column for column in manifest if column not in COLUMNS]]
+    return manifest.sort_values("path", ignore_index=True)
+
+
+def _facts(name: str, manifest: pd.DataFrame, rejected: int) -> dict:
+    counts = manifest.label.value_counts().sort_index()
+    return {
+        "name": name,
+        "classes": list(counts.index),
+        "counts": {label: int(count) for label, count in counts.items()},
+        "images": len(manifest),
+        "rejected": rejected,
+        "licenses": sorted(set(manifest.license) - {""}),
+    }
+
+
+def copy_path(file: str) -> str:
+    """Where `wren/garden/1.jpg` of a source lies in the dataset folder: `images/wren/garden__1.jpg`."""
+    label, name = file.split("/", maxsplit=1)
+    return f"images/{label}/{name.replace('/', '__')}"
+
+
 def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
 
     Raises:
-        ValueError: if there is no manifest, or a correction names an image that is not in it.
+        ValueError: if there is no manifest, or a correction has no label or an image that is not in it.
     """
     if not paths.manifest.is_file():
         raise ValueError(
@@ -117,27 +131,18 @@ def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
     manifest = read_csv(paths.manifest).fillna({"license": "", "attribution": ""})
     if not paths.corrections.is_file():
         return manifest
-    corrections = read_csv(paths.corrections).drop_duplicates("path", keep="last")
+    corrections = read_csv(paths.corrections)
+    if not {"path", "label"} <= set(corrections) or corrections[["path", "label"]].isna().any(axis=None):
+        raise ValueError(f"{shown(paths.corrections)} needs the columns 'path' and 'label', both filled in each line.")
+    corrections = corrections.drop_duplicates("path", keep="last")
     unknown = set(corrections.path) - set(manifest.path)
     if unknown:
         raise ValueError(
             f"{shown(paths.corrections)} names {min(unknown)!r}, which is not in the manifest; remove that line."
         )
-    new_labels = manifest.path.map(corrections.set_index("path").label)
-    manifest = manifest.assign(label=new_labels.fillna(manifest.label))
+    new_labels = corrections.set_index("path").label
+    manifest = manifest.assign(label=[new_labels.get(row.path, row.label) for row in manifest.itertuples()])
     return manifest[manifest.label != EXCLUDE].reset_index(drop=True)
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of this project: paths, labels and ids stay text, and only an empty field is a missing value."""
-    text = dict.fromkeys(("path", "label", "patient_id", "lesion_id", "license", "attribution"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV without its index, whole or not at all."""
-    with whole_file(path) as draft:
-        table.to_csv(draft, index=False, lineterminator="\n")
 
 
 def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
@@ -148,6 +153,16 @@ def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
         raise ValueError(
             f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}; "
             "choose another DATASET_NAME or delete that folder."
+        )
+
+
+def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
+    """Copies that the source no longer has are deleted: in the source itself these would be somebody's originals."""
+    ours, theirs = paths.root.resolve(), source.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        raise ValueError(
+            f"SOURCE_PATH is {str(source)!r}, and the dataset would be written to {shown(paths.root)}; neither may lie "
+            "within the other. Choose another DATA_DIR, or move the images."
         )
 
 

@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tdsp_vision.data.images import as_rgb
+
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -18,14 +20,15 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     if len(files) != len(captions):
         raise ValueError(f"image_grid got {len(files)} files and {len(captions)} captions; it needs one for each.")
     rows = max(1, -(-len(files) // columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.0 * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.75 * columns, 2.15 * rows), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat:
         axis.axis("off")
     for axis, file, caption in zip(axes.flat, files, captions, strict=False):
         axis.imshow(thumbnail(file))
-        axis.set_title(caption, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout()
+        axis.set_title(caption, fontsize=8, parse_math=False)  # a file name may hold $
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     plt.close(figure)
     return figure
 
@@ -34,6 +37,6 @@ def thumbnail(file: Path) -> Image.Image:
     """The picture, shrunk to at most `THUMBNAIL` pixels a side; RGB."""
     with Image.open(file) as image:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-        image = image.convert("RGB")
+        image = as_rgb(image)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     return image

@@ -1,0 +1,38 @@
+"""The CSV tables of a dataset: UTF-8, a comma between fields, a line of column names, no index."""
+
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from tdsp_vision.paths import shown, whole_file
+
+# Columns that stay text even if all their values look like numbers, beside `id` and all that end in `_id`.
+TEXT = ["path", "label", "sha256", "dhash", "source", "license", "attribution"]
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of this project: paths, labels and ids stay text, and only an empty field is a missing value.
+
+    Raises:
+        ValueError: naming the file, if it is not a table of UTF-8 text with as many fields in a line as columns.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # fields without a column would be lost
+            columns = pd.read_csv(path, index_col=False, nrows=0).columns
+            text = {name: str for name in columns if name in TEXT or name == "id" or name.endswith("_id")}
+            return pd.read_csv(
+                path, dtype=text, keep_default_na=False, na_values=[""], index_col=False, low_memory=False
+            )
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise ValueError(
+            f"{shown(path)} cannot be read ({' '.join(str(error).split())}); it must be UTF-8 text: a line of column "
+            "names, then lines with a value for each, separated by commas."
+        ) from error
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, whole or not at all."""
+    with whole_file(path) as draft:
+        table.to_csv(draft, index=False, lineterminator="\n")

@@ -1,0 +1,63 @@
+"""Grids of pictures, whatever the pictures and their names are like."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import zoo
+
+from tdsp_vision.data.plots import THUMBNAIL, image_grid, thumbnail
+
+
+def draw(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_every_accepted_kind_of_image_can_be_drawn(put):
+    content = zoo.whole_images() | zoo.odd_but_usable()
+    files = [put(f"x/{name}", one) for name, one in content.items()]
+    figure = image_grid(files, list(content), columns=7, title="All kinds")
+    drawn = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in drawn] == list(content)
+    assert len(figure.axes) == 7 * -(-len(files) // 7)
+    assert not any(axis.axison for axis in figure.axes)
+    assert draw(figure)
+
+
+def test_a_name_is_shown_as_it_is_and_not_as_a_formula(put):
+    names = ["price_$5$.png", "$\\frac{$.png", "a_b^c.png", "100%.png", "$$.png"]
+    figure = image_grid([put(f"x/{name}", 1) for name in names], names, title="$\\broken{$")
+    assert [axis.get_title() for axis in figure.axes if axis.images] == names
+    assert draw(figure)
+
+
+def test_each_file_needs_a_caption(put):
+    with pytest.raises(ValueError, match="got 1 files and 2 captions; it needs one for each"):
+        image_grid([put("x/1.png", 1)], ["a", "b"])
+
+
+@pytest.mark.parametrize("count, rows", [(0, 1), (1, 1), (6, 1), (7, 2)])
+def test_as_many_rows_as_needed_and_no_figure_left_open(put, count, rows):
+    before = plt.get_fignums()
+    files = [put(f"x/{number}.png", number) for number in range(count)]
+    figure = image_grid(files, ["name"] * count)
+    assert len(figure.axes) == 6 * rows and len([axis for axis in figure.axes if axis.images]) == count
+    assert draw(figure)
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize("width, height", [(400, 100), (100, 400), (40, 33)])
+def test_a_thumbnail_keeps_the_shape_and_is_never_enlarged(put, width, height):
+    for kind in ("JPEG", "PNG"):
+        small = thumbnail(put("x/file", zoo.encode(zoo.picture(1, width, height), kind)))
+        assert small.mode == "RGB" and max(small.size) == min(THUMBNAIL, max(width, height))
+        assert small.width / small.height == pytest.approx(width / height, rel=0.05)
+
+
+def test_sixteen_bits_are_shown_in_their_grays_and_not_white(put):
+    ramp = zoo.gray_ramp()
+    small = thumbnail(put("x/1.png", zoo.encode(zoo.Image.fromarray(ramp), "PNG")))
+    assert np.array_equal(np.asarray(small)[..., 0], ramp >> 8)

@@ -1,0 +1,175 @@
+"""Files of every common kind, whole, odd and damaged, each built here from nothing."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT = 48, 40
+
+
+def picture(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """A gradient with noise, so that every format has something to store; the seed moves both."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    turn = rng.uniform(0, 2 * np.pi)
+    wave = 127 + 100 * np.sin(columns / 7 * np.cos(turn) + rows / 7 * np.sin(turn))
+    pixels = np.stack([wave, 255 - wave, columns * 5 + rows], axis=-1) + rng.normal(0, 8, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, color: int, rows: bytes, interlaced: bool = False) -> bytes:
+    """A PNG from its filtered rows, whatever the header promises of them."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def interlaced_png(image: Image.Image) -> bytes:
+    """Adam7, which Pillow reads but does not write: seven passes, each a small picture of its own."""
+    pixels, passes = np.asarray(image.convert("RGB")), b""
+    for top, left, down, right in [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]:
+        passes += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::right])
+    passes += b"".join(b"\0" + row.tobytes() for row in pixels[1::2])
+    return png(image.width, image.height, 8, 2, passes, interlaced=True)
+
+
+def bmp(bits: int, header: int = 40, compression: int = 0, flipped: bool = False) -> bytes:
+    """A BMP of WIDTH x HEIGHT with random pixels; `flipped`: top row first."""
+    body = np.random.default_rng(bits).bytes((WIDTH * bits + 31) // 32 * 4 * HEIGHT)
+    if header == 12:
+        fields = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
+    else:
+        height = -HEIGHT if flipped else HEIGHT
+        fields = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, bits, compression, len(body), 0, 0, 0, 0)
+    start = 14 + len(fields)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + fields + body
+
+
+def gray_ramp(seed: int = 0) -> np.ndarray:
+    """uint16 [HEIGHT, WIDTH], nearly all above 255, where Pillow's own conversion to RGB gives white."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return ((rows * 11 + columns * (5 + seed)) * 90 + 400 * (seed + columns % 3)).astype(np.uint16)
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    image.putalpha(picture(9, *image.size).convert("L"))
+    return image
+
+
+def jpeg_with_thumbnail() -> bytes:
+    """An EXIF segment that holds a whole JPEG, end-of-image marker included, before the picture itself."""
+    photo, exif = encode(picture(), "JPEG"), b"Exif\0\0" + encode(picture(1, 32, 24), "JPEG")
+    return photo[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + photo[2:]
+
+
+def whole_images() -> dict[str, bytes]:
+    """Name and bytes of files that must be accepted."""
+    rgb = picture()
+    frames = [picture(seed).quantize(32) for seed in range(3)]
+    alpha = with_alpha(rgb)
+    photo = encode(rgb, "JPEG")
+    return {
+        "baseline.jpg": photo,
+        "progressive.jpg": encode(rgb, "JPEG", progressive=True),
+        "restarts.jpg": encode(rgb, "JPEG", restart_marker_rows=1),
+        "gray.jpg": encode(rgb.convert("L"), "JPEG"),
+        "cmyk.jpg": encode(rgb.convert("CMYK"), "JPEG"),
+        "thumbnail.jpg": jpeg_with_thumbnail(),
+        "rotated_by_exif.jpg": encode(
+            rgb, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06" + b"\0" * 7
+        ),
+        "true_color.png": encode(rgb, "PNG"),
+        "palette.png": encode(rgb.quantize(32), "PNG"),
+        "transparent_color.png": encode(rgb.quantize(32), "PNG", transparency=3),
+        "one_bit.png": encode(rgb.convert("1"), "PNG"),
+        "gray.png": encode(rgb.convert("L"), "PNG"),
+        "gray_16_bit.png": encode(Image.fromarray(gray_ramp()), "PNG"),
+        "alpha.png": encode(alpha, "PNG"),
+        "gray_alpha.png": encode(alpha.convert("LA"), "PNG"),
+        "interlaced.png": interlaced_png(rgb),
+        "still.gif": encode(rgb, "GIF"),
+        "gray.gif": encode(rgb.convert("L"), "GIF"),
+        "animated.gif": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "transparent.gif": encode(rgb.quantize(32), "GIF", transparency=3),
+        "lossy.webp": encode(rgb, "WEBP"),
+        "lossless.webp": encode(rgb, "WEBP", lossless=True),
+        "color_24_bit.bmp": encode(rgb, "BMP"),
+        "color_32_bit.bmp": bmp(32),
+        "top_first.bmp": bmp(24, flipped=True),
+    }
+
+
+def odd_but_usable() -> dict[str, bytes]:
+    """Not as the format's book has it, but whole; also accepted. No point in cutting these: what trails is no image."""
+    photo = encode(picture(), "JPEG")
+    return {
+        "png_inside.jpg": encode(picture(), "PNG"),
+        "no_ending": photo,
+        "short_garbage.jpg": photo + b"garbage",
+        "long_garbage.jpg": photo + b"\0garbage" * 1000,  # a phone's motion photo has a film there
+        "two_ends.jpg": photo + b"\xff\xd9",
+        "two_pictures.jpg": encode(picture(), "MPO", save_all=True, append_images=[picture(1)]),
+        "garbage.png": encode(picture(), "PNG") + b"garbage",
+        "garbage.gif": encode(picture(), "GIF") + b"garbage",
+        "strip.png": encode(Image.new("L", (32, 9000), 77), "PNG"),
+    }
+
+
+def refused() -> dict[str, tuple[bytes, str]]:
+    """Name, bytes, and a part of the reason that must be given."""
+    rgb = picture()
+    frames = [picture(seed) for seed in range(2)]
+    small_frame = bytearray(encode(rgb, "GIF"))
+    small_frame[6:10] = struct.pack("<HH", WIDTH + 9, HEIGHT + 5)
+    few_colors = bytearray(encode(rgb.quantize(200), "GIF"))
+    table = 13 + 3 * 256
+    few_colors[10] = few_colors[10] & 0xF8 | 4  # a table of 32 colors, and pixels that use up to 200
+    few_colors = bytes(few_colors[: 13 + 3 * 32] + few_colors[table:])
+    return {
+        "empty.jpg": (b"", "empty"),
+        "zeros.jpg": (bytes(5000), "not an image"),
+        "text.png": (b"Ein Text, kein Bild. " * 50, "not an image"),
+        "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not an image"),
+        "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="9"/></svg>', "not an image"),
+        "scan.tiff": (encode(rgb, "TIFF"), "TIFF is not an accepted format"),
+        "icon.ico": (encode(rgb, "ICO"), "ICO is not an accepted format"),
+        "plain.ppm": (encode(rgb, "PPM"), "PPM is not an accepted format"),
+        "tiff_inside.jpg": (encode(rgb, "TIFF"), "TIFF is not an accepted format"),
+        "palette.bmp": (encode(rgb.quantize(32), "BMP"), "other than 24 or 32 bits"),
+        "gray.bmp": (encode(rgb.convert("L"), "BMP"), "other than 24 or 32 bits"),
+        "one_bit.bmp": (encode(rgb.convert("1"), "BMP"), "other than 24 or 32 bits"),
+        "color_16_bit.bmp": (bmp(16), "other than 24 or 32 bits"),
+        "old_header.bmp": (bmp(24, header=12), "other than 24 or 32 bits"),
+        "padded.bmp": (encode(rgb, "BMP") + b"\0\0", "where its header says"),
+        "alpha_lossy.webp": (encode(with_alpha(rgb), "WEBP"), "transparency or animation"),
+        "alpha_lossless.webp": (encode(with_alpha(rgb), "WEBP", lossless=True), "transparency or animation"),
+        "film.webp": (encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "transparency or animation"),
+        "small_frame.gif": (bytes(small_frame), "first frame does not fill"),
+        "few_colors.gif": (few_colors, "of a table of 32"),
+        "pixel.gif": (encode(Image.new("P", (1, 1)), "GIF"), "too small: 1 x 1"),
+        "narrow.png": (encode(picture(0, 400, 31), "PNG"), "too small: 400 x 31"),
+        "bomb.png": (png(30000, 30000, 8, 2, b""), "too large"),
+        "big.png": (png(11000, 11000, 8, 2, b""), "too large: 11000 x 11000"),
+        "few_rows.png": (png(WIDTH, HEIGHT, 8, 0, b"\0" * (WIDTH + 1) * 3), "fewer pixels"),
+        "wrong_checksum.png": (encode(rgb, "PNG")[:-1] + b"!", "checksum of a PNG chunk b'IEND'"),
+        "header_only.jpg": (encode(rgb, "JPEG")[:20], "not an image"),
+        "header_only.png": (encode(rgb, "PNG")[:33], "not an image"),
+        "header_only.gif": (encode(rgb, "GIF")[:13], "not an image"),
+        "header_only.webp": (encode(rgb, "WEBP")[:30], "damaged"),
+        "header_only.bmp": (encode(rgb, "BMP")[:54], "damaged"),
+        "magic_only.jpg": (b"\xff\xd8\xff", "not an image"),
+    }
