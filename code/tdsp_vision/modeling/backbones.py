@@ -138,8 +138,14 @@ def _load_lite0(backbone: keras.Model, path: Path) -> None:
         missing = [name for name in names if name not in tensors]
         if missing:
             raise ValueError(f"{path} has no tensor {missing[0]!r}; it does not hold EfficientNet-Lite0.")
-        if names:
-            layer.set_weights([_to_keras(layer, tensors[name]) for name in names])
+        values = [_to_keras(layer, tensors[name]) for name in names]
+        for name, value, weight in zip(names, values, layer.weights, strict=True):
+            if value.shape != tuple(weight.shape):
+                raise ValueError(
+                    f"{path} does not hold EfficientNet-Lite0: its tensor {name!r} has shape {tensors[name].shape}, "
+                    f"which becomes {value.shape} where {tuple(weight.shape)} is needed."
+                )
+        layer.set_weights(values)
 
 
 def _lite0_tensors(layer: keras.layers.Layer) -> list[str]:

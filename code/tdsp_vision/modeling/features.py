@@ -65,9 +65,7 @@ def _name_bad_file(files: list[Path], image_size: int) -> None:
         try:
             preprocess(tf.io.read_file(str(file)), image_size)
         except tf.errors.OpError as error:
-            reason = re.sub(
-                r"^\{\{.*?\}\} | \[Op:.*", "", error.message
-            )  # no names of operations
+            reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", error.message)  # without names of operations
             raise ValueError(f"{shown(file)} cannot be read as an image ({reason}); replace or remove it.") from error
 
 

@@ -120,7 +120,13 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
     known = sorted(path.name for path in outputs.runs.glob("[!.]*") if (path / "metrics.json").is_file())
     if not known:
         raise ValueError(f"There is no run in {shown(outputs.runs)}; run the modeling notebook first.")
-    run_id = outputs.latest.read_text(encoding="utf-8").strip() if run == "latest" else run
+    latest = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
+    if run == "latest" and latest not in known:
+        raise ValueError(
+            f"RUN is 'latest', and {shown(outputs.latest)} names no run that is still there ({latest!r}); "
+            f"name one of {', '.join(map(repr, known))}."
+        )
+    run_id = latest if run == "latest" else run
     if run_id not in known:
         raise ValueError(f"RUN is {run!r}; allowed are 'latest' and {', '.join(map(repr, known))}.")
     return outputs.runs / run_id

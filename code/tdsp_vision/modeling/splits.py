@@ -4,6 +4,7 @@ An image in the test set whose patient, lesion or near-duplicate was trained on 
 are therefore made of whole groups, and `leakage` counts, whatever was asked for, what lies on two sides.
 """
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -33,14 +34,19 @@ def split_manifest(
     Raises:
         ValueError: if a column that `group_by` needs is missing, or a class has too few groups for three sides.
     """
+    if not (test_fraction > 0 and validation_fraction > 0 and test_fraction + validation_fraction < 1):
+        raise ValueError(
+            f"TEST_FRACTION is {test_fraction} and VALIDATION_FRACTION {validation_fraction}; each must be above 0, "
+            "and together they must leave something for training."
+        )
     ordered = manifest.sort_values("path")
     groups = _group_ids(ordered, group_by)
     split = pd.Series("train", index=ordered.index, name="split")
-    held_out = _take(ordered.label, groups, test_fraction, seed)
+    held_out = _take(ordered.label, groups, test_fraction, seed, groups_left=2)
     split[held_out] = "test"
     rest = split != "test"
     share = validation_fraction / (1 - test_fraction)
-    split[_take(ordered.label[rest], groups[rest], share, seed)] = "validation"
+    split[_take(ordered.label[rest], groups[rest], share, seed, groups_left=1)] = "validation"
     _check_each_class_everywhere(ordered.label, split)
     return split.reindex(manifest.index)
 
@@ -75,6 +81,8 @@ def check_no_leakage(manifest: pd.DataFrame, split: pd.Series) -> None:
 
 
 def _group_ids(manifest: pd.DataFrame, group_by: str) -> pd.Series:
+    if group_by not in GROUP_BY:
+        raise ValueError(f"GROUP_BY is {group_by!r}; allowed are {', '.join(map(repr, GROUP_BY))}.")
     column = GROUP_BY[group_by]
     if column is None:
         return pd.Series(range(len(manifest)), index=manifest.index)
@@ -84,18 +92,45 @@ def _group_ids(manifest: pd.DataFrame, group_by: str) -> pd.Series:
     return manifest[column].astype("string").fillna(alone)
 
 
-def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int) -> pd.Index:
-    """Index of about `share` of the images, in whole groups: p of q folds, for share = p / q."""
+def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_left: int) -> pd.Index:
+    """Index of about `share` of the images, in whole groups: p of q folds, for share = p / q.
+
+    Folds differ where groups do. Of the q runs of p neighbouring folds, the one is taken that comes closest to the
+    share in each class; before that counts that each class is in it and has `groups_left` groups outside it.
+    """
     parts = Fraction(share).limit_denominator(20)
     if not 0 < parts < 1:
         raise ValueError(f"A share of {share:.3f} of the images cannot be set aside; take 0.05 to 0.9.")
-    smallest = min(groups.groupby(labels).nunique())
-    if smallest < 2:
-        raise ValueError(f"The class {labels.value_counts().index[-1]!r} has too few groups of images to be split.")
-    folds = StratifiedGroupKFold(min(parts.denominator, smallest), shuffle=True, random_state=seed)
-    count = max(1, round(share * folds.n_splits))
-    taken = [fold for _, fold in folds.split(labels, labels, groups)][:count]
-    return labels.index[np.concatenate(taken)]
+    kinds = groups.groupby(labels).nunique()
+    if kinds.min() < 2:
+        raise ValueError(
+            f"The class {kinds.idxmin()!r} has too few groups of images to be split; what belongs together stays on "
+            "one side, so three are needed: add images of other cases."
+        )
+    n_folds = min(parts.denominator, kinds.max())
+    count = max(1, round(share * n_folds))
+    fold = _fold_numbers(labels, groups, n_folds, seed)
+
+    def shortcomings(first: int) -> tuple[int, float]:
+        taken = (fold - first) % n_folds < count
+        inside = groups[taken].groupby(labels[taken]).nunique().reindex(kinds.index, fill_value=0)
+        outside = groups[~taken].groupby(labels[~taken]).nunique().reindex(kinds.index, fill_value=0)
+        shares = pd.Series(taken, labels.index).groupby(labels).mean()
+        return int(((inside < 1) | (outside < groups_left)).sum()), round(float((shares - share).abs().max()), 9)
+
+    best = min(range(n_folds), key=shortcomings)
+    return labels.index[(fold - best) % n_folds < count]
+
+
+def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int) -> np.ndarray:
+    """Fold of each image, 0 to n_folds - 1; a class with few groups is missing from some."""
+    fold = np.empty(len(labels), int)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        for number, (_, rows) in enumerate(splitter.split(labels, labels, groups)):
+            fold[rows] = number
+    return fold
 
 
 def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:

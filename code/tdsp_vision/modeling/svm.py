@@ -40,17 +40,30 @@ def sweep_c(
 
     Returns:
         columns c, auc_mean, auc_deviation (over the folds), in the order of `c_values`.
+
+    Raises:
+        ValueError: if no division into whole groups leaves each class on both sides.
     """
-    smallest = min(len(np.unique(groups[targets == k])) for k in np.unique(targets))
+    classes = np.unique(targets)
+    smallest = min(len(np.unique(groups[targets == k])) for k in classes)
     splitter = StratifiedGroupKFold(max(2, min(folds, smallest)), shuffle=True, random_state=seed)
-    sides = list(splitter.split(features, targets, groups))
+    sides = [
+        side
+        for side in splitter.split(features, targets, groups)
+        if all(np.isin(classes, targets[rows]).all() for rows in side)
+    ]
+    if not sides:
+        raise ValueError(
+            f"C cannot be chosen by cross-validation in whole groups: a class has {smallest} group(s) on the training "
+            "side, which leaves nothing to learn it from or to test it on; add images of other cases."
+        )
     rows = []
     for c in c_values:
         aucs = []
         for train, held_out in sides:
             svm = build_svm(c, seed).fit(features[train], targets[train])
             aucs.append(auc(targets[held_out], svm_margins(svm, features[held_out])))
-        rows.append({"c": c, "auc_mean": np.nanmean(aucs), "auc_deviation": np.nanstd(aucs)})
+        rows.append({"c": c, "auc_mean": np.mean(aucs), "auc_deviation": np.std(aucs)})
     return pd.DataFrame(rows)
 
 
@@ -72,14 +85,20 @@ def calibrate(margins: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarr
     and it is positive, so no ranking changes. The offsets are not fitted; they are the logarithm of each class's
     share, which undoes the equal class weights of the SVM (Saerens et al. 2002, doi 10.1162/089976602753284446).
 
+    An image of a class with n images is wanted at (n + 1) / (n + K) for it and 1 / (n + K) for each other (Platt 1999,
+    "Probabilistic outputs for support vector machines"). Wanted at 1 and 0, margins that part the classes without
+    a mistake would call for an endless slope, and scores of exactly 0 and 1 rank nothing.
+
     Returns:
         slope (positive), offsets float64 [K].
     """
-    offsets = np.log(np.bincount(targets, minlength=margins.shape[1]) / len(targets))
+    n_classes = margins.shape[1]
+    counts = np.bincount(targets, minlength=n_classes)
+    offsets = np.log(counts / len(targets))
+    wanted = (np.eye(n_classes)[targets] * counts + 1) / (counts[targets] + n_classes)[:, None]
 
     def loss(log_slope: float) -> float:
-        logits = np.exp(log_slope) * margins + offsets
-        return -log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean()
+        return -(wanted * log_softmax(np.exp(log_slope) * margins + offsets, axis=1)).sum(axis=1).mean()
 
     found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
     return float(np.exp(found.x)), offsets

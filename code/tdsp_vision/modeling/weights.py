@@ -7,8 +7,11 @@ run code. Format: `torch/serialization.py`, `_legacy_save` (PyTorch documentatio
 """
 
 import collections
+import math
+import os
 import pickle
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,19 +27,31 @@ STORAGE_DTYPES = {
 }
 
 
+class _Storage(NamedTuple):
+    dtype: np.dtype
+    key: str
+    count: int
+
+
 class _Tensor:
     """Where one tensor lies in its storage; elements are counted, not bytes."""
 
     def __init__(self, storage, offset, shape, strides, *_):
-        self.dtype, self.key = storage
+        self.storage = storage
         self.offset, self.shape, self.strides = offset, shape, strides
 
     def read(self, storages: dict[str, np.ndarray]) -> np.ndarray:
-        values = storages[self.key]
+        values = storages[self.storage.key]
+        count = math.prod(self.shape)
+        if min((self.offset, *self.shape, *self.strides)) < 0 or count > values.size:
+            raise ValueError(f"no tensor of shape {self.shape} fits a storage of {values.size} values")
+        if count == 0:
+            return np.empty(self.shape, values.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min(self.shape, default=1) > 0 and not 0 <= last < values.size:
-            raise ValueError(f"a tensor of shape {self.shape} reaches outside its storage of {values.size}")
-        strides = [step * values.itemsize for step in self.strides]
+        if last >= values.size:
+            raise ValueError(f"a tensor of shape {self.shape} reaches outside its storage of {values.size} values")
+        # Along a dimension of one element the stride is never used, and it may be any number.
+        strides = [s * values.itemsize if n > 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides, writeable=False)
         return np.array(view)
 
@@ -52,10 +67,12 @@ class _TensorTreeUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a checkpoint may not hold {module}.{name}")
 
     def persistent_load(self, pid):
-        kind, dtype, key, _device, _size, *_view = pid
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"a checkpoint may not refer to {kind!r}")
-        return dtype, key
+        if pid[0] != "storage":
+            raise pickle.UnpicklingError(f"a checkpoint may not refer to {pid[0]!r}")
+        _kind, dtype, key, _device, count, view = pid
+        if view is not None:
+            raise pickle.UnpicklingError("storages that are views of others are not read")
+        return _Storage(dtype, key, count)
 
 
 def read_legacy_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -77,16 +94,21 @@ def read_legacy_checkpoint(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("its first bytes are not those of the legacy format")
             tree = _TensorTreeUnpickler(file).load()
             keys = _TensorTreeUnpickler(file).load()
-            dtypes = {tensor.key: tensor.dtype for tensor in tree.values()}
-            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+            known = {tensor.storage.key: tensor.storage for tensor in tree.values()}
+            storages = {key: _read_storage(file, known[key]) for key in keys}
         return {name: tensor.read(storages) for name, tensor in tree.items()}
-    except (pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a pickle that is none can raise almost anything (Python documentation, "pickle")
         raise ValueError(f"{path} is not a legacy PyTorch checkpoint of plain tensors: {error}.") from error
 
 
-def _read_storage(file, dtype: np.dtype) -> np.ndarray:
-    count = int.from_bytes(file.read(8), "little")
-    raw = file.read(count * dtype.itemsize)
-    if len(raw) != count * dtype.itemsize:
-        raise EOFError(f"a storage of {count} values ends after {len(raw)} bytes")
-    return np.frombuffer(raw, dtype)
+def _read_storage(file, storage: _Storage) -> np.ndarray:
+    head = file.read(8)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    size = storage.count * storage.dtype.itemsize
+    if len(head) < 8 or left < size:
+        raise EOFError(f"a storage of {storage.count} values ends after {left} bytes")
+    if int.from_bytes(head, "little") != storage.count:
+        raise ValueError(f"storage {storage.key!r} is said to hold {storage.count} values and does not")
+    return np.frombuffer(file.read(size), storage.dtype)

@@ -1,0 +1,167 @@
+"""Run folders: whole or not there, never overwritten, and found again."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from tdsp_vision.data.manifest import read_csv
+from tdsp_vision.modeling.backbones import pooled_layers
+from tdsp_vision.modeling.runs import find_run, model_card, new_run_id, predictions_table, read_json, save_run
+from tdsp_vision.modeling.splits import leakage
+from tdsp_vision.modeling.svm import build_svm, svm_head
+from tdsp_vision.paths import DatasetPaths, OutputPaths, write_json
+
+CLASSES = ["benign", "malignant"]
+
+
+@pytest.fixture
+def outputs(tmp_path) -> OutputPaths:
+    return OutputPaths(str(tmp_path / "outputs"), "tiny")
+
+
+@pytest.fixture
+def run(tiny_network) -> dict:
+    """What `save_run` needs, small."""
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    return {
+        "model": tiny_network,
+        "tables": {"splits": pd.DataFrame({"path": ["a.jpg", "NA"], "split": ["train", "test"]})},
+        "documents": {"metrics": {"auc": 0.5}, "model_card": {"limits": "ö"}},
+        "figures": {"roc": figure},
+    }
+
+
+def test_a_run_leaves_all_its_files_and_becomes_the_latest(outputs, run):
+    folder = save_run(outputs, "r1", **run)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert names == {"splits.csv", "metrics.json", "model_card.json", "model.keras", "figures", "figures/roc.png"}
+    assert folder == outputs.runs / "r1" == find_run(outputs, "latest") == find_run(outputs, "r1")
+    assert outputs.latest.read_text() == "r1\n"
+    assert read_json(folder / "model_card.json") == {"limits": "ö"}
+    assert (folder / "figures/roc.png").read_bytes().startswith(b"\x89PNG")
+    pd.testing.assert_frame_equal(read_csv(folder / "splits.csv"), run["tables"]["splits"], check_dtype=False)
+    save_run(outputs, "r2", **run)
+    assert find_run(outputs, "latest").name == "r2" and find_run(outputs, "r1") == folder
+
+
+def _spoil(run: dict, part: str, monkeypatch) -> None:
+    if part == "NaN in metrics":
+        run["documents"]["metrics"]["auc"] = float("nan")
+    elif part == "figure":
+        run["figures"]["roc"] = None
+    elif part == "table":
+        run["tables"]["history"] = None
+    else:
+
+        def full_disk(self, path):
+            path.write_bytes(b"half a model")
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(keras.Sequential, "save", full_disk)
+
+
+@pytest.mark.parametrize("part", ["NaN in metrics", "figure", "table", "model"])
+def test_a_run_that_fails_half_way_leaves_nothing(outputs, run, part, monkeypatch):
+    save_run(outputs, "r1", **run)
+    with monkeypatch.context() as patch:
+        _spoil(run, part, patch)
+        with pytest.raises((ValueError, AttributeError, OSError)):
+            save_run(outputs, "r2", **run)
+    assert [path.name for path in outputs.runs.iterdir()] == ["r1"]
+    assert outputs.latest.read_text() == "r1\n"
+
+
+def test_a_run_is_never_overwritten(outputs, run):
+    folder = save_run(outputs, "r1", **run)
+    run["documents"]["metrics"] = {"auc": 0.9}
+    with pytest.raises(FileExistsError, match="r1 is already there and is not overwritten"):
+        save_run(outputs, "r1", **run)
+    assert read_json(folder / "metrics.json") == {"auc": 0.5}
+    assert [path.name for path in outputs.runs.iterdir()] == ["r1"]
+
+
+def test_missing_runs_are_explained(outputs, run):
+    with pytest.raises(ValueError, match="There is no run in .*runs; run the modeling notebook first"):
+        find_run(outputs, "latest")
+    save_run(outputs, "r1", **run)
+    (outputs.runs / ".r0.draft").mkdir()
+    (outputs.runs / "empty").mkdir()
+    for wrong in ("r9", "", "empty", "../runs/r1"):
+        with pytest.raises(ValueError, match=f"RUN is {wrong!r}; allowed are 'latest' and 'r1'."):
+            find_run(outputs, wrong)
+
+
+@pytest.mark.parametrize("latest", [None, "gone\n", ""])
+def test_a_latest_that_names_nothing_is_explained(outputs, run, latest):
+    save_run(outputs, "r1", **run)
+    outputs.latest.unlink()
+    if latest is not None:
+        outputs.latest.write_text(latest)
+    with pytest.raises(ValueError, match="RUN is 'latest', and .*latest.txt names no run .* name one of 'r1'"):
+        find_run(outputs, "latest")
+    assert find_run(outputs, "r1").name == "r1"
+
+
+def test_run_ids_are_new_and_sort_by_time(outputs):
+    seen = []
+    for _ in range(5):
+        run_id = new_run_id(outputs, "svm-lite0")
+        assert re.fullmatch(r"\d{8}-\d{6}-svm-lite0(-\d)?", run_id) and run_id not in seen
+        seen.append(run_id)
+        (outputs.runs / run_id).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", "two words", "ü", "x" * 100])
+def test_names_that_cannot_be_folders_are_refused(outputs, name):
+    with pytest.raises(ValueError, match="RUN_NAME is .* becomes a folder name"):
+        new_run_id(outputs, name)
+
+
+def test_a_reloaded_classifier_predicts_the_same(outputs, run, small_backbone):
+    rng = np.random.default_rng(0)
+    featurizer = pooled_layers(small_backbone)
+    images = rng.uniform(0, 255, [12, 32, 32, 3]).astype(np.float32)
+    features = featurizer.predict(images, verbose=0)
+    svm = build_svm(1e-3, 0).fit(features, np.arange(12) % 2)
+    head = svm_head(svm, 2.0, np.log([0.5, 0.5]))
+    model = keras.Model(featurizer.input, head(featurizer.output), name="classifier")
+    folder = save_run(outputs, "r1", **run | {"model": model})
+    again = keras.models.load_model(folder / "model.keras")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+    np.testing.assert_allclose(again.predict(images, verbose=0), head.predict(features, verbose=0), atol=1e-5)
+    assert again.input_shape == (None, 32, 32, 3) and again.output_shape == (None, 2)
+
+
+def test_predictions_follow_the_manifest():
+    manifest = pd.DataFrame({"path": ["b", "a"], "label": ["benign", "malignant"], "group": [0, 1]}, index=[7, 3])
+    split = pd.Series(["test", "train"], index=[3, 7])
+    table = predictions_table(manifest, split, np.array([[0.9, 0.1], [0.3, 0.7]]), ["benign", "malignant"], CLASSES)
+    assert table.columns.tolist() == ["path", "split", "label", "predicted", "score_benign", "score_malignant"]
+    assert table.to_numpy().tolist() == [
+        ["b", "train", "benign", "benign", 0.9, 0.1],
+        ["a", "test", "malignant", "malignant", 0.3, 0.7],
+    ]
+
+
+@pytest.mark.parametrize("threshold", [0.25, None])
+def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
+    dataset = DatasetPaths(str(tmp_path), "tiny")
+    write_json(dataset.info, {"name": "tiny", "source": "drawn"})
+    manifest = pd.DataFrame({"patient_id": ["p", "p", "q"]})
+    leaks = leakage(manifest, pd.Series(["train", "test", "train"]))
+    trust = {"test AUC": "0.8"}
+    card = model_card("r1", {"classes": CLASSES}, dataset, leaks, threshold, trust, {"seed": 0})
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+    assert card["torn_groups"] == [{"kept_together": "patient_id", "groups": 2, "torn_groups": 1, "torn_images": 2}]
+    assert card["data"]["source"] == "drawn" and card["model"] == {"classes": CLASSES}
+    assert card["run_id"] == "r1" and card["settings"] == {"seed": 0} and card["trust"] == trust
+    assert "Not a medical device" in card["limits"] and card["decision"]["threshold"] == threshold
+    assert ("validation" in card["decision"]["origin"]) == (threshold is not None)
+    assert {"python", "tensorflow", "keras", "scikit-learn", "numpy"} <= set(card["versions"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", card["created"])
