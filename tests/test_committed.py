@@ -33,6 +33,7 @@ def changed(notebook, old, new):
 
 def test_outputs_are_taken_over_and_nothing_else(toys, tmp_path, monkeypatch):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "mine"))
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # what a person has set is kept; here nobody has
     before = {stage: json.loads(path.read_text()) for stage, path in toys.items()}
     out = io.StringIO()
     refresh(toys, out)
