@@ -90,6 +90,26 @@ class DatasetPaths:
     def corrections(self) -> Path:
         return self.root / "corrections.csv"
 
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @property
+    def attribution(self) -> Path:
+        return self.root / "ATTRIBUTION.md"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "data_report.md"
+
+    @property
+    def dictionary(self) -> Path:
+        return self.root / "data_dictionary.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
 
 @dataclass(frozen=True)
 class OutputPaths:

@@ -7,16 +7,18 @@ birds/metadata.csv                       optional: a column `path` (`wren/1.jpg`
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
-from tdsp_vision.data.images import RejectedImage, inspect_images
+from tdsp_vision.data.images import ImageFacts, RejectedImage, inspect_images
 from tdsp_vision.data.manifest import COLUMNS, EXCLUDE, MARKS, copy_path
 from tdsp_vision.data.tables import read_csv
 from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 
 METADATA_FILE = "metadata.csv"
+FACTS = [field.name for field in fields(ImageFacts)]
 MAX_NAME = 240  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 
 
@@ -52,7 +54,7 @@ def scan_folder(source: Path, quiet: bool = False) -> tuple[pd.DataFrame, pd.Dat
         quiet: no progress bar.
 
     Returns:
-        images: file (relative to `source`), label, sha256, dhash, width, height and the metadata columns;
+        images: file (relative to `source`), label, the fields of `ImageFacts` and the metadata columns;
         rejected: path (relative to `source`), reason. Each file is in exactly one of the two. Links to folders,
         folders that cannot be opened and lines of `metadata.csv` without a file are in `rejected`, too.
 
@@ -67,7 +69,7 @@ def scan_folder(source: Path, quiet: bool = False) -> tuple[pd.DataFrame, pd.Dat
             rejected[name] = str(found)
         else:
             rows.append({"file": name, "label": name.split("/")[0], **vars(found)})
-    images = pd.DataFrame(rows, columns=["file", "label", "sha256", "dhash", "width", "height"])
+    images = pd.DataFrame(rows, columns=["file", "label", *FACTS])
     if images.label.nunique() < 2:
         first = "".join(f", the first, {name!r}: {reason}" for name, reason in list(rejected.items())[:1])
         raise ValueError(

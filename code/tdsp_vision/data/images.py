@@ -2,7 +2,8 @@
 
 Accepted are JPEG, PNG, GIF, WebP without transparency and BMP of 24 or 32 bits: what TensorFlow decodes, to the
 same size, so that a file which enters the manifest can be trained on and can be sent to the service. Pillow reads
-more than that and forgives more, so `containers` looks at the bytes as well. Files are never changed.
+more than that and forgives more, so `containers` looks at the bytes as well. Files are never changed; of a file
+that asks to be turned (`orientation`), the facts are those of the upright copy which the dataset will hold.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from PIL import Image, ImageFile
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.containers import RejectedImage, check_bmp, check_gif, check_jpeg, check_png
+from tdsp_vision.data.orientation import NOT_TURNED, upright
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")  # MPO: a JPEG with more pictures behind it, as phones write
 MIN_SIDE = 32  # pixels; a smaller picture has less than one value left after a network's five halvings
@@ -28,12 +30,16 @@ HASH_SIDE = 16  # dHash of 16 x 16 bits
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the manifest says of one file: size in pixels, sha256 of its bytes and 256-bit dHash, both in hex."""
+    """What the manifest says of one file: sha256 and 256-bit dHash in hex, and the size in pixels, all of the file
+    as it is stored; by how much that was turned ("0": a copy byte for byte), and the sha256 of the file as it came.
+    """
 
     sha256: str
     dhash: str
     width: int
     height: int
+    turned: str
+    source_sha256: str
 
 
 def inspect_image(path: Path) -> ImageFacts:
@@ -73,8 +79,20 @@ def _decode(content: bytes) -> ImageFacts:
             raise RejectedImage(f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read")
         image.load()
         _check_container(image, content)
+        stored, turned = upright(content, image)
+        sha256, source_sha256 = (hashlib.sha256(one).hexdigest() for one in (stored, content))
+        if turned != NOT_TURNED:
+            image = Image.open(io.BytesIO(stored))
         dhash = imagehash.dhash(as_rgb(image), hash_size=HASH_SIDE)
-        return ImageFacts(hashlib.sha256(content).hexdigest(), str(dhash), image.width, image.height)
+        return ImageFacts(sha256, str(dhash), image.width, image.height, turned, source_sha256)
+
+
+def upright_copy(origin: Path, target: Path) -> None:
+    """Write the upright picture of `origin`, an accepted image file, to `target`; the same bytes on every call."""
+    content = origin.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        target.write_bytes(upright(content, image)[0])
 
 
 def _check_container(image: Image.Image, content: bytes) -> None:

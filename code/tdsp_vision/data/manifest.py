@@ -1,12 +1,15 @@
 """Bring a folder of labelled images into `data/<dataset>/` and write down what came in and what did not.
 
-manifest.csv   path,label,group,cluster,sha256,dhash,width,height,source,license,attribution (+ metadata columns)
+manifest.csv   path,label,group,cluster,sha256,dhash,width,height,source,license,attribution,turned,source_sha256
+               (+ metadata columns)
 rejected.csv   path,reason: every file of the source that is not in the manifest
 dataset.json   name, classes in order, counts, source, licenses, seed
 corrections.csv  path,label: written by a person, replayed by `load_manifest`; the label EXCLUDE drops an image
 
 `path` is relative to the dataset folder. `cluster` numbers near-duplicates; `group` joins images of one patient,
-lesion or cluster: what belongs together must not be split between training and test.
+lesion or cluster: what belongs together must not be split between training and test. `sha256` is of the file that
+lies there, `source_sha256` of the file as it came: they differ where EXIF asked for a turn (`orientation`), and only
+there, which `turned` names.
 """
 
 import hashlib
@@ -17,20 +20,28 @@ from pathlib import Path
 import pandas as pd
 
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
+from tdsp_vision.data.images import upright_copy
+from tdsp_vision.data.orientation import NOT_TURNED
 from tdsp_vision.data.tables import read_csv, write_csv
 from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
 
 COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
-COLUMNS += ["source", "license", "attribution"]
+COLUMNS += ["source", "license", "attribution", "turned", "source_sha256"]
 MARKS = ["original", "bits"]  # columns of `mark_duplicates` that do not go into the manifest
 EXCLUDE = "EXCLUDE"
 
 
-def mark_duplicates(images: pd.DataFrame, max_bits: int) -> pd.DataFrame:
-    """Add cluster, group, original, bits: what repeats what (`find_duplicates`), and what belongs together."""
+def mark_duplicates(images: pd.DataFrame, max_bits: int, look_alikes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Add cluster, group, original, bits: what repeats what (`find_duplicates`), and what belongs together.
+
+    The pairs of `look_alikes` (first, second: names of files) join a group, but are no duplicates.
+    """
     found = find_duplicates(images.dhash.tolist(), max_bits)
     images = images.assign(cluster=found.cluster, original=images.file.to_numpy()[found.original], bits=found.bits)
     links = []
+    if look_alikes is not None:
+        names = pd.Index(images.file)
+        links += zip(names.get_indexer(look_alikes["first"]), names.get_indexer(look_alikes.second), strict=True)
     for key in ("cluster", "patient_id", "lesion_id"):
         if key in images:
             known = images.reset_index(drop=True)[key].dropna()
@@ -54,7 +65,7 @@ def duplicates_to_reject(images: pd.DataFrame) -> pd.DataFrame:
 def write_dataset(
     paths: DatasetPaths, images: pd.DataFrame, rejected: pd.DataFrame, source: Path, info: dict
 ) -> pd.DataFrame:
-    """Copy the images to `images/<label>/` and write the manifest, the rejections and `dataset.json`, in that order.
+    """Copy the images, upright, to `images/<label>/`; write manifest, rejections and `dataset.json`, in that order.
 
     A copy that is already there with the same content is left alone, so a killed run goes on where it stopped.
     The manifest is written after all images are in place; then copies that the source no longer has are removed.
@@ -79,8 +90,8 @@ def write_dataset(
         raise ValueError(
             f"two files of the source would both become {targets[targets.duplicated()].iloc[0]}; rename one."
         )
-    for file, target, sha256 in zip(images.file, targets, images.sha256, strict=True):
-        _copy_once(source / file, paths.root / target, sha256)
+    for row, target in zip(images.itertuples(), targets, strict=True):
+        _store_once(source / row.file, paths.root / target, row.sha256, row.turned)
     manifest = _as_manifest(images, targets, info["source"])
     write_csv(paths.rejected, rejected.sort_values("path"))
     write_csv(paths.manifest, manifest)
@@ -158,18 +169,21 @@ def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
 
 def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
     """Copies that the source no longer has are deleted: in the source itself these would be somebody's originals."""
-    ours, theirs = paths.root.resolve(), source.resolve()
+    ours, theirs = paths.images.resolve(), source.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
         raise ValueError(
-            f"SOURCE_PATH is {str(source)!r}, and the dataset would be written to {shown(paths.root)}; neither may lie "
+            f"SOURCE_PATH is {str(source)!r}, and the images would be copied to {shown(paths.images)}; neither may lie "
             "within the other. Choose another DATA_DIR, or move the images."
         )
 
 
-def _copy_once(origin: Path, target: Path, sha256: str) -> None:
+def _store_once(origin: Path, target: Path, sha256: str, turned: str) -> None:
     if target.is_file():
         with target.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                 return
     with whole_file(target) as draft:
-        shutil.copyfile(origin, draft)
+        if turned == NOT_TURNED:
+            shutil.copyfile(origin, draft)
+        else:
+            upright_copy(origin, draft)

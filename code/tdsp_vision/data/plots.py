@@ -1,13 +1,22 @@
-"""Pictures of pictures: a grid of image files with a line of text under each."""
+"""Pictures of a data set: a grid of image files, and how measures and metadata are spread over the classes.
+
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart.
+"""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from tdsp_vision.data.images import as_rgb
+from tdsp_vision.data.orientation import shown_upright
 
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -33,10 +42,73 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     return figure
 
 
+def measure_histograms(measures: pd.DataFrame, labels: pd.Series, columns: int = 3) -> Figure:
+    """How each measure [n rows] is spread within each class; classes of different size are drawn equally large.
+
+    The middle 95 % of the values are shown; more classes than colors start the colors again.
+    """
+    rows = -(-measures.shape[1] // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.3 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[measures.shape[1] :]:
+        axis.axis("off")
+    bins = min(31, 6 + len(measures) // 20)
+    classes = {label: COLORS[number % len(COLORS)] for number, label in enumerate(sorted(labels.unique()))}
+    for axis, name in zip(axes.flat, measures, strict=False):
+        low, high = measures[name].quantile([0.025, 0.975])
+        if low == high:
+            axis.text(0.5, 0.5, f"(nearly) all: {low:.3g}", ha="center", transform=axis.transAxes, color=GRAY)
+            axis.set_xticks([])
+        for label, color in classes.items() if low < high else ():
+            values = measures[name].to_numpy()[labels.to_numpy() == label]
+            weights = np.full(len(values), 1 / len(values))
+            axis.hist(values, np.linspace(low, high, bins), weights=weights, histtype="step", lw=1.5, color=color)
+        axis.set_title(name, fontsize=10, parse_math=False)
+        axis.set_yticks([])
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    handles = [Line2D([], [], color=color) for color in classes.values()]
+    figure.legend(handles, list(classes), loc="outside upper left", ncols=6, fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def auc_intervals(found: pd.DataFrame) -> Figure:
+    """Table of `confounders.predict_label_alone` as points with intervals, best on top, and the line of guessing."""
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.34 * len(found)), layout="constrained")
+    places = np.arange(len(found))[::-1]
+    axis.hlines(places, found.low, found.high, color=BLUE, lw=2)
+    axis.scatter(found.auc, places, color=BLUE, zorder=3)
+    names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
+    axis.set_yticks(places, names, parse_math=False)
+    axis.axvline(0.5, color=GRAY, ls="--", lw=1)
+    axis.set(xlabel="AUC alone, 95 % interval (dashed: guessing)")
+    axis.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)
+    return figure
+
+
+def class_shares(table: pd.DataFrame, title: str) -> Figure:
+    """Table of `quality.class_by` as bars: share of each class among the images with each value, and their number."""
+    figure, axis = plt.subplots(figsize=(7, 1.1 + 0.32 * len(table)), layout="constrained")
+    places, left = np.arange(len(table))[::-1], np.zeros(len(table))
+    shares = table.div(table.sum(axis=1), axis=0)
+    for number, label in enumerate(table):
+        color = COLORS[number % len(COLORS)]
+        axis.barh(places, shares[label], left=left, color=color, label=label)
+        left += shares[label].to_numpy()
+    names = [f"{value} (n = {count})" for value, count in table.sum(axis=1).items()]
+    axis.set_yticks(places, names, parse_math=False)
+    axis.set(xlim=(0, 1), xlabel="share of the images")
+    axis.set_title(title, loc="left", fontsize=10, parse_math=False)
+    figure.legend(loc="outside upper right", ncols=6, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)
+    return figure
+
+
 def thumbnail(file: Path) -> Image.Image:
-    """The picture, shrunk to at most `THUMBNAIL` pixels a side; RGB."""
+    """The picture, shrunk to at most `THUMBNAIL` pixels a side, upright; RGB."""
     with Image.open(file) as image:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-        image = as_rgb(image)
+        image = shown_upright(as_rgb(image))  # people look at sources, too, which no one has turned yet
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     return image

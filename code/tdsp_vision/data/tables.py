@@ -8,7 +8,7 @@ import pandas as pd
 from tdsp_vision.paths import shown, whole_file
 
 # Columns that stay text even if all their values look like numbers, beside `id` and all that end in `_id`.
-TEXT = ["path", "label", "sha256", "dhash", "source", "license", "attribution"]
+TEXT = ["path", "label", "sha256", "dhash", "source", "license", "attribution", "turned", "source_sha256"]
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
-COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+from tdsp_vision.data.plots import BLUE, COLORS, GRAY, ORANGE
 
 
 def roc_and_precision_recall(

@@ -1,0 +1,135 @@
+"""What can be measured of each image, and what is known about it, before any model sees it.
+
+Pictures are measured at most 256 pixels wide or high, which is about what a network gets and makes large and small
+files comparable; file size, pixels and aspect ratio are those of the file. Measures see less than people: each says
+what it mistakes for what.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from tdsp_vision.data.images import as_rgb
+from tdsp_vision.data.manifest import COLUMNS
+
+SIDE = 256  # pixels
+MOST_VALUES = 12  # a column with more different values is text, or a number that is put into ranges
+MEASURES = {  # column of `measure_images`: what it is
+    "file_kb": "size of the file in kB (1,000 bytes)",
+    "megapixels": "width x height in millions of pixels",
+    "aspect_ratio": "width / height",
+    "brightness": "mean gray value, 0 (black) to 255 (white)",
+    "contrast": "standard deviation of the gray values",
+    "sharpness": "variance of the Laplacian of the gray values; noise and hair count as sharpness, too",
+    "dark_corners": "1 - brightness of the corners / median inside the inscribed ellipse; 1: black corners",
+    "ink": "share of saturated green, blue and violet pixels: on skin ink, stickers or cloth; red and black ink are "
+    "not seen, and elsewhere it is just a color",
+    "thin_lines": "share of pixels in dark lines up to 3 pixels wide: hair, ruler ticks, written numbers or a fine "
+    "pattern of the subject, which it cannot tell apart; pale hair and white rulers are not seen",
+}
+
+
+def measure_images(files: list[Path], quiet: bool = False) -> pd.DataFrame:
+    """Measure image files, several at a time: one row per file, in order, float columns as in `MEASURES`."""
+    with ThreadPoolExecutor() as pool:
+        rows = list(
+            tqdm(
+                pool.map(measure_image, files), total=len(files), desc="measuring", unit="image", disable=quiet or None
+            )
+        )
+    return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
+
+
+def measure_image(file: Path) -> dict[str, float]:
+    """The `MEASURES` of one image file; OSError if it cannot be read as one."""
+    with Image.open(file) as image:
+        width, height = image.size
+        image.draft("RGB", (SIDE, SIDE))
+        image = as_rgb(image)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    pixels = np.asarray(image)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    values = [file.stat().st_size / 1e3, width * height / 1e6, width / height, gray.mean(), gray.std()]
+    values += [cv2.Laplacian(gray, cv2.CV_32F).var(), dark_corners(gray), ink(pixels), thin_lines(gray)]
+    return dict(zip(MEASURES, map(float, values), strict=True))
+
+
+def dark_corners(gray: np.ndarray) -> float:
+    """How much darker the corners are than the rest, uint8 [h, w] to about 0 (as bright) to 1 (black).
+
+    The corners lie outside of 1.2 times the inscribed ellipse. The median of what is inside of it hardly feels a
+    dark lesion in the middle. Brighter corners give a negative value, a strip too narrow to have corners gives 0.
+    """
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in gray.shape)
+    distance = y[:, None] ** 2 + x**2
+    if min(gray.shape) < 8:
+        return 0.0
+    return 1 - gray[distance > 1.2**2].mean() / max(np.median(gray[distance < 1]), 1)
+
+
+def ink(pixels: np.ndarray) -> float:
+    """Share of pixels, uint8 [h, w, 3], with a hue from green to violet (70 to 310 degrees), neither pale nor dark."""
+    hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
+    return ((hue > 35) & (hue < 155) & (saturation > 64) & (value > 50)).mean()
+
+
+def thin_lines(gray: np.ndarray) -> float:
+    """Share of pixels, uint8 [h, w], clearly darker than the picture with its thin dark lines closed (black hat)."""
+    blackhat = cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8))
+    return (blackhat > 25).mean()
+
+
+def metadata_columns(manifest: pd.DataFrame) -> list[str]:
+    """Columns of the manifest that came with the source, licence and attribution included."""
+    return ["license", "attribution", *(column for column in manifest if column not in COLUMNS)]
+
+
+def share_known(manifest: pd.DataFrame) -> pd.DataFrame:
+    """For each metadata column: share of images that have it, overall and by class, and number of different values.
+
+    A share that differs between the classes is a finding by itself: they may come from different archives.
+    """
+    metadata = manifest[metadata_columns(manifest)].replace("", pd.NA)
+    shares = metadata.notna().groupby(manifest.label).mean().T
+    overall = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
+    return overall.join(shares.add_prefix("known of ")).rename_axis("column")
+
+
+def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
+    """Metadata columns worth a table against the class: numbers, or 2 to 12 different values.
+
+    Left out are ids, attribution, and diagnoses, from which the label itself was made.
+    """
+    skipped = ("id", "attribution", "diagnosis")
+    columns = [name for name in metadata_columns(manifest) if not name.startswith(skipped) and not name.endswith("_id")]
+    return [name for name in columns if 2 <= _in_ranges(manifest[name]).nunique() <= MOST_VALUES]
+
+
+def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Number of images by value of `column` (rows; numbers in ranges, missing ones as such) and class (columns)."""
+    return pd.crosstab(_in_ranges(manifest[column]), manifest.label)
+
+
+def _in_ranges(values: pd.Series) -> pd.Series:
+    """Categories in their order: text as it is; ages by decade, other numbers with many values in fifths."""
+    known = values.replace("", pd.NA).dropna()
+    if pd.api.types.is_numeric_dtype(known) and str(values.name).startswith("age"):
+        low = (known // 10 * 10).astype(int)
+        categories = [f"{start} to {start + 9}" for start in sorted(low.unique())]
+        known = low.map(lambda start: f"{start} to {start + 9}")
+    elif pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_VALUES:
+        known = pd.qcut(known, 5, duplicates="drop")
+        categories = [f"{one.left:g} to {one.right:g}" for one in known.cat.categories]
+        known = known.map(lambda one: f"{one.left:g} to {one.right:g}").astype(object)
+    else:
+        categories = [str(value) for value in sorted(known.unique())]
+        known = known.map(str)
+    if len(known) < len(values):
+        categories = [*(name for name in categories if name != "(missing)"), "(missing)"]
+    filled = known.astype(object).reindex(values.index, fill_value="(missing)")
+    return pd.Series(pd.Categorical(filled, categories, ordered=True), values.index, name=values.name)
