@@ -127,6 +127,7 @@ def inspect_images(paths: list[Path], quiet: bool = False) -> list[ImageFacts | 
     assert not ImageFile.LOAD_TRUNCATED_IMAGES  # with that switch on, half a picture would count as a whole one
 
     def facts_or_reason(path: Path) -> ImageFacts | RejectedImage:
+        """What a thread gives back for one file."""
         try:
             return inspect_image(path)
         except RejectedImage as reason:

@@ -41,6 +41,7 @@ class _Tensor:
         self.offset, self.shape, self.strides = offset, shape, strides
 
     def read(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        """The tensor as an array of its own; ValueError if it reaches outside its storage."""
         values = storages[self.storage.key]
         count = math.prod(self.shape)
         if min((self.offset, *self.shape, *self.strides)) < 0 or count > values.size:
@@ -58,6 +59,7 @@ class _Tensor:
 
 class _TensorTreeUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
+        """The few names that a tree of tensors needs; every other is refused."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -67,6 +69,7 @@ class _TensorTreeUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a checkpoint may not hold {module}.{name}")
 
     def persistent_load(self, pid):
+        """Where the file refers to a storage."""
         if pid[0] != "storage":
             raise pickle.UnpicklingError(f"a checkpoint may not refer to {pid[0]!r}")
         _kind, dtype, key, _device, count, view = pid
