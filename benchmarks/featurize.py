@@ -1,6 +1,6 @@
 """How much does reading image files cost? Featurization of files against the bare forward pass, side by side.
 
-    python benchmarks/featurize.py [--photos FOLDER] [--images 256] [--rounds 5]
+    python benchmarks/featurize.py [--photos FOLDER] [--images 640] [--rounds 5]
 
 Both use the same network and batch size. The forward pass gets one batch that is already in memory, again and again;
 featurization reads, decodes and resizes every file. The rounds alternate, so that whatever else the machine does
@@ -28,7 +28,7 @@ SIZE, BATCH = 224, 32
 
 @click.command()
 @click.option("--photos", type=click.Path(path_type=Path, exists=True), default=SAMPLE_DATA / "lesions")
-@click.option("--images", default=256, help="files per round")
+@click.option("--images", default=640, help="files per round")
 @click.option("--rounds", default=5)
 def main(photos: Path, images: int, rounds: int) -> None:
     """Print one line per file size, and the growth of memory."""

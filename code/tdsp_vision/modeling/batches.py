@@ -1,5 +1,6 @@
 """From image files to batches of tensors, by one `preprocess()` that training, evaluation and serving share."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -84,5 +85,7 @@ def image_batches(
         image = preprocess(tf.io.read_file(path), image_size)
         return (image, *target) if target else image
 
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size).prefetch(2)
+    dataset = dataset.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread takes up to a second to end, in each pass over the images
+    return dataset.batch(batch_size).prefetch(2).with_options(options)
