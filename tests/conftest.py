@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tdsp_vision.paths import ROOT
+
+# The same examples in every run: a failure is then the change's, not the day's.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 PHOTOS = Path(os.environ.get("TDSP_REAL_PHOTOS") or ROOT.parent / "shared" / "data")
 
