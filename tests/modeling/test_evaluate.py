@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -138,6 +138,7 @@ def _youden(truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2))
+@example([(True, np.nextafter(0.75, 1)), (False, 0.75), (True, 5e-324), (False, 0.0)])
 def test_the_threshold_is_the_best_there_is(rows):
     truth = np.array([True, False] + [t for t, _ in rows])
     for dtype in (np.float32, np.float64):

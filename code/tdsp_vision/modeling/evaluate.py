@@ -41,7 +41,8 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray, classes: list[str],
     best = points[1:][np.argmax((true_rate - false_rate)[1:])]
     below = score[score < best]
     lower = below.max() if len(below) else 0.0
-    return float((best + lower) / 2)
+    middle = (best + lower) / 2
+    return float(middle if middle > lower else best)  # between neighbouring floats there is no middle
 
 
 def evaluate(
