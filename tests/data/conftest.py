@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 import zoo
+from archive_server import ArchiveServer
 
 from tdsp_vision.paths import DatasetPaths
+
+
+@pytest.fixture
+def server():
+    """A server on loopback that nothing has been added to."""
+    with ArchiveServer() as running:
+        yield running
 
 
 @pytest.fixture

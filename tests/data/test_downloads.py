@@ -28,12 +28,6 @@ BEHAVIOURS = {
 
 
 @pytest.fixture
-def server():
-    with ArchiveServer() as running:
-        yield running
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "downloads"
 

@@ -4,18 +4,11 @@ import json
 
 import pandas as pd
 import pytest
-from archive_server import ArchiveServer
 
 from tdsp_vision.execution import RunFailed, run_notebook
 from tdsp_vision.paths import NOTEBOOKS
 
 BENIGN, MALIGNANT = "diagnosis_1:Benign", "diagnosis_1:Malignant"
-
-
-@pytest.fixture
-def server():
-    with ArchiveServer() as running:
-        yield running
 
 
 @pytest.fixture

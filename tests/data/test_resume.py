@@ -5,18 +5,11 @@ import random
 import time
 
 import pytest
-from archive_server import ArchiveServer
 from fetching import assert_whole, offer, run
 
 from tdsp_vision.data.isic import fetch_isic
 from tdsp_vision.data.patience import Patience
 from tdsp_vision.data.verified import Candidate
-
-
-@pytest.fixture
-def server():
-    with ArchiveServer() as running:
-        yield running
 
 
 @pytest.fixture

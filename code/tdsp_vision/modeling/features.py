@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
+from tdsp_vision.data.tables import file_sha256
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches, preprocess
 from tdsp_vision.paths import shown, whole_file
 
@@ -126,10 +127,5 @@ def _network_digest(featurizer: keras.Model) -> str:
 
 def file_digests(files: list[Path]) -> list[str]:
     """sha256 (hex) of the content of each file."""
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, files))
+        return list(pool.map(file_sha256, files))

@@ -5,7 +5,6 @@ outputs/<dataset>/runs/<run_id>/  splits.csv history.csv predictions.csv metrics
 outputs/<dataset>/latest.txt      id of the run that was finished last
 """
 
-import json
 import platform
 from datetime import datetime
 from importlib.metadata import version
@@ -15,7 +14,7 @@ import keras
 import matplotlib.figure
 import pandas as pd
 
-from tdsp_vision.data.manifest import write_csv
+from tdsp_vision.data.tables import read_json, write_csv
 from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown, whole_folder, write_json, write_text
 
 
@@ -130,8 +129,3 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
     if run_id not in known:
         raise ValueError(f"RUN is {run!r}; allowed are 'latest' and {', '.join(map(repr, known))}.")
     return outputs.runs / run_id
-
-
-def read_json(path: Path) -> dict:
-    """Content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
