@@ -39,13 +39,24 @@ WRONG = {
         "TEST_FRACTION": [0, 0.9, "0.25", math.nan, -0.1],
         "VALIDATION_FRACTION": [0, 1, None],
         "GROUP_BY": ["patients", True],
+        "AUGMENT": ["flip", True],
+        "AUGMENT_COPIES": [-1, "3", 1.5],
+        "TEST_VIEWS": ["flip", 4],
+        "SENSITIVITY": [-0.1, 1, "0.95", math.nan],
         "SVM_FEATURES": ["all"],
         "SVM_C": [[], [0.0], ["1"], 0.1, [math.inf]],
+        "TRAINABLE_STAGES": [-1, "all", True],
         "EPOCHS": [0, -1, "abc", 2.5, True],
+        "PATIENCE": [-1, None],
         "BATCH_SIZE": [0, "32"],
-        "LEARNING_RATE": [0, -0.1, "0.1", math.inf],
+        "LEARNING_RATE": [-0.1, "0.1", math.inf],
+        "SCHEDULE": ["linear", "", "[0.1]*-1", "[-0.1]*15", "__import__('os')", None],
+        "LAYER_DECAY": [0, 1.1, "0.9"],
         "DROPOUT": [1, -0.1, "no"],
         "WEIGHT_DECAY": [-1, "x"],
+        "LABEL_SMOOTHING": [1, -0.1],
+        "PRECISION": ["bfloat16", None],
+        "TENSORBOARD": ["no", 1],
         "RUN_NAME": [None, 13],
         "SEED": [-1, 2**32],
     },
@@ -56,6 +67,8 @@ WRONG = {
         "RUN": [None, 3],
         "MODEL_NAME": [None],
         "BACKEND": ["dokcer", "", None],
+        "SERVING_IMAGE": [None, 2],
+        "REPLICAS": [0, 33, "2"],
         "PORT": [-1, 65536, "8501", 80.5],
         "KEEP_RUNNING": ["yes", 1],
         "SAMPLE_COUNT": [0, 65, "8"],
@@ -75,7 +88,7 @@ def validation_source(stage: str) -> str:
         source = "".join(cell["source"])
         if "parameters" in cell["metadata"].get("tags", []):
             found = True
-        elif found and "require_" in source and "load_manifest" not in source:
+        elif found and ("require_" in source or "ParameterError" in source) and "load_manifest" not in source:
             sources.append(source)
         elif found:
             return "\n".join(sources)
@@ -107,3 +120,24 @@ def test_a_wrong_value_is_named(stage, name, value):
     assert message.startswith(name) and "\n" not in message
     if name != "DATASET_NAME":
         assert isinstance(caught.value, ParameterError)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"AUGMENT_COPIES": 2}, "AUGMENT_COPIES is 2 and AUGMENT 'none'; name a pipeline, or write no copies"),
+        (
+            {"TRAINABLE_STAGES": 2, "AUGMENT": "flips"},
+            "TRAINABLE_STAGES is 2 and AUGMENT 'flips'; .* set AUGMENT_COPIES",
+        ),
+        ({"SCHEDULE": "[0.1]*7", "EPOCHS": 8}, "SCHEDULE is .* has 7 rates, but EPOCHS is 8; write one for each"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(values, words):
+    with pytest.raises(ParameterError, match=words):
+        exec(validation_source("model"), defaults("model") | values)
+
+
+def test_values_that_go_together_pass():
+    values = {"TRAINABLE_STAGES": 2, "AUGMENT": "flips", "AUGMENT_COPIES": 3, "LEARNING_RATE": 0, "EPOCHS": 8}
+    exec(validation_source("model"), defaults("model") | values | {"SCHEDULE": "[0.1]*7 + [0.01]"})

@@ -1,4 +1,4 @@
-"""Command line: `python -m tdsp_vision run | params | notebooks`.
+"""Command line: `python -m tdsp_vision run | params | notebooks | deploy`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
+from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.execution import RunFailed
 from tdsp_vision.parameters import DeclarationError, ParameterError, declared_parameters
 from tdsp_vision.settings import read_settings
@@ -54,6 +55,9 @@ def notebooks() -> None:
 
     with _exit_codes():
         refresh(paths.NOTEBOOKS)
+
+
+main.add_command(deploy)
 
 
 @contextlib.contextmanager

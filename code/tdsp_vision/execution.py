@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from tdsp_vision import paths
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+# Nobody watches a headless run, so a training prints a line per epoch instead of redrawing its curves (TDSP_HEADLESS).
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TDSP_HEADLESS": "1"}
 
 _OPTIONS = {"kernel_name": "python3", "language": "python", "progress_bar": False}
 

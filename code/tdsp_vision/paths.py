@@ -1,8 +1,7 @@
 """The folder layout, known to this file only, and the one way files are written: whole or not at all.
 
-Relative folders (`DATA_DIR`, `OUTPUT_DIR`) hang below the workspace: the repository root, or the folder named
-by the environment variable `TDSP_WORKSPACE`. Papermill runs in the caller's folder and nbval in the notebook's,
-so nothing here looks at the current working directory.
+Relative folders hang below the workspace: the repository root, or the folder that the environment variable
+`TDSP_WORKSPACE` names. The working directory plays no part: papermill's is the caller's, nbval's the notebook's.
 """
 
 import json
@@ -35,11 +34,8 @@ def resolve(path: str | Path) -> Path:
 
 def shown(path: str | Path) -> str:
     """`path` as it is printed: relative to the workspace or the repository where it lies below one of them."""
-    path = Path(path)
-    for base in (workspace(), ROOT):
-        if path.is_relative_to(base):
-            return path.relative_to(base).as_posix()
-    return str(path)
+    base = next((base for base in (workspace(), ROOT) if Path(path).is_relative_to(base)), None)
+    return Path(path).relative_to(base).as_posix() if base else str(path)
 
 
 def checked_name(kind: str, value: str) -> str:
@@ -136,6 +132,14 @@ class OutputPaths:
     @property
     def features(self) -> Path:
         return self.root / "features"
+
+    @property
+    def augmented(self) -> Path:
+        return self.root / "augmented"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "training"
 
     @property
     def deployment(self) -> Path:

@@ -1,5 +1,6 @@
 """The life of the embedded server: start, failure to start, stop, and what happens when its parent dies."""
 
+import json
 import os
 import signal
 import socket
@@ -14,14 +15,14 @@ import pytest
 
 from tdsp_vision.deployment.backends import choose_backend
 from tdsp_vision.deployment.client import ServingClient, ServingError
-from tdsp_vision.deployment.local import LocalBackend
+from tdsp_vision.deployment.local import LocalBackend, LocalService
 
 PARENT = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from tdsp_vision.deployment.local import LocalBackend
 service = LocalBackend().start("tiny", Path(sys.argv[1]), keep_running=sys.argv[2] == "keep")
-print(service.process.pid, service.url, service.stop_command, sep="\\n", flush=True)
+print(json.dumps(service.record), flush=True)
 if sys.argv[2] != "keep":
     time.sleep(600)
 """
@@ -53,22 +54,24 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def started_by_another_process(serving_folder: Path, mode: str) -> tuple[subprocess.Popen, int, str, str]:
-    """A parent process, and pid, URL and stop command of the server it started."""
+def started_by_another_process(serving_folder: Path, mode: str) -> tuple[subprocess.Popen, LocalService]:
+    """A parent process, and the server that it started, found again by its record."""
     command = [sys.executable, "-c", PARENT, str(serving_folder), mode]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    pid, url, stop_command = (parent.stdout.readline().strip() for _ in range(3))
-    return parent, int(pid), url, stop_command
+    return parent, LocalService("tiny", json.loads(parent.stdout.readline()))
 
 
-def test_choose_backend():
-    for name in ("local", "auto"):
+def test_choose_backend(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    for name, reason in (("local", "BACKEND asks for it"), ("auto", "no Docker engine answers")):
         backend, sentence = choose_backend(name)
         assert isinstance(backend, LocalBackend)
-        assert sentence.startswith("Backend local, because ")
-        assert sentence.endswith(".")
-    with pytest.raises(ValueError, match=r"BACKEND is 'cloud'; allowed are auto, local"):
+        assert sentence.startswith(f"Backend local, because {reason}")
+        assert sentence.endswith("stands in for TensorFlow Serving itself.")
+    with pytest.raises(ValueError, match=r"BACKEND is 'cloud'; allowed are auto, docker, local"):
         choose_backend("cloud")
+    with pytest.raises(RuntimeError, match=r"BACKEND is 'docker', but no Docker engine answers; start one .*'local'\."):
+        choose_backend("docker")
 
 
 def test_start_and_stop_leave_nothing(two_classes, logs):
@@ -77,8 +80,9 @@ def test_start_and_stop_leave_nothing(two_classes, logs):
         assert [path.name.startswith("tiny-") for path in logs.iterdir()] == [True]
         state = ServingClient(service.url, "tiny", []).status()["model_version_status"][0]["state"]
         assert state == "AVAILABLE"
+        assert '"port"' in service.logs()
     assert not service.alive()
-    assert '"port"' in service.logs()
+    assert service.logs() == ""
     assert list(logs.iterdir()) == []
     with pytest.raises(ServingError, match="got no answer"):
         ServingClient(service.url, "tiny", []).status()
@@ -110,28 +114,34 @@ def test_wrong_arguments_start_nothing(tmp_path, logs):
 
 
 def test_a_killed_parent_leaves_no_orphan(two_classes, logs):
-    parent, pid, url, _ = started_by_another_process(two_classes.version_folder.parent, "stop")
+    parent, service = started_by_another_process(two_classes.version_folder.parent, "stop")
     try:
-        assert ServingClient(url, "tiny", []).status()["model_version_status"]
+        assert ServingClient(service.url, "tiny", []).status()["model_version_status"]
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        assert ended(pid)
-        with pytest.raises(ServingError):
-            ServingClient(url, "tiny", []).status()
+        assert ended(service.record["pid"])
+        assert not service.alive()
     finally:
-        kill(pid)
+        kill(service.record["pid"])
 
 
 def test_a_service_kept_running_outlives_its_parent_until_it_is_told_to_stop(two_classes, logs):
-    parent, pid, url, stop_command = started_by_another_process(two_classes.version_folder.parent, "keep")
+    parent, service = started_by_another_process(two_classes.version_folder.parent, "keep")
     try:
         assert parent.wait(60) == 0
         parent.stdout.close()
         time.sleep(1)  # two rounds of the watch that would stop it
-        assert ServingClient(url, "tiny", []).status()["model_version_status"]
-        subprocess.run(stop_command, shell=True, check=True)
-        assert ended(pid)
+        assert ServingClient(service.url, "tiny", []).status()["model_version_status"]
+        service.stop()
+        assert ended(service.record["pid"])
         assert list(logs.iterdir()) == []
     finally:
-        kill(pid)
+        kill(service.record["pid"])
+
+
+def test_another_process_with_the_same_number_is_not_taken_for_the_server(two_classes):
+    record = {"pid": os.getpid(), "folder": "/nowhere/tiny", "log": "", "url": "http://127.0.0.1:1"}
+    service = LocalService("tiny", record)
+    assert not service.alive()
+    service.stop()  # and it is not stopped, or this test would be

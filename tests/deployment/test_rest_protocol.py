@@ -1,7 +1,5 @@
 """The embedded server over HTTP: a table of requests, good and bad, and that it goes on answering after each."""
 
-import base64
-import json
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import requests
+from tiny_run import MODEL, PREDICT, b64, json_body, send
 
-MODEL = "/v1/models/tiny"
-PREDICT = f"{MODEL}:predict"
 B64 = {"b64": "bm90IGFuIGltYWdl"}  # "not an image"
 INVALID = {"label": "", "scores": [0.0, 0.0], "valid": False}
 PICTURE = np.full([32, 32, 3], 127.0).tolist()
 EXAMPLES = {"signature_name": "classify", "examples": [{"image_bytes": B64}]}
-
-
-def json_body(content) -> bytes:
-    return json.dumps(content).encode()
 
 
 # name: (method, path, body, status, pattern that the body must contain)
@@ -75,7 +68,14 @@ TABLE = {
         r"Servable not found for request: Latest\(x\)",
     ),
     "outside the API": ("GET", "/", None, 404, "<h1>404 Not Found</h1>"),
-    "monitoring": ("GET", "/monitoring/prometheus/metrics", None, 404, "<title>404 Not Found</title>"),
+    "health": ("GET", "/health", None, 200, '{"serving":true}'),
+    "monitoring": (
+        "GET",
+        "/monitoring/prometheus/metrics",
+        None,
+        200,
+        r'http_requests_total{code="200"} \d+\n(?s:.)*http_request_duration_seconds_count \d+\n',
+    ),
     "predict by GET": ("GET", PREDICT, None, 400, "Malformed request: GET /v1/models/tiny:predict"),
     "status by POST": ("POST", MODEL, json_body({}), 400, "Malformed request: POST /v1/models/tiny"),
     "PUT": ("PUT", PREDICT, b"{}", 400, "Malformed request: PUT"),
@@ -297,19 +297,6 @@ TABLE = {
         "No signature was found with the name: x",
     ),
 }
-
-
-def send(service, method: str, path: str, body: bytes | None) -> requests.Response:
-    """One request with the path exactly as written."""
-    with requests.Session() as http:
-        http.trust_env = False
-        prepared = http.prepare_request(requests.Request(method, service.url, data=body))
-        prepared.url = service.url + path
-        return http.send(prepared, timeout=60)
-
-
-def b64(data: bytes) -> dict:
-    return {"b64": base64.b64encode(data).decode()}
 
 
 def predict(service, content) -> dict:

@@ -1,16 +1,28 @@
-"""A run of a tiny network, as the modeling notebook would leave it, and what its service must answer."""
+"""A run of a tiny network, as the modeling notebook would leave it, its server, and what that must answer."""
 
+import base64
 import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import requests
 import tensorflow as tf
 
 from tdsp_vision.modeling.batches import preprocess
 
 IMAGE_SIZE = 32
+MODEL = "/v1/models/tiny"
+PREDICT = f"{MODEL}:predict"
+KEY = "a key that nobody guesses"
 
 
 @dataclass
@@ -61,3 +73,59 @@ def write_run(folder: Path, classes: list[str], positive_class: str, threshold: 
     metrics["validation"] = {"threshold": threshold}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return model
+
+
+@dataclass
+class Running:
+    """A server's process, its address, and the line of JSON that it wrote."""
+
+    process: subprocess.Popen
+    url: str
+    ready: dict
+
+
+@contextmanager
+def embedded_server(folder: Path, *options: str, log: Path, **environment: str) -> Iterator[Running]:
+    """The embedded server of `tiny` with any options, stopped at the end of the block."""
+    command = [sys.executable, "-m", "tdsp_vision.deployment.server", "--model-name", "tiny"]
+    command += ["--model-base-path", str(folder), "--parent-pid", str(os.getpid()), *options]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+    try:
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        ready = json.loads(line)
+        yield Running(process, ready["url"], ready)
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def send(service, method: str, path: str, body: bytes | None = None, **headers: str) -> requests.Response:
+    """One request with the path exactly as written."""
+    with requests.Session() as http:
+        http.trust_env = False
+        prepared = http.prepare_request(requests.Request(method, service.url, data=body, headers=headers))
+        prepared.url = service.url + path
+        return http.send(prepared, timeout=60)
+
+
+def json_body(content) -> bytes:
+    return json.dumps(content).encode()
+
+
+def b64(data: bytes) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def png(width: int, height: int) -> bytes:
+    """A black PNG of one bit a pixel: 16,000 x 16,000 of them take 31 kB."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)}
+    parts |= {b"IDAT": zlib.compress(bytes(height * (1 + -(-width // 8))), 9), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -1,11 +1,12 @@
-"""Writes checkpoints in the legacy format of PyTorch, without PyTorch, well-formed or spoiled."""
+"""Writes checkpoints in the two formats of PyTorch, without PyTorch, well-formed or spoiled."""
 
 import collections
 import io
 import pickle
 import sys
 import types
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,16 @@ STORAGES = {"f4": "FloatStorage", "f8": "DoubleStorage", "f2": "HalfStorage", "i
 
 @dataclass
 class Saved:
-    """A tensor as a checkpoint holds it: a view of a storage (1-d array); offset and strides count elements."""
+    """A tensor as a checkpoint holds it: a view of a storage (1-d array); offset and strides count elements.
+
+    A `parameter` is wrapped once more, as `torch.nn.Parameter` is saved.
+    """
 
     storage: np.ndarray
     shape: tuple
     strides: tuple
     offset: int = 0
+    parameter: bool = False
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Saved":
@@ -32,7 +37,7 @@ class Saved:
 
 @dataclass
 class Writer:
-    """Writes `tree` in the legacy format of PyTorch; each attribute can be spoiled before `write`."""
+    """Writes `tree` in the formats of PyTorch; each attribute can be spoiled before."""
 
     tree: object
     magic: int = 0x1950A86A20F9469CFC6C
@@ -51,16 +56,26 @@ class Writer:
         path.write_bytes(b"".join(parts))
         return np.cumsum([len(part) for part in parts]).tolist()
 
-    def _tree(self, storages: dict[int, np.ndarray]) -> bytes:
+    def write_zip(self, path: Path, compression: int = zipfile.ZIP_STORED, **spoiled: bytes | None) -> None:
+        """Write the zip format; `spoiled` replaces records ("data.pkl", "data/0", ...), None leaves one out."""
+        storages: dict[int, np.ndarray] = {}
+        records = {"data.pkl": self._tree(storages, zipped=True), "byteorder": b"little"}
+        records |= {f"data/{number}": storage.tobytes() for number, storage in enumerate(storages.values())}
+        records |= {"version": b"3\n", ".data/serialization_id": b"0" * 40} | spoiled
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, content in records.items():
+                if content is not None:
+                    archive.writestr(f"{path.stem}/{name}", content)
+
+    def _tree(self, storages: dict[int, np.ndarray], zipped: bool = False) -> bytes:
         torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
         for name in STORAGES.values():
             setattr(torch, name, type(name, (), {"__module__": "torch"}))
 
-        def _rebuild_tensor_v2():
-            raise AssertionError("only its name is written")
-
-        _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-        utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+        for name in ("_rebuild_tensor_v2", "_rebuild_parameter"):  # only their names are written
+            function = types.FunctionType((lambda: None).__code__, {}, name)
+            function.__module__, function.__qualname__ = "torch._utils", name
+            setattr(utils, name, function)
         writer = self
 
         class Pickler(pickle._Pickler):
@@ -70,12 +85,18 @@ class Writer:
                 storages[id(thing)] = thing
                 kind = getattr(torch, STORAGES[thing.dtype.str[1:]])
                 said = writer.said_counts.get(id(thing), len(thing))
+                if zipped:
+                    return ("storage", kind, str(list(storages).index(id(thing))), "cpu", said)
                 return ("storage", kind, str(id(thing)), "cpu", said, writer.view)
 
             def save(self, thing, save_persistent_id=True):
+                hooks = collections.OrderedDict()
+                if isinstance(thing, Saved) and thing.parameter:
+                    args = (replace(thing, parameter=False), True, hooks)
+                    return self.save_reduce(utils._rebuild_parameter, args, obj=thing)
                 if isinstance(thing, Saved):
-                    args = (thing.storage, thing.offset, thing.shape, thing.strides, False, collections.OrderedDict())
-                    return self.save_reduce(_rebuild_tensor_v2, args, obj=thing)
+                    args = (thing.storage, thing.offset, thing.shape, thing.strides, False, hooks)
+                    return self.save_reduce(utils._rebuild_tensor_v2, args, obj=thing)
                 return super().save(thing, save_persistent_id)
 
         stream = io.BytesIO()

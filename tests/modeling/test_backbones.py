@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the published structure, computed as published, with the packaged weights in the right places."""
+"""EfficientNet-Lite0: the published structure, computed as published; and what all the networks have in common."""
 
 import shutil
 
@@ -9,8 +9,10 @@ import tensorflow as tf
 from legacy_checkpoint import Saved, Writer
 from sklearn.datasets import load_sample_image
 
-from tdsp_vision.modeling.backbones import build_backbone, pooled_layers, weights_digest, weights_file
+from tdsp_vision.modeling.alexnet import build_alexnet
+from tdsp_vision.modeling.backbones import build_backbone, pooled_layers, stage_ends
 from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.modeling.pretrained import weights_file
 
 NAME = "efficientnet_lite0"
 
@@ -18,6 +20,11 @@ NAME = "efficientnet_lite0"
 @pytest.fixture(scope="module")
 def for_224():
     return build_backbone(NAME, 224)
+
+
+@pytest.fixture(scope="module")
+def for_32():
+    return build_backbone(NAME, 32)
 
 
 def test_a_photo_of_a_chinese_temple_is_recognized(for_224, checkpoint):
@@ -101,19 +108,18 @@ def test_random_weights_follow_the_seed():
         assert np.abs(one.numpy() - other.numpy()).max() > 1e-3
 
 
-def test_a_path_to_a_copy_of_the_weights_gives_the_same_network(tmp_path):
+def test_a_path_to_a_copy_of_the_weights_gives_the_same_network(tmp_path, for_32):
     copy = shutil.copyfile(weights_file(NAME, "imagenet"), tmp_path / "copy.pth")
-    one, other = build_backbone(NAME, 32), build_backbone(NAME, 32, str(copy))
-    for a, b in zip(one.weights, other.weights, strict=True):
+    for a, b in zip(for_32.weights, build_backbone(NAME, 32, str(copy)).weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    assert weights_digest(NAME, str(copy)) == weights_digest(NAME, "imagenet") != weights_digest(NAME, "none")
 
 
 def test_wrong_values_are_named():
-    with pytest.raises(ValueError, match="BACKBONE is 'vgg'; allowed are 'efficientnet_lite0'"):
+    with pytest.raises(ValueError, match="BACKBONE is 'vgg'; allowed are 'alexnet', .*'efficientnet_lite0'"):
         build_backbone("vgg", 224, "none")
-    with pytest.raises(ValueError, match="IMAGE_SIZE is 31.*32 or more"):
-        build_backbone(NAME, 31, "none")
+    for name, size, least in ((NAME, 31, 32), ("resnet18", 31, 32), ("alexnet", 94, 95), (NAME, 2049, 32)):
+        with pytest.raises(ValueError, match=f"IMAGE_SIZE is {size}; {name} .*: take {least} or more, at most 2048"):
+            build_backbone(name, size, "none")
     for wrong in ("imagenet21k", "", "/nowhere/w.pth", "/"):
         with pytest.raises(ValueError, match=f"WEIGHTS is '{wrong}'; allowed are 'imagenet', 'none' or the path"):
             build_backbone(NAME, 32, wrong)
@@ -145,15 +151,81 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint, name, 
     assert str(path) in str(caught.value)
 
 
-def test_a_checkpoint_written_here_loads(tmp_path, checkpoint):
+def test_a_checkpoint_written_here_loads(tmp_path, checkpoint, for_32):
     path = tmp_path / "same.pth"
     Writer({key: Saved.of(tensor) for key, tensor in _without_head(checkpoint).items()}).write(path)
-    for a, b in zip(build_backbone(NAME, 32, str(path)).weights, build_backbone(NAME, 32).weights, strict=True):
+    for a, b in zip(build_backbone(NAME, 32, str(path)).weights, for_32.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(b"PK\x03\x04 a zip file")
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         build_backbone(NAME, 32, str(path))
+
+
+def _families() -> list[keras.Model]:
+    return [build_alexnet(95, (4, 6, 8, 6, 5), 10), build_backbone("resnet18", 32, "none"), build_backbone(NAME, 32)]
+
+
+@pytest.fixture(scope="module")
+def families():
+    return _families()
+
+
+def _pictures(network: keras.Model) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, [2, *network.input_shape[1:]]).astype(np.float32)
+
+
+def test_the_network_can_be_cut_at_the_end_of_each_stage(families):
+    for network, count in zip(families, (7, 5, 8), strict=True):
+        ends = stage_ends(network)
+        assert len(ends) == len(set(ends)) == count
+        places = [[layer.name for layer in network.layers].index(name) for name in ends]
+        assert places == sorted(places)
+        for name in ends[:-1]:
+            end = network.get_layer(name).output
+            before, after = keras.Model(network.input, end), keras.Model(end, network.output)  # fails if not all
+            if name == ends[2]:
+                whole = network(_pictures(network), training=False)
+                np.testing.assert_allclose(after(before(_pictures(network), training=False), training=False), whole)
+
+
+def test_stages_are_found_in_a_loaded_model_with_a_head(families, tmp_path):
+    for network in families:
+        head = keras.layers.Dense(2, name="head")(network.output)
+        keras.Model(network.input, head, name="refined").save(tmp_path / "model.keras")
+        assert stage_ends(keras.models.load_model(tmp_path / "model.keras")) == stage_ends(network)
+    with pytest.raises(ValueError, match="'other' has none of the layers of alexnet, .*its stages are not known"):
+        stage_ends(keras.Sequential([keras.Input([3]), keras.layers.Dense(2)], name="other"))
+
+
+def test_alexnet_pools_its_convolutions_and_ends_with_the_features(families):
+    network, images = families[0], _pictures(families[0])
+    both, first = pooled_layers(network)(images, training=False).numpy(), network.get_layer("conv1_relu").output
+    assert both.shape == (2, 4 + 6 + 8 + 6 + 5 + 10)
+    np.testing.assert_allclose(both[:, -10:], network(images, training=False), rtol=1e-5, atol=1e-6)
+    maps = keras.Model(network.input, first)(images, training=False).numpy()
+    np.testing.assert_allclose(both[:, :4], maps.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+
+
+def test_lower_precision_keeps_variables_and_features_in_float32(families):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        networks = _families()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for low, full in zip(networks, families, strict=True):
+        kinds = {layer.compute_dtype for layer in low.layers if layer.weights}
+        assert kinds == {"bfloat16"} and {weight.dtype for weight in low.weights} == {"float32"}
+        low.set_weights(full.get_weights())
+        got, expected = (pooled_layers(x)(_pictures(x), training=False).numpy() for x in (low, full))
+        assert got.dtype == np.float32 and low.output.dtype == "float32"
+        np.testing.assert_allclose(got, expected, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("name", "features"), [("alexnet", 4096), ("resnet18", 512), (NAME, 1280)])
+def test_the_largest_size_can_be_built(name, features):
+    backbone = build_backbone(name, 2048, "none")
+    assert backbone.input_shape == (None, 2048, 2048, 3) and backbone.output_shape == (None, features)

@@ -1,13 +1,20 @@
 """One preprocess everywhere, and batches in the order that was asked for."""
 
 import io
+import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tdsp_vision.modeling.batches import image_batches, preprocess
+from tdsp_vision.modeling.batches import image_batches, preprocess, training_batches
+from tdsp_vision.modeling.imgaug_numpy2 import iaa
+
+CHANGES = iaa.Sequential(
+    [iaa.Fliplr(0.5), iaa.Sometimes(0.5, iaa.OneOf([iaa.Add((-60, 60)), iaa.Affine(rotate=(-90, 90))]))]
+)
 
 
 def _encoded(array: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
@@ -94,31 +101,108 @@ def test_targets_may_be_rows(pictures):
     np.testing.assert_array_equal(got, targets)
 
 
-def _epochs(files, seed: int, count: int) -> list[list[int]]:
-    """Order of the pictures in each epoch, with each picture checked against its number."""
-    alone = [preprocess(tf.constant(file.read_bytes()), 16).numpy() for file in files]
-    batches = image_batches(files, 16, 4, np.arange(len(files)), shuffle_seed=seed)
-    orders = []
-    for _ in range(count):
-        order = []
-        for images, numbers in batches:
-            for image, number in zip(images.numpy(), numbers.numpy(), strict=True):
-                np.testing.assert_array_equal(image, alone[number])
-            order += numbers.numpy().tolist()
-        orders.append(order)
-    return orders
-
-
-def test_shuffling_is_complete_anew_each_epoch_and_reproducible(pictures):
-    files = pictures(20)
-    first, second = _epochs(files, 3, 2)
-    assert sorted(first) == sorted(second) == list(range(20))
-    assert first != list(range(20)) and first != second
-    assert _epochs(files, 3, 2) == [first, second]
-    assert _epochs(files, 4, 1) != [first]
-
-
 def test_unshuffled_epochs_are_the_same(pictures):
     batches = image_batches(pictures(5), 16, 2, np.arange(5))
     for _ in range(2):
         assert np.concatenate([t for _, t in batches]).tolist() == list(range(5))
+
+
+def _training(files, seed=3, **options) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All batches of 4 of a training, as (images, numbers of the pictures)."""
+    batches = training_batches(files, np.arange(len(files)), 16, 4, seed, **options)
+    return [(images.numpy(), numbers.numpy()) for images, numbers in batches]
+
+
+def _assert_same(first, second):
+    assert len(first) == len(second)
+    for (images, numbers), (other_images, other_numbers) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(numbers, other_numbers)
+        np.testing.assert_array_equal(images, other_images)
+
+
+def test_each_epoch_of_a_training_has_every_image_once_in_an_order_of_its_own(pictures):
+    files = pictures(10)
+    alone = np.stack([preprocess(tf.constant(file.read_bytes()), 16) for file in files])
+    batches = _training(files, epochs=3)
+    assert [len(numbers) for _, numbers in batches] == [4, 4, 2] * 3
+    orders = [np.concatenate([numbers for _, numbers in batches[3 * e : 3 * e + 3]]).tolist() for e in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in [*orders, range(10)]}) == 4
+    for images, numbers in batches:
+        np.testing.assert_array_equal(images, alone[numbers])
+
+
+@pytest.mark.parametrize("augmenter", [None, CHANGES], ids=["plain", "augmented"])
+@pytest.mark.parametrize("processors", [1, 8])
+def test_a_resumed_training_sees_what_an_undisturbed_one_would_have_seen(pictures, monkeypatch, augmenter, processors):
+    files = pictures(10)
+    undisturbed = _training(files, epochs=4, augmenter=augmenter)
+    CHANGES(images=np.zeros([1, 9, 9, 3], np.uint8))  # random numbers drawn elsewhere change nothing
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    _assert_same(_training(files, epochs=4, first_epoch=2, augmenter=augmenter), undisturbed[6:])
+
+
+def test_augmentation_differs_from_epoch_to_epoch_image_to_image_and_seed_to_seed(pictures):
+    file = pictures(1)[0]
+    noise = iaa.AdditiveGaussianNoise(scale=20)
+    batches = _training([file] * 4, epochs=3, augmenter=noise) + _training([file] * 4, 4, epochs=1, augmenter=noise)
+    pictures_seen = {image.tobytes() for images, _ in batches for image in images}
+    assert len(pictures_seen) == 16
+
+
+def test_augmentation_works_on_whole_numbers_of_the_preprocessed_image(pictures):
+    files = pictures(5)
+    for images, numbers in _training(files, seed=2**32 - 1, epochs=1, augmenter=iaa.Identity()):
+        expected = [np.rint(preprocess(tf.constant(files[number].read_bytes()), 16)) for number in numbers]
+        np.testing.assert_array_equal(images, expected)
+        assert images.dtype == np.float32
+
+
+def _small_network() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    layers = [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(2)]
+    network = keras.Sequential(layers)
+    network.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    return network
+
+
+def test_fit_takes_each_batch_once_and_in_order(pictures):
+    files, targets = pictures(7), np.eye(7, 2, dtype=np.float32)
+    batches = training_batches(files, targets, 16, 3, 0, 3, augmenter=CHANGES)
+    by_fit, by_hand = _small_network(), _small_network()
+    held_out = image_batches(files, 16, 3, targets)
+    by_fit.fit(batches, epochs=3, steps_per_epoch=3, validation_data=held_out, shuffle=False, verbose=0)
+    for images, rows in batches:
+        by_hand.train_on_batch(images, rows)
+    for weights, others in zip(by_fit.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_fit_stopped_and_resumed_ends_with_the_same_weights(pictures):
+    files, targets = pictures(7), np.eye(7, 2, dtype=np.float32)
+    whole, parts = _small_network(), _small_network()
+    for network, ranges in ((whole, [(0, 4)]), (parts, [(0, 1), (1, 4)])):
+        for first, last in ranges:
+            batches = training_batches(files, targets, 16, 3, 0, last, first, CHANGES)
+            network.fit(batches, initial_epoch=first, epochs=last, steps_per_epoch=3, shuffle=False, verbose=0)
+    for weights, others in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_training_refuses_what_cannot_work(pictures):
+    files = pictures(3)
+    with pytest.raises(ValueError, match="3 files and 2 targets"):
+        training_batches(files, np.arange(2), 16, 4, 0, 1)
+    with pytest.raises(ValueError, match="0 files"):
+        training_batches([], np.arange(0), 16, 4, 0, 1)
+    with pytest.raises(ValueError, match="one augmenter"):
+        training_batches(files, np.arange(3), 16, 4, 0, 1, augmenter=[iaa.Fliplr(0.5)])
+    with pytest.raises(ValueError, match="keep their size"):
+        training_batches(files, np.arange(3), 16, 4, 0, 1, augmenter=iaa.Crop(px=1, keep_size=False))
+
+
+def test_a_damaged_file_stops_the_training(pictures):
+    files = pictures(3)
+    files[1].write_bytes(b"text")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        _training(files, epochs=1)

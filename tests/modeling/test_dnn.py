@@ -3,9 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tdsp_vision.modeling.dnn import class_weights, freeze_batch_normalization, warmup_cosine
+from tdsp_vision.modeling.dnn import class_weights, freeze_batch_normalization
+from tdsp_vision.modeling.optimizer import LayerwiseAdamW
+from tdsp_vision.modeling.schedules import learning_rate_schedule
 
 
 def _block(channels: int) -> keras.Sequential:
@@ -77,27 +81,42 @@ def test_class_weights_are_balanced():
     assert all(type(k) is int and type(v) is float for k, v in weights.items())
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (1, 7), (15, 3), (30, 50)])
-def test_the_learning_rate_warms_up_and_dies_down(epochs, steps):
-    schedule = warmup_cosine(0.01, epochs, steps)
-    total = epochs * steps
-    rates = np.array([float(schedule(step)) for step in range(total + 1)])
-    warmup = max(1, total // 10)
-    assert rates[0] == pytest.approx(0.001)
-    assert np.isfinite(rates).all() and (rates >= 0).all() and rates.max() <= 0.01 * (1 + 1e-5)
-    assert rates[warmup] == pytest.approx(0.01)
-    assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup:]) <= 1e-9).all()
-    if total > 1:
-        assert rates[-1] == pytest.approx(0, abs=1e-6)
-    if total > 100:
-        assert rates[-2] < 0.01 * 0.01
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_class_weights_and_label_smoothing_work_together(as_dataset):
+    """Sparse targets cannot be smoothed in Keras, one-hot ones can; class weights know them by their argmax."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=[6, 3]).astype("float32"), np.array([0, 0, 1, 2, 2, 2])
+    one_hot, weights = np.eye(3, dtype="float32")[y], class_weights(y)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+    scores = model.predict(x, verbose=0)
+    losses = -((0.9 * one_hot + 0.1 / 3) * np.log(scores)).sum(axis=1)
+    data = (tf.data.Dataset.from_tensor_slices((x, one_hot)).batch(6),) if as_dataset else (x, one_hot, 6)
+    log = model.fit(*data, class_weight=weights, verbose=0, shuffle=False).history
+    assert log["loss"] == pytest.approx([np.mean([weights[t] * each for t, each in zip(y, losses, strict=True)])])
+    assert log["accuracy"] == pytest.approx([(scores.argmax(axis=1) == y).mean()])
+
+
+def test_tensorboard_writes_under_its_folder(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+    optimizer = LayerwiseAdamW(learning_rate_schedule("cosine", 1e-3, 1, 2))
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    data = np.zeros([4, 3]), np.arange(4) % 2
+    board = keras.callbacks.TensorBoard(tmp_path / "board")
+    model.fit(*data, batch_size=2, validation_data=data, callbacks=[board], verbose=0)
+    for side, tags in {"train": {"epoch_loss", "epoch_learning_rate"}, "validation": {"epoch_loss"}}.items():
+        (file,) = (tmp_path / "board" / side).iterdir()
+        assert set(EventAccumulator(str(file)).Reload().Tags()["tensors"]) >= tags
 
 
 def test_a_trained_model_keeps_its_schedule_when_saved(tmp_path):
     model = _nested()
     freeze_batch_normalization(model)
     steps = -(-np.int64(16) // 8)  # as the notebook counts them
-    model.compile(keras.optimizers.AdamW(warmup_cosine(1e-3, 2, steps)), "sparse_categorical_crossentropy")
+    model.compile(
+        keras.optimizers.AdamW(learning_rate_schedule("cosine", 1e-3, 2, steps)), "sparse_categorical_crossentropy"
+    )
     x = np.random.default_rng(0).normal(size=[16, 12, 12, 3])
     model.fit(x, np.arange(16) % 2, epochs=2, batch_size=8, verbose=0)
     model.save(tmp_path / "model.keras")

@@ -5,27 +5,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from tdsp_vision.modeling import evaluate as module
-from tdsp_vision.modeling.evaluate import (
-    auc,
-    auc_interval,
-    choose_threshold,
-    decide,
-    evaluate,
-    expected_calibration_error,
-)
+from tdsp_vision.modeling.calibration import calibrate
+from tdsp_vision.modeling.evaluate import auc, evaluate
 from tdsp_vision.modeling.splits import SPLITS, split_manifest
-from tdsp_vision.modeling.svm import best_c, build_svm, calibrate, svm_head, svm_margins, sweep_c
+from tdsp_vision.modeling.svm import best_c, build_svm, svm_head, svm_margins, sweep_c
+from tdsp_vision.modeling.thresholds import areas_above, choose_threshold, decide, sensitivity_at
 
 TWO, THREE = ["benign", "malignant"], ["a", "b", "c"]
 KEYS = {
     *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "auc_ci", "average_precision", "ece"),
     *("threshold", "sensitivity", "specificity", "per_class", "confusion_matrix", "n"),
+    *("intervals", "macro_auc", "ece_positive", "brier", "log_loss"),
+    *("sensitivity_at_specificity", "auc_sens_80", "partial_auc_80"),
 }
+HEADLINES = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "ece"]
 
 
 def _pairs(score) -> np.ndarray:
@@ -63,10 +58,17 @@ def test_with_a_positive_class_the_numbers_are_scikit_learns(classes, positive):
         "sensitivity": (called & truth).sum() / truth.sum(),
         "specificity": (~called & ~truth).sum() / (~truth).sum(),
         "threshold": threshold,
+        "macro_auc": np.mean([sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)]),
+        "brier": sk.brier_score_loss(labels, scores, labels=classes),
+        "log_loss": sk.log_loss(labels, scores, labels=classes),
+        "auc_sens_80": areas_above(truth, score)[0],
+        "partial_auc_80": areas_above(truth, score)[1],
     }
     assert {name: block[name] for name in expected} == pytest.approx(expected)
     assert block["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=classes).tolist()
     assert block["n"] == len(labels)
+    at = {f"{s:.2f}": sensitivity_at(truth, score, s) for s in (0.8, 0.9, 0.95)}
+    assert block["sensitivity_at_specificity"] == at
 
 
 @pytest.mark.parametrize("classes", [TWO, THREE])
@@ -83,9 +85,14 @@ def test_without_a_positive_class_they_are_means_over_classes(classes):
         "f1": sk.f1_score(labels, predicted, average="macro"),
         "auc": np.mean([sk.roc_auc_score(*pair) for pair in each]),
         "average_precision": np.mean([sk.average_precision_score(*pair) for pair in each]),
+        "macro_auc": block["auc"],
+        "auc_sens_80": np.mean([areas_above(*pair)[0] for pair in each]),
+        "brier": sk.brier_score_loss(labels, scores, labels=classes),
+        "log_loss": sk.log_loss(labels, scores, labels=classes),
     }
     assert {name: block[name] for name in expected} == pytest.approx(expected)
-    assert block["threshold"] is block["sensitivity"] is block["specificity"] is None
+    for name in ("threshold", "sensitivity", "specificity", "ece_positive", "sensitivity_at_specificity"):
+        assert block[name] is None
 
 
 def test_per_class_rows_are_scikit_learns():
@@ -94,9 +101,11 @@ def test_per_class_rows_are_scikit_learns():
     report = sk.classification_report(labels, decide(scores, THREE, "", None), output_dict=True)
     for k, name in enumerate(THREE):
         row = block["per_class"][name]
-        assert set(row) == {"precision", "recall", "f1", "auc", "average_precision", "n"}
+        assert set(row) == {"precision", "recall", "f1", "auc", "average_precision", "specificity", "n"}
         wanted = (report[name]["precision"], report[name]["recall"], report[name]["f1-score"], report[name]["support"])
         assert (row["precision"], row["recall"], row["f1"], row["n"]) == pytest.approx(wanted)
+        predicted = decide(scores, THREE, "", None)
+        assert row["specificity"] == pytest.approx((predicted[labels != name] != name).mean())
         assert row["auc"] == pytest.approx(sk.roc_auc_score(labels == name, scores[:, k]))
 
 
@@ -128,117 +137,41 @@ def test_nothing_called_positive_is_a_number_too():
     json.dumps(block, allow_nan=False)
 
 
-SCORES = st.sampled_from([0.0, 1e-30, 0.1, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
-
-
-def _youden(truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
-    called = score >= threshold
-    return called[truth].mean() - called[~truth].mean()
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2))
-@example([(True, np.nextafter(0.75, 1)), (False, 0.75), (True, 5e-324), (False, 0.0)])
-def test_the_threshold_is_the_best_there_is(rows):
-    truth = np.array([True, False] + [t for t, _ in rows])
-    for dtype in (np.float32, np.float64):
-        score = np.array([0.6, 0.4] + [s for _, s in rows], dtype)
-        labels = np.array(TWO, dtype=object)[truth.astype(int)]
-        threshold = choose_threshold(labels, np.column_stack([1 - score, score]), TWO, "malignant")
-        points = np.unique(score.astype(np.float64))
-        candidates = [*points, *((points[1:] + points[:-1]) / 2), 2.0]
-        best = max(_youden(truth, score.astype(np.float64), c) for c in candidates)
-        called = decide(np.column_stack([1 - score, score]), TWO, "malignant", threshold) == "malignant"
-        assert called[truth].mean() - called[~truth].mean() == pytest.approx(best)
-        assert 0 <= threshold <= 1 and isinstance(threshold, float)
-
-
-def test_the_threshold_lies_midway():
-    labels = np.array(["benign", "benign", "malignant"], dtype=object)
-    assert choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant") == pytest.approx(0.5)
-
-
-def test_neighbouring_float32_scores_are_told_apart():
-    low = np.float32(0.7)
-    score = np.array([low, np.nextafter(low, np.float32(1))])
-    scores = np.column_stack([1 - score, score])
-    labels = np.array(TWO, dtype=object)
-    threshold = choose_threshold(labels, scores, TWO, "malignant")
-    assert decide(scores, TWO, "malignant", threshold).tolist() == TWO
-
-
-@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_equal_scores_miss_nothing(value):
-    labels = np.array(["benign"] * 3 + ["malignant"], dtype=object)
-    scores = _pairs([value] * 4)
-    threshold = choose_threshold(labels, scores, TWO, "malignant")
-    assert (decide(scores, TWO, "malignant", threshold) == "malignant").all()
-
-
-def test_no_positive_class_no_threshold():
-    labels, scores = _case(THREE)
-    assert choose_threshold(labels, scores, THREE, "") is None
-
-
-def test_decisions():
-    scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.2, 0.4, 0.4], [0.4, 0.4, 0.2]])
-    assert decide(scores, THREE, "", None).tolist() == ["a", "b", "b", "a"]
-    assert decide(scores, THREE, "c", 0.3).tolist() == ["a", "c", "c", "a"]
-    assert decide(scores, THREE, "b", 0.9).tolist() == ["a", "c", "c", "a"]
-    assert decide(scores, THREE, "b", 0.0).tolist() == ["b"] * 4
-    two = _pairs([0.5, 0.2, 0.19])
-    assert decide(two, TWO, "malignant", 0.2).tolist() == ["malignant", "malignant", "benign"]
-    assert decide(two, TWO, "benign", 0.9).tolist() == ["malignant"] * 3
-    assert decide(two, TWO, "", None).tolist() == ["benign"] * 3
-
-
-def test_calibration_error_by_hand():
+def test_the_error_of_calibration_is_about_the_surest_class_and_about_the_positive_one():
     labels = np.array(["malignant", "malignant", "benign", "benign", "malignant"], dtype=object)
-    scores = _pairs([0.95, 0.91, 0.95, 0.35, 0.65])  # confidence 0.95, 0.91, 0.95 | 0.65, 0.65
-    gap_high, gap_low = abs((0.95 + 0.91 + 0.95) / 3 - 2 / 3), abs(0.65 - 1)
-    expected = 3 / 5 * gap_high + 2 / 5 * gap_low
-    assert expected_calibration_error(labels, scores, TWO) == pytest.approx(expected)
-    sure = _pairs([1.0, 1.0, 0.0, 0.0, 1.0])
-    assert expected_calibration_error(labels, sure, TWO) == 0
-    assert expected_calibration_error(labels, 1 - sure, TWO) == 1
+    block = evaluate(labels, _pairs([0.95, 0.91, 0.95, 0.35, 0.65]), TWO, "malignant", 0.5, 0)
+    high = 3 / 5 * abs((0.95 + 0.91 + 0.95) / 3 - 2 / 3)
+    assert block["ece"] == pytest.approx(high + 2 / 5 * abs(0.65 - 1))
+    assert block["ece_positive"] == pytest.approx(high + 1 / 5 * 0.35 + 1 / 5 * 0.35)
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (THREE, ""), (THREE, "b")])
-def test_the_interval_contains_the_auc_and_is_reproducible(classes, positive):
-    for seed in range(2):
-        labels, scores = _case(classes, 40, seed)
-        block = evaluate(labels, scores, classes, positive, 0.5 if positive else None, 3)
-        low, high = block["auc_ci"]
-        assert 0 <= low < block["auc"] < high <= 1
-        assert auc_interval(labels, scores, classes, positive, 3) == [low, high]
-        assert auc_interval(labels, scores, classes, positive, 4) != [low, high]
+def test_each_headline_has_an_interval_around_it_that_is_reproducible(classes, positive):
+    labels, scores = _case(classes, 60)
+    threshold = 0.5 if positive else None
+    block, again, other = (evaluate(labels, scores, classes, positive, threshold, seed) for seed in (3, 3, 4))
+    assert set(block["intervals"]) >= {*HEADLINES, *(("sensitivity", "specificity") if positive else ())}
+    for name in {*block["intervals"]} - {"ece", "ece_positive"}:  # noise makes calibration errors larger
+        low, high = block["intervals"][name]
+        assert low < block[name] < high, name
+    assert block["auc_ci"] == block["intervals"]["auc"] == again["auc_ci"] != other["auc_ci"]
 
 
-def test_the_interval_shrinks_with_more_images():
-    widths = [np.ptp(auc_interval(*_case(TWO, n), TWO, "malignant", 0)) for n in (30, 120, 1000)]
-    assert widths[0] > 1.4 * widths[1] > 2 * widths[2]
+def test_groups_make_intervals_wider():
+    labels, scores = _case(TWO, 40)
+    labels, scores, groups = labels.repeat(5), scores.repeat(5, axis=0), np.arange(40).repeat(5)  # five copies each
+    alone, whole = (evaluate(labels, scores, TWO, "malignant", 0.5, 0, groups=g) for g in (None, groups))
+    few = evaluate(labels[::5], scores[::5], TWO, "malignant", 0.5, 0)
+    for name in HEADLINES:
+        assert alone[name] == pytest.approx(whole[name])
+    assert np.ptp(whole["auc_ci"]) > 1.7 * np.ptp(alone["auc_ci"])
+    assert np.ptp(whole["auc_ci"]) == pytest.approx(np.ptp(few["auc_ci"]), rel=0.1)
 
 
-def test_the_interval_is_as_wide_as_theory_says():
-    labels, scores = _case(TWO, 400)
-    truth, score = labels == "malignant", scores[:, 1]
-    low, high = auc_interval(labels, scores, TWO, "malignant", 0)
-    wins = (score[truth][:, None] > score[~truth]).astype(float)  # DeLong et al. 1988
-    error = np.sqrt(wins.mean(1).var(ddof=1) / truth.sum() + wins.mean(0).var(ddof=1) / (~truth).sum())
-    assert (high - low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.1)
-
-
-def test_the_bootstrap_draws_areas_that_are_scikit_learns(monkeypatch):
-    labels, scores = _case(TWO, 60)
-    scores = scores.round(1)  # with ties
-    fast = auc_interval(labels, scores, TWO, "malignant", 0)
-    monkeypatch.setattr(module, "_auc_by_ranks", sk.roc_auc_score)
-    assert auc_interval(labels, scores, TWO, "malignant", 0) == pytest.approx(fast)
-
-
-def test_a_perfect_ranking_has_a_perfect_interval():
-    labels = np.array(["benign"] * 5 + ["malignant"] * 5, dtype=object)
-    assert auc_interval(labels, _pairs(np.arange(10) / 10), TWO, "malignant", 0) == [1.0, 1.0]
+@pytest.mark.parametrize("labels", [["benign"] * 4, ["benign", "malignant", "nevus", "benign"]])
+def test_each_class_needs_images_and_each_image_a_class(labels):
+    with pytest.raises(ValueError, match="each class needs an image"):
+        evaluate(np.array(labels, dtype=object), _pairs([0.1, 0.9, 0.5, 0.4]), TWO, "malignant", 0.5, 0)
 
 
 def test_auc_of_margins():

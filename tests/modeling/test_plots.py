@@ -45,11 +45,35 @@ def test_curves(classes, positive):
     labels, scores = _case(classes)
     threshold = 0.4 if positive else None
     texts = _check(plots.roc_and_precision_recall(labels, scores, classes, positive, threshold), 2)
-    for name in [positive] if positive else classes:
-        area = roc_auc_score(labels == name, scores[:, classes.index(name)])
-        assert f"{name}: AUC {area:.3f}" in texts
+    areas = {name: roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
+    for name in ["malignant"] if positive == "malignant" else classes:
+        assert f"{name}: AUC {areas[name]:.3f}" in texts
         assert any(text.startswith(f"{name}: average precision") for text in texts)
-    assert ("threshold 0.400 (from validation)" in texts) == bool(positive)
+    assert any("benign" in text for text in texts) == (classes is TWO and not positive)
+    assert texts.count("threshold 0.400 (from validation)") == (2 if positive else 0)
+    assert (f"macro: AUC {np.mean(list(areas.values())):.3f}" in texts) == (not positive)
+
+
+def test_the_macro_curve_has_the_macro_area():
+    labels, scores = _case(FOUR)
+    roc = plots.roc_and_precision_recall(labels, scores, FOUR, "", None).axes[0]
+    [macro] = [line for line in roc.lines if line.get_label().startswith("macro")]
+    area = np.mean([roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(FOUR)])
+    assert np.trapezoid(macro.get_ydata(), macro.get_xdata()) == pytest.approx(area, abs=0.002)
+
+
+def test_the_positive_class_comes_first_and_alone_has_the_threshold():
+    labels, scores = _case(FOUR)
+    roc = plots.roc_and_precision_recall(labels, scores, FOUR, "cat", 0.4).axes[0]
+    assert roc.lines[0].get_label().startswith("cat") and roc.lines[0].get_linewidth() > roc.lines[1].get_linewidth()
+    called, truth = scores[:, 2] >= 0.4, labels == "cat"
+    expected = [called[~truth].mean(), called[truth].mean()]
+    assert [c.get_offsets()[0].tolist() for c in roc.collections] == [pytest.approx(expected)]
+
+
+def test_many_classes_can_be_drawn():
+    many = [f"class {number}" for number in range(10)]
+    assert len(_check(plots.roc_and_precision_recall(*_case(many), many, "", None), 2)) == 10 + 2 + 10
 
 
 def test_the_threshold_lies_on_both_curves():
@@ -104,3 +128,17 @@ def test_learning_curves(epochs):
     figure = plots.learning_curves(history, epochs)
     assert _check(figure, 2) == ["training", "validation", f"kept: epoch {epochs}"] * 2
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), history.val_accuracy)
+
+
+def test_learning_curves_while_training():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.7, 0.6], "val_loss": [0.7, 0.65], "val_auc": [0.5, 0.6]})
+    figure = plots.learning_curves(history)
+    assert _check(figure, 2) == ["training", "validation", "validation"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "AUC"]
+    first = plots.learning_curves(history[["epoch", "loss"]][:1])
+    assert _check(first, 1) == ["training"] and first.axes[0].get_xlim() == (0.5, 1.5)
+
+
+def test_a_history_without_anything_to_draw_is_refused():
+    with pytest.raises(ValueError, match=r"columns \['epoch', 'learning_rate'\]; it needs loss, accuracy or auc"):
+        plots.learning_curves(pd.DataFrame({"epoch": [1], "learning_rate": [0.1]}))

@@ -1,4 +1,4 @@
-"""The linear SVM: chosen on training rows only, calibrated without changing a ranking, folded into Keras exactly."""
+"""The linear SVM: chosen on training rows only, folded into Keras exactly."""
 
 import warnings
 
@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import log_loss, roc_auc_score
 
-from tdsp_vision.modeling.evaluate import auc
-from tdsp_vision.modeling.svm import best_c, build_svm, calibrate, svm_head, svm_margins, sweep_c
+from tdsp_vision.modeling.calibration import calibrate
+from tdsp_vision.modeling.svm import best_c, build_svm, svm_head, svm_margins, sweep_c
 
 
 def _blobs(n: int, n_classes: int, distance: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,11 +18,6 @@ def _blobs(n: int, n_classes: int, distance: float = 1.0, seed: int = 0) -> tupl
     centres = rng.normal(size=[n_classes, 20]) * distance
     features = rng.normal(size=[n, 20]) + centres[targets]
     return ((features + 5) * np.logspace(-3, 2, 20)).astype(np.float32), targets
-
-
-def _two_columns(margins) -> np.ndarray:
-    margins = np.asarray(margins, float)
-    return np.column_stack([-margins / 2, margins / 2])
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
@@ -52,53 +46,6 @@ def test_constant_features_change_nothing():
     head = svm_head(with_constants, 1.0, np.zeros(2))
     expected = softmax(svm_margins(with_constants, padded), axis=1)
     np.testing.assert_allclose(head.predict(padded, verbose=0), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_two_class_rankings_survive_calibration(seed):
-    rng = np.random.default_rng(seed)
-    targets = rng.permutation(np.arange(40) % 2)
-    margins = _two_columns(rng.normal(size=40) + targets)
-    slope, offsets = calibrate(margins, targets)
-    assert slope > 0
-    scores = softmax(slope * margins + offsets, axis=1)[:, 1].astype(np.float32)
-    np.testing.assert_array_equal(np.argsort(scores), np.argsort(margins[:, 1]))
-    assert auc(targets, margins) == pytest.approx(roc_auc_score(targets, scores))
-
-
-def test_calibration_finds_a_known_slope_and_helps():
-    rng = np.random.default_rng(0)
-    margins = _two_columns(rng.normal(size=4000))
-    targets = (rng.random(4000) < softmax(3 * margins, axis=1)[:, 1]).astype(int)
-    slope, offsets = calibrate(margins, targets)
-    assert 2.7 < slope < 3.3
-    after = log_loss(targets, softmax(slope * margins + offsets, axis=1))
-    assert after < log_loss(targets, softmax(margins, axis=1)) - 0.01
-
-
-def test_offsets_are_the_shares_of_the_classes():
-    _, offsets = calibrate(np.random.default_rng(0).normal(size=[10, 3]), np.array([0] * 5 + [1] * 3 + [2] * 2))
-    np.testing.assert_allclose(np.exp(offsets), [0.5, 0.3, 0.2])
-
-
-@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("n", [5, 20, 200])
-def test_separable_margins_give_scores_that_still_rank(scale, n):
-    targets = np.arange(n) % 2
-    margins = _two_columns(np.linspace(0.5, 1.5, n) * np.where(targets, 1, -1) * scale)
-    slope, offsets = calibrate(margins, targets)
-    scores = softmax(slope * margins + offsets, axis=1)[:, 1].astype(np.float32)
-    assert len(np.unique(scores)) == n
-    assert 0 < scores[targets == 0].max() < 0.5 < scores[targets == 1].min() and scores.max() < 1
-
-
-@pytest.mark.parametrize("margins", [np.zeros(6), np.full(6, 2.0), -np.array([1, -1, 2, -2, 1, -1.0])])
-def test_useless_margins_give_finite_scores(margins):
-    targets = np.array([1, 0, 1, 0, 1, 0])
-    slope, offsets = calibrate(_two_columns(margins), targets)
-    scores = softmax(slope * _two_columns(margins) + offsets, axis=1)
-    assert 0 < slope < np.inf and np.isfinite(scores).all()
-    assert np.abs(scores - 0.5).max() < 0.01  # as good as the shares of the classes, and no better
 
 
 def test_sweep_uses_the_rows_it_is_given_and_nothing_else():

@@ -1,4 +1,4 @@
-"""Legacy PyTorch checkpoints: what is read is what was written, and nothing else is read."""
+"""PyTorch checkpoints of both formats: what is read is what was written, and nothing else is read."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from legacy_checkpoint import Saved, Writer
 
-from tdsp_vision.modeling.weights import read_legacy_checkpoint
+from tdsp_vision.modeling.weights import read_checkpoint, read_legacy_checkpoint
 
 VALUES = np.arange(24, dtype="<f4")
 
@@ -200,6 +200,67 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         read_legacy_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         read_legacy_checkpoint(tmp_path / "missing.pth")
+
+
+def _state_dict() -> OrderedDict:
+    """As PyTorch saves a network: with `_metadata` attached, one storage shared, one tensor a parameter."""
+    tree = OrderedDict(part=Saved(VALUES, (2, 3), (1, 4), 5), whole=Saved.of(VALUES.reshape(4, 6)))
+    tree["counter"] = Saved.of(np.array([7], "<i8"))
+    tree["parameter"] = Saved(np.ones(3, "<f4"), (3,), (1,), parameter=True)
+    tree._metadata = OrderedDict([("", {"version": 1})])
+    return tree
+
+
+@pytest.mark.parametrize("format", ["legacy", "zip"])
+def test_a_state_dict_comes_back_from_both_formats(tmp_path, format):
+    path = tmp_path / "w.pth"
+    writer = Writer(_state_dict())
+    writer.write(path) if format == "legacy" else writer.write_zip(path)
+    got = read_checkpoint(path)
+    assert list(got) == ["part", "whole", "counter", "parameter"]
+    np.testing.assert_array_equal(got["part"], VALUES[[[5, 9, 13], [6, 10, 14]]])
+    np.testing.assert_array_equal(got["whole"], VALUES.reshape(4, 6))
+    assert got["counter"].tolist() == [7] and got["counter"].dtype == np.int64
+    assert got["parameter"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ({"byteorder": b"big"}, "not little-endian"),
+        ({"data/0": VALUES[:-1].tobytes()}, "data/0 has 92 bytes where its tensors need 96"),
+        ({"data/1": None}, "no item named 'w/data/1'"),
+        ({"data.pkl": None}, "no item named 'w/data.pkl'"),
+        ({"data.pkl": b"not a pickle"}, "not a PyTorch checkpoint"),
+        ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),
+    ],
+)
+def test_a_zip_that_pytorch_would_not_write_is_refused(tmp_path, spoiled, message):
+    Writer(_state_dict()).write_zip(tmp_path / "w.pth", **spoiled)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_checkpoint(tmp_path / "w.pth")
+    assert str(caught.value).startswith(f"{tmp_path / 'w.pth'} is not a PyTorch checkpoint of plain tensors")
+
+
+def test_a_zip_cut_short_or_changed_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    Writer(_state_dict()).write_zip(path)
+    whole = path.read_bytes()
+    first = whole.index(VALUES.tobytes())
+    for content in (whole[: len(whole) // 2], whole[:-30], whole[:first] + b"\x01" + whole[first + 1 :]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
+            read_checkpoint(path)
+
+
+def test_a_zip_cannot_run_code(tmp_path):
+    path, marker = tmp_path / "w.pth", tmp_path / "ran"
+    for harm in (_RunsACommand(marker), OrderedDict(a=_RunsACommand(marker))):
+        for protocol in (2, 4):
+            Writer(OrderedDict()).write_zip(path, **{"data.pkl": pickle.dumps(harm, protocol)})
+            with pytest.raises(ValueError, match="may not hold (posix|nt).system"):
+                read_checkpoint(path)
+    assert not marker.exists()
 
 
 def test_the_packaged_checkpoint_is_lite0(checkpoint):

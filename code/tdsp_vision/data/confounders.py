@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from threadpoolctl import threadpool_limits
 
 RESAMPLES = 1000
 CLEAR = 0.55  # lower end of an interval from which on a measure is worth a sentence
@@ -117,4 +118,5 @@ def _cross_validated(measures: pd.DataFrame, labels: np.ndarray, groups: np.ndar
     """Probability of each class [n, K], each image scored by a model that has not seen its group."""
     model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    return cross_val_predict(model, measures.to_numpy(), labels, groups=groups, cv=folds, method="predict_proba")
+    with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
+        return cross_val_predict(model, measures.to_numpy(), labels, groups=groups, cv=folds, method="predict_proba")

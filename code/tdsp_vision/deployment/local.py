@@ -1,136 +1,159 @@
 """The local backend: the embedded server as a process of its own on this machine.
 
-The server's output goes to a temporary file, not to a pipe: a pipe nobody reads would stop a server that is kept
-running.
+The server's output goes to a file, not to a pipe: a pipe nobody reads would stop a server that is kept running.
+A deployment's servers are known by their command line: it names the deployment's folder.
 """
 
 import os
-import shlex
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import orjson
+import psutil
 
 from tdsp_vision import paths
-from tdsp_vision.deployment.client import ServingClient, ServingError
+from tdsp_vision.deployment.backends import Release
+from tdsp_vision.deployment.ready import wait_until_answering
 from tdsp_vision.deployment.versions import versions_in
 
-READY_SECONDS = 120
-STOP_SECONDS = 10
+STOP_SECONDS = 20
+SERVER = "tdsp_vision.deployment.server"
 
 
 class LocalService:
-    """A server process; see `backends.Service`.
+    """A server process; see `backends.Service`. As a context manager it stops at the end of the block.
 
     Attributes:
-        process: the server's process.
-        log_file: its output, removed when it is stopped.
+        record: `pid`; `folder` of versions, which the command line names (a later process with the same pid is not
+            taken for it); `log`, a file, "" if it is not known; `url`.
     """
 
-    def __init__(self, process: subprocess.Popen, model_name: str, log_file: Path, keep_running: bool):
-        self.process = process
+    def __init__(self, model_name: str, record: dict):
         self.model_name = model_name
-        self.log_file = log_file
-        self.keep_running = keep_running
-        self.url = ""
-        self.stop_command = f"kill {process.pid} && rm -f {shlex.quote(str(log_file))}"
-        self._last_log = ""
+        self.record = record
+
+    @property
+    def url(self) -> str:
+        """Where it answers; "" until it has said so in its log."""
+        if not self.record["url"]:
+            lines = [line for line in self.logs().splitlines() if line.startswith('{"url"') and line.endswith("}")]
+            self.record["url"] = orjson.loads(lines[0])["url"] if lines else ""
+        return self.record["url"]
 
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self.process.poll() is None
+        return self._process() is not None
 
     def logs(self) -> str:
-        """What the server wrote to its standard output and error."""
-        if self.log_file.exists():
-            self._last_log = self.log_file.read_text(encoding="utf-8", errors="replace")
-        return self._last_log
+        """What the server wrote to its standard output and error; "" once it was stopped."""
+        log = self.record["log"]
+        return Path(log).read_text(encoding="utf-8", errors="replace") if log and Path(log).is_file() else ""
 
     def stop(self) -> None:
-        """Stop the server, by force if it does not within ten seconds, and remove its log file."""
-        if self.alive():
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.logs()
-        self.log_file.unlink(missing_ok=True)
+        """Stop the server, by force if it does not within twenty seconds, and remove its log file."""
+        if process := self._process():
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.record["log"]:
+            Path(self.record["log"]).unlink(missing_ok=True)
 
     def __enter__(self) -> "LocalService":
         return self
 
     def __exit__(self, *exception) -> None:
-        if not self.keep_running:
-            self.stop()
+        self.stop()
+
+    def _process(self) -> psutil.Process | None:
+        """The process, if it still runs; a child that has ended is taken off the process table."""
+        try:
+            process = psutil.Process(self.record["pid"])
+            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() == os.getpid():
+                process.wait()
+            command = process.cmdline()  # empty in the moment of its start
+            return process if not command or self.record["folder"] in command else None
+        except psutil.Error:  # it is gone, or the number is now another user's
+            return None
 
 
 class LocalBackend:
-    """Starts the embedded server; see `backends.Backend`."""
+    """Runs the embedded server; see `backends.Backend`."""
 
     name = "local"
 
-    def start(self, model_name: str, serving_folder: Path, port: int = 0, keep_running: bool = False) -> LocalService:
-        """Start the server and return once the model is AVAILABLE; arguments and errors as in `backends.Backend`.
+    def build(self, release: Release) -> str:
+        """The build context is all that the embedded server needs."""
+        return paths.shown(release.context)
 
-        Unless `keep_running`, the server also stops when this process ends, however it ends.
+    def run(self, release: Release, port: int = 0, keep_running: bool = True) -> LocalService:
+        """Start a server of a release; see `backends.Backend`. Unless kept running it ends with this process."""
+        return self.start(release.model_name, release.models, port, keep_running, log_folder=release.folder)
+
+    def attach(self, release: Release, record: dict) -> LocalService:
+        """The service that a record speaks of."""
+        return LocalService(release.model_name, record)
+
+    def services(self, folder: Path) -> list[LocalService]:
+        """Every server process whose model lies below `folder`."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []  # None: it has ended, or belongs to another user
+            below = [part for part in command if part.startswith(f"{folder}{os.sep}")]
+            if SERVER in command and below:
+                found.append(LocalService("", {"pid": process.pid, "folder": below[0], "log": "", "url": ""}))
+        return found
+
+    def discard(self, release: Release) -> None:
+        """Nothing was built beside the context."""
+
+    def start(
+        self,
+        model_name: str,
+        serving_folder: Path,
+        port: int = 0,
+        keep_running: bool = False,
+        log_folder: Path | None = None,
+    ) -> LocalService:
+        """Serve the highest version in a folder, and return once it answers.
+
+        Args:
+            model_name: name of the model in the URL.
+            serving_folder: folder of versions, as `export.export_model` fills it.
+            port: port on the loopback address; 0 for any free one.
+            keep_running: whether the server outlives this process, however this process ends.
+            log_folder: where its log goes; None for the folder of temporary files.
+
+        Raises:
+            FileNotFoundError: if the folder holds no version.
+            RuntimeError: if the server does not come up, with its log.
         """
         paths.checked_name("MODEL_NAME", model_name)
         if not versions_in(serving_folder):
             raise FileNotFoundError(f"{paths.shown(serving_folder)} holds no version; export a model first.")
-        command = [sys.executable, "-m", "tdsp_vision.deployment.server", "--model-name", model_name]
+        command = [sys.executable, "-m", SERVER, "--model-name", model_name]
         command += ["--model-base-path", str(serving_folder), "--port", str(port)]
         if not keep_running:
             command += ["--parent-pid", str(os.getpid())]
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
-        handle, name = tempfile.mkstemp(prefix=f"{model_name}-", suffix=".log")
-        with os.fdopen(handle, "wb") as log:
-            # A session of its own: an interrupted notebook cell does not interrupt the server.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        service = LocalService(process, model_name, Path(name), keep_running)
+        handle, log = tempfile.mkstemp(prefix=f"{model_name}-", suffix=".log", dir=log_folder)
+        with os.fdopen(handle, "wb"):
+            pid = _spawn(command, handle)
+        service = LocalService(model_name, {"pid": pid, "folder": str(serving_folder), "log": log, "url": ""})
         try:
-            _wait_until_available(service)
+            wait_until_answering(service)
         except BaseException:  # also when a person interrupts the waiting: leave no process behind
             service.stop()
             raise
         return service
 
 
-def _wait_until_available(service: LocalService) -> None:
-    """Fill in the service's URL once its model answers; RuntimeError with the log if that does not happen."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        if not service.alive():
-            raise RuntimeError(f"The server stopped before it was ready. Its log:\n{service.logs()}")
-        service.url = service.url or _announced_url(service.logs())
-        if service.url and _is_available(service):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"The server was not ready after {READY_SECONDS} seconds. Its log:\n{service.logs()}")
-
-
-def _announced_url(log: str) -> str:
-    """The URL in the line of JSON that the server writes when it listens; "" as long as there is none."""
-    lines = [line for line in log.splitlines() if line.startswith('{"url"') and line.endswith("}")]
-    return orjson.loads(lines[0])["url"] if lines else ""
-
-
-def _is_available(service: LocalService) -> bool:
-    """Whether the service says that its model is AVAILABLE; an error on the way means that it is not yet."""
-    try:
-        answer = ServingClient(service.url, service.model_name, []).status()
-    except ServingError:
-        return False
-    return [version["state"] for version in answer["model_version_status"]] == ["AVAILABLE"]
+def _spawn(command: list[str], log: int) -> int:
+    """Start a process that writes to an open file; its pid. It is no Popen, which wants to see its end."""
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions += [(os.POSIX_SPAWN_DUP2, log, output) for output in (1, 2)]
+    # A session of its own: an interrupted notebook cell does not interrupt the server.
+    return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)

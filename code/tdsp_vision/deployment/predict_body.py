@@ -7,6 +7,7 @@ Source: https://www.tensorflow.org/tfx/serving/api_rest#predict_api
 """
 
 import base64
+from itertools import chain
 
 import numpy as np
 
@@ -92,9 +93,8 @@ def _named_inputs(inputs: object, signature: Signature) -> dict[str, object]:
     return inputs
 
 
-def _array(name: str, value: object, spec: TensorSpec) -> np.ndarray:
-    """`value` as an array of the input's dtype and shape."""
-    array = _strings(value) if spec.dtype == "string" else _numbers(value, spec.dtype)
+def checked(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """`array` itself; RequestError 400 unless it has the input's shape and is not empty."""
     fits = array.ndim == len(spec.shape) and all(
         wanted in (-1, got) for got, wanted in zip(array.shape, spec.shape, strict=True)
     )
@@ -103,6 +103,11 @@ def _array(name: str, value: object, spec: TensorSpec) -> np.ndarray:
     if array.size == 0:
         raise RequestError(400, f"Input {name} is an empty batch of shape {list(array.shape)}")
     return array
+
+
+def _array(name: str, value: object, spec: TensorSpec) -> np.ndarray:
+    """`value` as an array of the input's dtype and shape."""
+    return checked(name, _strings(value) if spec.dtype == "string" else _numbers(value, spec.dtype), spec)
 
 
 def _strings(value: object) -> np.ndarray:
@@ -125,18 +130,27 @@ def _bytes(value: object) -> bytes:
 
 def _numbers(value: object, dtype: str) -> np.ndarray:
     """Nested lists of numbers as an array."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise RequestError(400, "Encountered list at unexpected size: the lists of one level differ") from error
-    accepted = "iuf" if np.dtype(dtype).kind == "f" else "iu"
-    if array.dtype.kind not in accepted:
+    accepted = {int, float} if np.dtype(dtype).kind == "f" else {int}
+    # Types first: NumPy would give every cell the length of the longest text, and so a small request gigabytes.
+    if not _leaf_types(value) <= accepted:
         raise RequestError(400, f"JSON Value: {shown(value)} is not of expected type: {dtype}")
-    with np.errstate(over="ignore"):
-        numbers = array.astype(dtype)
+    try:
+        with np.errstate(over="ignore"):
+            numbers = np.asarray(value).astype(dtype)
+    except (ValueError, OverflowError) as error:
+        raise RequestError(400, "Encountered list at unexpected size: the lists of one level differ") from error
     if not np.isfinite(numbers).all():
         raise RequestError(400, f"Cannot convert JSON value to {dtype} without loss of precision.")
     return numbers
+
+
+def _leaf_types(value: object) -> set[type]:
+    """Types of everything in nested lists that is not itself a list."""
+    found, level = set(), [value]
+    while level:
+        found |= set(map(type, level)) - {list}
+        level = list(chain.from_iterable(item for item in level if type(item) is list))
+    return found
 
 
 def _plain(name: str, values: np.ndarray) -> list | np.ndarray:

@@ -6,11 +6,16 @@ Out: a JSON object, or `{"error": "…"}` with an HTTP status of 400 or more.
 
 import base64
 import binascii
+import hmac
 from dataclasses import dataclass
 
 import orjson
 
 DEFAULT_SIGNATURE = "serving_default"
+MAX_VALUES = 3_000_000  # in one request: a value of two characters takes up to 70 bytes once it is parsed
+
+NEEDS_KEY = "This service asks for its key, in the header: Authorization: Bearer <key>"
+INTERNAL = "Internal error; the server's log has the details."
 
 
 class RequestError(Exception):
@@ -39,9 +44,11 @@ class Signature:
 
 
 def parse_object(body: bytes) -> dict:
-    """The JSON object in a request's body; RequestError 400 if it is not one."""
+    """The JSON object in a request's body; RequestError 400 if it is not one, 413 for more than `MAX_VALUES` values."""
     if not body:
         raise RequestError(400, "JSON Parse error: The document is empty")
+    if body.count(b",") > MAX_VALUES:  # counted before they take memory
+        raise RequestError(413, f"More than {MAX_VALUES:,} values; send fewer at a time, images as encoded files.")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -57,6 +64,14 @@ def signature_name(document: dict) -> str:
     if not isinstance(name, str):
         raise RequestError(400, f"'signature_name' key must be a string value, not {shown(name)}.")
     return name or DEFAULT_SIGNATURE
+
+
+def is_allowed(key: str, authorization: str) -> bool:
+    """Whether a request may pass: no key is asked for, or its header says `Bearer <key>`.
+
+    The comparison takes the same time however many characters are right, so the key cannot be guessed one by one.
+    """
+    return not key or hmac.compare_digest(authorization.encode(), f"Bearer {key}".encode())
 
 
 def to_json(content: object) -> bytes:

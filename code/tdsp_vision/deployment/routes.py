@@ -1,12 +1,13 @@
 """Which call a URL means, and its answer: TensorFlow Serving's REST routes over the loaded versions of one model.
 
-Routes: `GET /v1/models/N[/versions/V][/metadata]` and `POST /v1/models/N[/versions/V]:predict|classify|regress`.
+Routes: `GET /v1/models/N[/versions/V|/labels/L][/metadata]` and
+`POST /v1/models/N[/versions/V|/labels/L]:predict|classify|regress`.
 A path under `/v1/` that is none of these is answered with 400, as TensorFlow Serving does whatever the HTTP method.
 Source: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from tdsp_vision.deployment.classify_body import (
@@ -15,6 +16,8 @@ from tdsp_vision.deployment.classify_body import (
     classify_answer,
     classify_feeds,
 )
+from tdsp_vision.deployment.guard import guarded
+from tdsp_vision.deployment.loaded import LoadedVersions
 from tdsp_vision.deployment.predict_body import predict_answer, predict_feeds
 from tdsp_vision.deployment.protocol import (
     RequestError,
@@ -30,8 +33,7 @@ CALL = re.compile(rf"/v1/models/(?P<model>[^/:]+){SELECTOR}:(?P<call>classify|re
 QUERY = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{SELECTOR}(?P<metadata>/metadata)?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The model, version (None: the highest) and label that a path names."""
 
     model: str
@@ -40,16 +42,9 @@ class Target:
 
 
 class Routes:
-    """Answers requests for one model.
+    """Answers requests for one model, from any thread."""
 
-    Attributes:
-        model_name: the name in the URL.
-        versions: loaded versions by number; the highest answers where a request names none. It is read once per
-            request, so a later version can be added, or an old one taken out, by assigning a new dict.
-    """
-
-    def __init__(self, model_name: str, versions: dict[int, ServedVersion]):
-        self.model_name = model_name
+    def __init__(self, versions: LoadedVersions):
         self.versions = versions
 
     def answer(self, method: str, path: str, body: bytes) -> bytes:
@@ -74,59 +69,46 @@ class Routes:
     def _predict(self, target: Target, body: bytes) -> bytes:
         document = parse_object(body)
         name = signature_name(document)
-        _, served = self._find(target)
-        if name not in served.signatures:
-            raise RequestError(400, f'Serving signature name: "{name}" not found in signature def')
-        feeds, row_format = predict_feeds(document, served.signatures[name])
-        return predict_answer(served.run(name, feeds), row_format)
+        with self.versions.lease(*target) as (_, served):
+            if name not in served.signatures:
+                raise RequestError(400, f'Serving signature name: "{name}" not found in signature def')
+            signature = served.signatures[name]
+            feeds, row_format = predict_feeds(document, signature)
+            del document  # the images are in it once more, in base64
+            with guarded(feeds, signature) as safe:
+                outputs = served.run(name, safe)
+        return predict_answer(outputs, row_format)
 
     def _classify(self, target: Target, body: bytes) -> bytes:
         document = parse_object(body)
         name = signature_name(document)
         feeds = classify_feeds(document)
-        _, served = self._find(target)
-        check_classify(_signature(served, name))
-        return classify_answer(served.run(name, feeds))
+        with self.versions.lease(*target) as (_, served):
+            signature = _signature(served, name)
+            check_classify(signature)
+            with guarded(feeds, signature) as safe:
+                return classify_answer(served.run(name, safe))
 
     def _regress(self, target: Target, body: bytes) -> bytes:
         document = parse_object(body)
         name = signature_name(document)
         classify_feeds(document)
-        _, served = self._find(target)
-        check_regress(_signature(served, name))
+        with self.versions.lease(*target) as (_, served):
+            check_regress(_signature(served, name))
 
     def _status(self, target: Target) -> bytes:
-        versions = self.versions if target.model == self.model_name else {}
-        if target.label is not None:
-            raise RequestError(400, f"Unrecognized servable version label: {target.label}")
-        if target.version is not None and target.version not in versions:
-            raise RequestError(404, f"Could not find version {target.version} of model {target.model}")
-        if not versions:
-            raise RequestError(404, f"Could not find any versions of model {target.model}")
-        numbers = sorted(versions, reverse=True) if target.version is None else [target.version]
-        healthy = {"error_code": "OK", "error_message": ""}
-        states = [{"version": str(number), "state": "AVAILABLE", "status": healthy} for number in numbers]
-        return to_json({"model_version_status": states})
+        number = self.versions.number(target.version, target.label)
+        entries = [
+            {"version": str(version), "state": state, "status": {"error_code": code, "error_message": message}}
+            for version, (state, code, message) in self.versions.status(target.model, number)
+        ]
+        return to_json({"model_version_status": entries})
 
     def _metadata(self, target: Target) -> bytes:
-        number, served = self._find(target)
-        spec = {"name": target.model, "signature_name": "", "version": str(number)}
-        definitions = {"signature_def": {"signature_def": served.metadata}}
+        with self.versions.lease(*target) as (number, served):
+            spec = {"name": target.model, "signature_name": "", "version": str(number)}
+            definitions = {"signature_def": {"signature_def": served.metadata()}}
         return to_json({"model_spec": spec, "metadata": definitions})
-
-    def _find(self, target: Target) -> tuple[int, ServedVersion]:
-        """Number and version of `target`; RequestError 404 where it is not served."""
-        if target.label is not None:
-            raise RequestError(400, f"Unrecognized servable version label: {target.label}")
-        versions = self.versions if target.model == self.model_name else {}
-        if target.version is None and versions:
-            return max(versions.items())
-        if target.version is not None and target.version in versions:
-            return target.version, versions[target.version]
-        wanted = f"Latest({target.model})"
-        if target.version is not None:
-            wanted = f"Specific({target.model}, {target.version})"
-        raise RequestError(404, f"Servable not found for request: {wanted}")
 
 
 def _signature(served: ServedVersion, name: str) -> Signature:

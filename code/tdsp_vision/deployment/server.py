@@ -1,13 +1,14 @@
-"""The embedded server: TensorFlow Serving's REST protocol over a v1 Session, in one process, on this machine only.
+"""The embedded server: TensorFlow Serving's REST and gRPC protocols over a v1 Session, in one process.
 
-    python -m tdsp_vision.deployment.server --model-name NAME --model-base-path FOLDER [--port 0]
+    python -m tdsp_vision.deployment.server --model-name NAME --model-base-path FOLDER [--port 0] [--grpc-port 0]
 
-It serves the highest version below FOLDER at http://127.0.0.1:PORT/v1/models/NAME and prints one line of JSON,
-`{"url": …, "port": …, "version": …}`, once it answers. Warnings and errors go to standard error. It stops on
-SIGTERM and SIGINT, and with its parent process where `--parent-pid` names that.
+It serves the highest version below FOLDER at http://127.0.0.1:PORT/v1/models/NAME, takes up a higher one as soon as it
+appears there, and prints one line of JSON, `{"url", "port", "grpc_port", "version"}`, once it answers (`grpc_port` is
+null without gRPC). Warnings and errors go to standard error. On SIGTERM and SIGINT it takes no more requests, ends
+those that run, and stops; so it does when its parent process ends, where `--parent-pid` names that. A bearer key comes
+from the file of `--key-file` or the environment variable TDSP_SERVING_KEY: a command line can be read by everybody.
 """
 
-import asyncio
 import logging
 import os
 import signal
@@ -20,94 +21,36 @@ from pathlib import Path
 
 import click
 import uvicorn
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
 
-from tdsp_vision.deployment.protocol import RequestError, to_json
+from tdsp_vision.deployment.bounded_http import BoundedHttp
+from tdsp_vision.deployment.protocol import to_json
 from tdsp_vision.deployment.versions import versions_in
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
-METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE"}  # any other method is answered with 501
-PAGE = "<!DOCTYPE html>\n<title>{title}</title>\n<h1>{title}</h1>\n"
-logger = logging.getLogger("tdsp_vision.deployment.server")
-
-
-class App:
-    """The web application (ASGI): reads a request, has it answered in a thread, writes the answer.
-
-    Attributes:
-        routes: the `Routes` that answer.
-        max_request_bytes: a longer body is read to its end, thrown away and answered with 413.
-    """
-
-    def __init__(self, routes, max_request_bytes: int = MAX_REQUEST_BYTES):
-        self.routes = routes
-        self.max_request_bytes = max_request_bytes
-        # TensorFlow spreads one request over all cores, so more threads than cores gain nothing.
-        self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="request")
-
-    async def __call__(self, scope, receive, send) -> None:
-        try:
-            response = await self._respond(Request(scope, receive))
-        except ClientDisconnect:
-            return  # nobody is left to answer
-        await response(scope, receive, send)
-
-    async def _respond(self, request: Request) -> Response:
-        path = request.scope["raw_path"].decode("ascii", errors="replace")
-        if request.method not in METHODS:
-            return HTMLResponse(PAGE.format(title="501 Not Implemented"), 501)
-        if not path.lower().startswith("/v1/"):
-            return HTMLResponse(PAGE.format(title="404 Not Found"), 404)
-        query = request.scope["query_string"].decode("ascii", errors="replace")
-        body = await self._body(request)
-        if body is None:
-            return _json(413, _error(f"The request is longer than {self.max_request_bytes} bytes."))
-        loop = asyncio.get_running_loop()
-        path_and_query = f"{path}?{query}" if query else path
-        status, answer = await loop.run_in_executor(self._workers, self._answer, request.method, path_and_query, body)
-        return _json(status, answer)
-
-    async def _body(self, request: Request) -> bytes | None:
-        """The whole body, or None for one that is too long; that is read on, so that the client gets its answer."""
-        chunks, length = [], 0
-        async for chunk in request.stream():
-            length += len(chunk)
-            if length > self.max_request_bytes:
-                chunks.clear()
-            else:
-                chunks.append(chunk)
-        return None if length > self.max_request_bytes else b"".join(chunks)
-
-    def _answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body for one request; an error of the server's own is logged and tells the client no details."""
-        try:
-            return 200, self.routes.answer(method, path, body)
-        except RequestError as error:
-            return error.status, _error(error.message)
-        except Exception:
-            logger.exception("%s %s failed", method, path)
-            return 500, _error("Internal error; the server's log has the details.")
+MAX_WAITING = 64
+STOP_SECONDS = 8  # for requests that run when the server is told to stop
+KEY_VARIABLE = "TDSP_SERVING_KEY"
+SWITCH_SECONDS = 0.0005  # a thread that computes gives way after so long; the network must not wait ten times that
+PORT = click.IntRange(0, 65535)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says on standard output when it answers."""
+    """Uvicorn that says on standard output when it answers, and stops gRPC together with itself."""
 
     ready_line = b""
+    grpc_server = None
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets=sockets)
         sys.stdout.buffer.write(self.ready_line + b"\n")
         sys.stdout.flush()
 
-
-def _error(message: str) -> bytes:
-    return to_json({"error": message})
-
-
-def _json(status: int, body: bytes) -> Response:
-    return Response(body, status, media_type="application/json")
+    async def shutdown(self, sockets=None) -> None:
+        stopped = self.grpc_server.stop(STOP_SECONDS) if self.grpc_server else None
+        await super().shutdown(sockets=sockets)
+        if stopped:
+            stopped.wait()
 
 
 def _stop_with_parent(parent_pid: int) -> None:
@@ -117,52 +60,83 @@ def _stop_with_parent(parent_pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _bound_socket(port: int) -> socket.socket:
-    """A socket on the loopback address; binding before TensorFlow loads shows a taken port at once."""
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """A socket on an address; binding before TensorFlow loads shows a taken port at once."""
     # The protocol is named because asyncio turns off Nagle's algorithm (40 ms a request) only where it is.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise click.ClickException(f"PORT {port} on {HOST} cannot be used ({error.strerror}).") from error
+        raise click.ClickException(f"PORT {port} on {host} cannot be used ({error.strerror}).") from error
     return listener
+
+
+def _key(key_file: Path | None) -> str:
+    """The bearer key, "" for none."""
+    key = (key_file.read_text(encoding="utf-8") if key_file else os.environ.get(KEY_VARIABLE, "")).strip()
+    if key_file and not key:
+        raise click.ClickException(f"{key_file} is empty; write a key into it, or leave --key-file out.")
+    return key
+
+
+def _labels(context, parameter, pairs: tuple[str, ...]) -> dict[str, int]:
+    """`NAME=VERSION` pairs as a dict."""
+    split = [pair.rpartition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, number) in zip(pairs, split, strict=True) if not (name and number.isdigit())]:
+        raise click.BadParameter(f"{wrong[0]!r} is not of the form NAME=VERSION, for instance stable=3")
+    return {name: int(number) for name, _, number in split}
 
 
 @click.command()
 @click.option("--model-name", required=True, help="Name of the model in the URL.")
-@click.option("--model-base-path", required=True, type=click.Path(path_type=Path), help="Folder of versions.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0: any free one.")
+@click.option("--model-base-path", "folder", required=True, type=click.Path(path_type=Path), help="Folder of versions.")
+@click.option("--host", default=LOOPBACK, help="Address to listen on; 0.0.0.0: every one of this machine.")
+@click.option("--port", default=0, type=PORT, help="Port for REST; 0: any free one.")
+@click.option("--grpc-port", type=PORT, help="Port for gRPC; 0: any free one; not named: no gRPC.")
+@click.option("--model-version", "wanted", type=int, multiple=True, help="Serve this version; repeatable.")
+@click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VERSION", help="Label of a version.")
+@click.option("--poll-seconds", default=1.0, help="How often to look for a new version; 0: never.")
 @click.option("--max-request-bytes", default=MAX_REQUEST_BYTES, help="Longest body that is accepted.")
+@click.option("--max-waiting", default=MAX_WAITING, help="Requests that may wait or run; the next is refused (429).")
+@click.option("--key-file", type=click.Path(path_type=Path, exists=True), help=f"Bearer key; or {KEY_VARIABLE}.")
 @click.option("--parent-pid", type=int, help="Stop when this parent process ends.")
-def main(model_name: str, model_base_path: Path, port: int, max_request_bytes: int, parent_pid: int | None):
-    """Serve the highest version of a model over TensorFlow Serving's REST protocol, on 127.0.0.1 only."""
+def main(model_name, folder, host, port, grpc_port, wanted, labels, poll_seconds, **options) -> None:
+    """Serve the highest version of a model, or those named, over TensorFlow Serving's protocols."""
     logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
-    if parent_pid is not None:
-        threading.Thread(target=_stop_with_parent, args=[parent_pid], daemon=True).start()
-    numbers = versions_in(model_base_path)
-    if not numbers:
-        raise click.ClickException(f"There is no version in {model_base_path}; export a model first.")
-    listener = _bound_socket(port)
+    if options["parent_pid"] is not None:
+        threading.Thread(target=_stop_with_parent, args=[options["parent_pid"]], daemon=True).start()
+    key = _key(options["key_file"])
+    if not versions_in(folder):
+        raise click.ClickException(f"There is no version in {folder}; export a model first.")
+    listener = _bound_socket(host, port)
 
-    from tdsp_vision.deployment.routes import Routes  # TensorFlow takes seconds: after the checks above
-    from tdsp_vision.deployment.session import ServedVersion
+    from tdsp_vision.deployment.app import App  # TensorFlow takes seconds: after the checks above
+    from tdsp_vision.deployment.loaded import LoadedVersions
+    from tdsp_vision.deployment.routes import Routes
 
-    routes = Routes(model_name, {numbers[-1]: ServedVersion(model_base_path / str(numbers[-1]))})
-    config = uvicorn.Config(
-        App(routes, max_request_bytes),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config)
-    chosen = listener.getsockname()[1]
-    ready = {"url": f"http://{HOST}:{chosen}", "port": chosen, "version": numbers[-1]}
-    server.ready_line = to_json(ready)
+    versions = LoadedVersions(model_name, folder, wanted, labels)
+    versions.refresh()
+    if not versions.available():
+        raise click.ClickException(f"No version in {folder} can be served: {versions.states or 'none is wanted'}")
+    if poll_seconds > 0:
+        versions.watch(poll_seconds)
+    workers, limits = ThreadPoolExecutor(os.cpu_count() or 1), (options["max_request_bytes"], options["max_waiting"])
+    server = _Server(_uvicorn_config(App(Routes(versions), workers, key, *limits)))
+    ready = {"url": f"http://{host}:{listener.getsockname()[1]}", "port": listener.getsockname()[1], "grpc_port": None}
+    if grpc_port is not None:
+        from tdsp_vision.deployment.grpc_service import start_grpc
+
+        server.grpc_server, ready["grpc_port"] = start_grpc(versions, workers, f"{host}:{grpc_port}", key, *limits)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    server.ready_line = to_json(ready | {"version": versions.available()[-1]})
     server.run(sockets=[listener])
+
+
+def _uvicorn_config(app) -> uvicorn.Config:
+    quiet = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+    return uvicorn.Config(app, **quiet, http=BoundedHttp, timeout_graceful_shutdown=STOP_SECONDS)
 
 
 if __name__ == "__main__":

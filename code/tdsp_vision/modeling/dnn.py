@@ -31,16 +31,3 @@ def class_weights(targets: np.ndarray) -> dict[int, float]:
     classes = np.unique(targets)
     weights = compute_class_weight("balanced", classes=classes, y=targets)
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
-
-
-def warmup_cosine(peak: float, epochs: int, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Learning rate by step: from a tenth of `peak` up to it in the first tenth of training, then down a cosine to 0.
-
-    Warming up spares the pre-trained weights the large steps of an optimizer that has seen no gradients yet; the
-    slow end settles (Goyal et al. 2017, arXiv:1706.02677; Loshchilov and Hutter 2017, arXiv:1608.03983).
-    """
-    steps = epochs * steps_per_epoch
-    warmup = max(1, steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, decay_steps=max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup
-    )

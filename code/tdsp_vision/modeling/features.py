@@ -1,13 +1,11 @@
 """Vectors of a frozen network for many images, computed once: a cache that is keyed by content.
 
-outputs/<dataset>/features/<backbone>-<size>-<digest>.npz holds `sha256` (n hex strings), `features` [n, d] float32
-and `network` (one hex string). The digest covers network, weights, size and preprocessing; rows are found by the
-sha256 of the image's bytes, so one changed image recomputes one row, and two datasets or runs never mix. `network`
-is the sha256 of the weights that made the rows: random ones have the same name and are another network each time.
+outputs/<dataset>/features/<network>-<size>-<digest>.npz holds `sha256` (n hex strings) and `features` [n, d] float32.
+The digest covers the network with its weights, the size and the preprocessing; rows are found by the sha256 of the
+image's bytes, so one changed image recomputes one row, and two datasets or runs never mix.
 """
 
 import hashlib
-import json
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -46,12 +44,15 @@ def predict_files(
     rows = np.empty((len(files), model.output_shape[-1]), np.float32)
     if not len(files):
         return rows
+    # One trace for batches of any size; Keras' own `predict` has a second one for the last, smaller batch.
+    signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+    call = tf.function(lambda images: model(images, training=False), [signature])
     batches = image_batches(files, image_size, batch_size)
     done = 0
     with tqdm(total=len(files), desc="images", unit="image", disable=quiet) as progress:
         try:
             for images in batches:
-                rows[done : done + len(images)] = model.predict_on_batch(images)
+                rows[done : done + len(images)] = call(images)
                 done += len(images)
                 progress.update(len(images))
         except tf.errors.OpError:
@@ -71,58 +72,58 @@ def _name_bad_file(files: list[Path], image_size: int) -> None:
 
 
 class FeatureCache:
-    """Features on disk for one network, weights and size; see the module's contract.
+    """Features on disk for one network and size; see the module's contract.
+
+    Args:
+        folder: of the cache; it may be deleted at any time.
+        featurizer: from float32 [n, image_size, image_size, 3] to float32 [n, d].
 
     Attributes:
         path: the `.npz` file.
         computed: images that the last call of `features` had to compute.
     """
 
-    def __init__(self, folder: Path, backbone: str, weights_digest: str, image_size: int, layers: str = "pooled"):
-        key = [backbone, weights_digest, image_size, layers, PREPROCESS_VERSION]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-        self.path = folder / f"{backbone}-{image_size}-{digest}.npz"
-        self.image_size = image_size
+    def __init__(self, folder: Path, featurizer: keras.Model, image_size: int):
+        self.path = folder / f"{featurizer.name}-{image_size}-{network_digest(featurizer, image_size)}.npz"
+        self.featurizer, self.image_size = featurizer, image_size
         self.computed = 0
 
-    def features(self, featurizer: keras.Model, files: list[Path], quiet: bool | None = None) -> np.ndarray:
+    def features(self, files: list[Path], quiet: bool | None = None) -> np.ndarray:
         """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept."""
         digests = file_digests(files)
-        network = _network_digest(featurizer)
-        known = self._read(network)
+        known = self._read()
         missing = {digest: file for digest, file in zip(digests, files, strict=True) if digest not in known}
         self.computed = len(missing)
         todo = list(missing.items())
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
-            rows = predict_files(featurizer, [file for _, file in part], self.image_size, quiet=quiet)
+            rows = predict_files(self.featurizer, [file for _, file in part], self.image_size, quiet=quiet)
             known |= dict(zip((digest for digest, _ in part), rows, strict=True))
-            self._write(known, network)
+            self._write(known)
         return np.stack([known[digest] for digest in digests])
 
-    def _read(self, network: str) -> dict[str, np.ndarray]:
+    def _read(self) -> dict[str, np.ndarray]:
         if not self.path.is_file():
             return {}
         try:
             with np.load(self.path, allow_pickle=False) as stored:
-                if stored["network"].item() != network:
-                    return {}
                 return dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
         except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
             warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=3)
             return {}
 
-    def _write(self, known: dict[str, np.ndarray], network: str) -> None:
+    def _write(self, known: dict[str, np.ndarray]) -> None:
         with whole_file(self.path) as draft, draft.open("wb") as file:
-            np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())), network=network)
+            np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
 
 
-def _network_digest(featurizer: keras.Model) -> str:
-    """sha256 (hex) of the number of features and of the values of all weights."""
-    digest = hashlib.sha256(str(featurizer.output_shape[-1]).encode())
-    for weight in featurizer.weights:
+def network_digest(model: keras.Model, image_size: int) -> str:
+    """Twelve hex digits of what a network makes of a file: its layers and weights, the size, the preprocessing."""
+    layers = re.sub(r"_[0-9]+\b", "", model.to_json())  # Keras numbers names by what else was built before
+    digest = hashlib.sha256(f"{layers} {image_size} {PREPROCESS_VERSION}".encode())
+    for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()))
-    return digest.hexdigest()
+    return digest.hexdigest()[:12]
 
 
 def file_digests(files: list[Path]) -> list[str]:

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from tdsp_vision.data.plots import BLUE, COLORS, GRAY, ORANGE
@@ -14,29 +15,42 @@ def roc_and_precision_recall(
 ) -> Figure:
     """ROC and precision-recall curves of labels [n] and scores [n, K], with the chosen threshold as a point.
 
-    With a positive class there is one curve for it, without one a curve for each class against the rest.
+    Of two classes with a positive one there is its curve alone, else one for each class against the rest: the positive
+    class first, without one the mean of the ROC curves (macro) in black. Dotted in the right half: guessing.
     """
     figure, (roc, recall) = plt.subplots(1, 2, figsize=(10, 4.4))
-    for color, name in zip(_cycle(COLORS), [positive_class] if positive_class else classes, strict=False):
+    only = positive_class and len(classes) == 2
+    names = [positive_class] if only else sorted(classes, key=lambda name: name != positive_class)
+    grid, mean = np.linspace(0, 1, 501), []
+    colors = [color for color in COLORS if color not in (ORANGE, "#000000")]  # those of the threshold and the mean
+    for color, name in zip(_cycle(colors), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
+        style = {"color": color, "lw": 2 if name == positive_class else 1.3}
         false_rate, true_rate, _ = sk.roc_curve(truth, score)
-        roc.plot(false_rate, true_rate, color=color, label=f"{name}: AUC {sk.roc_auc_score(truth, score):.3f}")
+        mean.append(np.interp(grid, false_rate, true_rate))
+        roc.plot(false_rate, true_rate, **style, label=f"{name}: AUC {sk.roc_auc_score(truth, score):.3f}")
         precision, found, _ = sk.precision_recall_curve(truth, score)
         average = sk.average_precision_score(truth, score)
-        recall.step(found, precision, where="post", color=color, label=f"{name}: average precision {average:.3f}")
+        recall.step(found, precision, where="post", **style, label=f"{name}: average precision {average:.3f}")
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
-        if threshold is not None:
-            called = score >= threshold
-            right = (called & truth).sum() / truth.sum()
-            point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
-            roc.scatter((called & ~truth).sum() / (~truth).sum(), right, **point)
-            recall.scatter(right, sk.precision_score(truth, called, zero_division=0), **point)
+        if threshold is not None and name == positive_class:
+            _mark_threshold(roc, recall, truth, score >= threshold, threshold)
+    if not positive_class:
+        areas = [sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)]
+        roc.plot([0, *grid], [0, *np.mean(mean, axis=0)], color="black", lw=2, label=f"macro: AUC {np.mean(areas):.3f}")
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
     roc.set(title="ROC", xlabel="1 - specificity", ylabel="sensitivity (recall)", aspect="equal")
     recall.set(title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.03))
     for axis, place in ((roc, "lower right"), (recall, "lower left")):
-        axis.legend(loc=place, fontsize=8)
+        axis.legend(loc=place, fontsize=8 if len(names) < 6 else 6)
     return _finish(figure)
+
+
+def _mark_threshold(roc, recall, truth: np.ndarray, called: np.ndarray, threshold: float) -> None:
+    right = (called & truth).sum() / truth.sum()
+    point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
+    roc.scatter((called & ~truth).sum() / (~truth).sum(), right, **point)
+    recall.scatter(right, sk.precision_score(truth, called, zero_division=0), **point)
 
 
 def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
@@ -81,14 +95,31 @@ def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
     return _finish(figure)
 
 
-def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
-    """Loss and accuracy by epoch (columns epoch, loss, val_loss, accuracy, val_accuracy), with the epoch kept."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(history.epoch, history[name], color=BLUE, label="training")
-        axis.plot(history.epoch, history[f"val_{name}"], color=ORANGE, label="validation")
-        axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
-        axis.set(xlabel="epoch", ylabel=name)
+def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
+    """Loss, accuracy and AUC by epoch, as far as `history` has them, with the epoch kept; call it after each epoch.
+
+    Args:
+        history: columns epoch, and any of loss, accuracy and auc, with val_ before it for validation.
+        best_epoch: the epoch whose weights were kept; None while training.
+
+    Raises:
+        ValueError: if none of these columns is there.
+    """
+    names = [name for name in ("loss", "accuracy", "auc") if {name, f"val_{name}"} & set(history)]
+    if not names:
+        raise ValueError(
+            f"The history has the columns {list(history)}; it needs loss, accuracy or auc (or val_loss, …)."
+        )
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.4), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=True):
+        for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
+            if column in history:
+                axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
+        if best_epoch is not None:
+            axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ends = (history.epoch.min() - 0.5, history.epoch.max() + 0.5)
+        axis.set(xlabel="epoch", ylabel=name.replace("auc", "AUC"), xlim=ends)
         axis.legend(fontsize=8)
     return _finish(figure)
 

@@ -44,7 +44,7 @@ def model_card(
     dataset: DatasetPaths,
     leaks: pd.DataFrame,
     threshold: float | None,
-    trust: dict[str, str],
+    trust: dict[str, str | list[str]],
     settings: dict,
 ) -> dict:
     """What `metrics.json` cannot say: purpose, limits, origin (Mitchell et al. 2019, arXiv:1810.03993).
@@ -52,7 +52,7 @@ def model_card(
     Args:
         about: the head of `metrics.json`.
         leaks: from `leakage`, as evidence that the test was apart.
-        trust: the notebook's answers to "how far can this be trusted?".
+        trust: the notebook's answers to "how far can this be trusted?", and objections as a list.
         settings: seed and grouping, for whoever repeats the run.
     """
     packages = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")

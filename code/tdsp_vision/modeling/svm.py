@@ -7,13 +7,12 @@ signed distances that the machine gives each class; scores [n, K], probabilities
 import keras
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from tdsp_vision.modeling.calibration import scaled_head
 from tdsp_vision.modeling.evaluate import auc
 
 MAX_ITERATIONS = 20_000
@@ -78,32 +77,6 @@ def svm_margins(svm: Pipeline, features: np.ndarray) -> np.ndarray:
     return margins if margins.ndim == 2 else np.column_stack([-margins / 2, margins / 2])
 
 
-def calibrate(margins: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """Slope and offsets such that softmax(slope * margins + offsets) are probabilities; pass the validation side.
-
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599): one number is fitted, so a few dozen images suffice,
-    and it is positive, so no ranking changes. The offsets are not fitted; they are the logarithm of each class's
-    share, which undoes the equal class weights of the SVM (Saerens et al. 2002, doi 10.1162/089976602753284446).
-
-    An image of a class with n images is wanted at (n + 1) / (n + K) for it and 1 / (n + K) for each other (Platt 1999,
-    "Probabilistic outputs for support vector machines"). Wanted at 1 and 0, margins that part the classes without
-    a mistake would call for an endless slope, and scores of exactly 0 and 1 rank nothing.
-
-    Returns:
-        slope (positive), offsets float64 [K].
-    """
-    n_classes = margins.shape[1]
-    counts = np.bincount(targets, minlength=n_classes)
-    offsets = np.log(counts / len(targets))
-    wanted = (np.eye(n_classes)[targets] * counts + 1) / (counts[targets] + n_classes)[:, None]
-
-    def loss(log_slope: float) -> float:
-        return -(wanted * log_softmax(np.exp(log_slope) * margins + offsets, axis=1)).sum(axis=1).mean()
-
-    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
-    return float(np.exp(found.x)), offsets
-
-
 def svm_head(svm: Pipeline, slope: float, offsets: np.ndarray) -> keras.Model:
     """The whole chain, standardize, SVM, calibration and softmax, as one dense layer: [n, d] to scores [n, K]."""
     scaler, machine = svm[0], svm[-1]
@@ -114,5 +87,5 @@ def svm_head(svm: Pipeline, slope: float, offsets: np.ndarray) -> keras.Model:
     inputs = keras.Input((kernel.shape[1],), name="features")
     dense = keras.layers.Dense(len(kernel), activation="softmax", name="svm")
     head = keras.Model(inputs, dense(inputs), name="svm_head")
-    dense.set_weights([slope * kernel.T, slope * bias + offsets])
+    dense.set_weights(scaled_head(kernel.T, bias, slope, offsets))
     return head

@@ -1,0 +1,75 @@
+"""How many pixels an encoded image unfolds to, read from its header: a PNG of 31 kB can take gigabytes when decoded.
+
+In: the bytes of a file as it was sent. Out: a number of pixels, or `RejectedImage` with the reason. Nothing is decoded,
+so the answer takes microseconds; whether the rest of the file is whole is the decoder's to say.
+"""
+
+import struct
+
+from tdsp_vision.data.containers import JPEG_MARKER, RejectedImage, _gif_frames, check_bmp
+
+MAX_PIXELS = 100_000_000  # of one image, and of all images of one request; the data stage accepts as many
+ACCEPTED = "JPEG, PNG, GIF, WebP or BMP"
+FRAME_HEADERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG: SOF0 to SOF15 without DHT, JPG and DAC
+
+
+def checked_pixels(content: bytes) -> int:
+    """Number of pixels of an image that may be decoded.
+
+    Args:
+        content: an encoded image, whole or not.
+
+    Raises:
+        RejectedImage: for bytes of any other format than `ACCEPTED`, more than `MAX_PIXELS` pixels (of a GIF: in all
+            its frames), or a BMP that is not of 24 or 32 bits: TensorFlow takes color numbers for gray values.
+    """
+    try:
+        pixels = _pixels(content)
+    except (struct.error, IndexError):
+        raise RejectedImage("damaged: the file ends inside of its header") from None
+    if pixels > MAX_PIXELS:
+        raise RejectedImage(f"too large: {pixels:,} pixels, at most {MAX_PIXELS:,} are decoded")
+    return pixels
+
+
+def _pixels(content: bytes) -> int:
+    """Pixels by the format that the first bytes tell, as TensorFlow's decoder does."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return _jpeg(content)
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = struct.unpack_from(">II", content, 16)
+    elif content.startswith(b"GIF8"):
+        return sum(width * height for (_, _, width, height), _ in _gif_frames(content))
+    elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        width, height = _webp(content)
+    elif content.startswith(b"BM"):
+        check_bmp(content)
+        width, height = struct.unpack_from("<ii", content, 18)
+    else:
+        raise RejectedImage(f"not an image that is known here; send {ACCEPTED}")
+    return width * abs(height)
+
+
+def _jpeg(content: bytes) -> int:
+    """Follow the segments to the first frame header (ITU-T T.81, B.2.2)."""
+    position = 2
+    while marker := JPEG_MARKER.search(content, position):
+        position = marker.end()
+        if content[position - 1] in FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", content, position + 3)
+            return width * height
+        position += int.from_bytes(content[position : position + 2], "big")
+    raise RejectedImage("damaged: the JPEG has no frame header")
+
+
+def _webp(content: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk: lossy, lossless or extended (RFC 9649, 2.5 to 2.7)."""
+    kind = content[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", content, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    _, width, high, height, top = struct.unpack_from("<IHBHB", content, 20)
+    return (width | high << 16) + 1, (height | top << 16) + 1

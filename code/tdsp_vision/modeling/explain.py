@@ -1,0 +1,165 @@
+"""Where in a picture the evidence lies: heat maps that add up to what decides, and a test that they can fail.
+
+HiResCAM (Draelos and Carin 2020, arXiv:2011.08891): gradient times activation, place by place, summed over channels.
+Where layers reach the scores by global average and dense layer only, as in the residual networks, EfficientNet-Lite0
+and the SVM on pooled layers, the gradient is exact and so is the map: it tells where each summand of the score comes
+from. Grad-CAM averages the gradient first and would, for the SVM, show one of many layers. In AlexNet, hidden dense
+layers follow the last map, and the result is the usual approximation by the gradient at the picture.
+
+What decides for class k is its logit minus the mean logit of the other classes, here its `contrast`: softmax does not
+change if all logits rise together, so a logit alone explains nothing.
+
+Arrays: images float32 [n, S, S, 3], RGB, 0 to 255; maps float32 [n, S, S], positive where a place speaks for the class.
+"""
+
+import random
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from scipy.stats import rankdata
+
+POOLING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.AdaptiveAveragePooling2D)
+BATCH = 16  # images at a time; only the explained layers of one batch are held
+
+
+def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.ndarray) -> np.ndarray:
+    """How much each place of each picture speaks for (positive) or against (negative) a class.
+
+    Args:
+        model: from images to scores by layers of keras, at the end a dense layer, which may lie in a model of its own.
+        images: float32 [n, S, S, 3].
+        class_index: the class to explain, 0 to K - 1; or one for each image, int [n].
+
+    Returns:
+        float32 [n, S, S], contrast per pixel. Where the explained layers are averaged over the picture, a map adds
+        up to the contrast minus its bias, whatever the size of the layers.
+
+    Raises:
+        ValueError: if the model does not end in a dense layer, or none of its layers has a map to explain.
+    """
+    to_layers, to_features, dense = _taken_apart(model)
+    kernel = dense.kernel.numpy().astype(np.float32)
+    n_classes = kernel.shape[1]
+    contrast = (kernel * n_classes - kernel.sum(axis=1, keepdims=True)) / (n_classes - 1)
+    wanted = contrast.T[np.broadcast_to(class_index, len(images))]
+    maps = np.zeros(images.shape[:3], np.float32)
+    for start in range(0, len(images), BATCH):
+        rows = slice(start, start + BATCH)
+        layers = keras.tree.flatten(to_layers(images[rows], training=False))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(layers)
+            value = tf.reduce_sum(tf.cast(to_features(layers, training=False), tf.float32) * wanted[rows])
+        for layer, slope in zip(layers, tape.gradient(value, layers), strict=True):
+            evidence = tf.reduce_sum(tf.cast(layer, tf.float32) * tf.cast(slope, tf.float32), axis=-1)
+            maps[rows] += _spread(evidence.numpy(), images.shape[1])
+    return maps
+
+
+def randomisation_check(
+    model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int, steps: int = 4
+) -> pd.DataFrame:
+    """Do the maps depend on what was learned? Rank correlation with the maps of ever more randomised copies.
+
+    The sanity check of Adebayo et al. 2018 (arXiv:1810.03292): first the head gets new random weights, then more and
+    more layers below it. Maps that stay as they were (1), or only change sign (-1), show edges and not evidence.
+
+    Args:
+        model, images, class_index: as for `evidence_maps`; 8 to 16 images are enough. The model stays as it is.
+        seed: of the new weights.
+        steps: into how many parts the network below the head is divided.
+
+    Returns:
+        randomised ("head", then "head and last 25%", …, "everything"), weights (share of all that are new),
+        correlation (Spearman's, mean over the images; 0 where a map is the same everywhere).
+    """
+    copy = _untrained(model, seed)
+    fresh = [(layer, layer.get_weights()) for layer in copy.layers if layer.weights]
+    copy.set_weights(model.get_weights())
+    before = evidence_maps(copy, images, class_index)
+    edges = np.linspace(len(fresh) - 1, 0, steps + 1).round().astype(int)
+    rows, new, last = [], 0, len(fresh)
+    for number, edge in enumerate(edges):
+        for layer, weights in fresh[edge:last]:
+            layer.set_weights(weights)
+            new += layer.count_params()
+        last = edge
+        after = evidence_maps(copy, images, class_index)
+        same = np.mean([_rank_correlation(a, b) for a, b in zip(before, after, strict=True)])
+        name = "everything" if number == steps else f"head and last {number / steps:.0%}" if number else "head"
+        rows.append({"randomised": name, "weights": new / copy.count_params(), "correlation": same})
+    return pd.DataFrame(rows)
+
+
+def _untrained(model: keras.Model, seed: int) -> keras.Model:
+    """The same network with new random weights, and the random numbers of whoever calls left as they were."""
+    state = random.getstate()
+    # Keras draws the seed of each initializer from here. A text, since with the number alone the network would get
+    # the very weights that it started from, if `set_random_seed` had had the same number.
+    random.seed(f"untrained {seed}")
+    fresh = keras.models.clone_model(model)
+    random.setstate(state)
+    return fresh
+
+
+def _taken_apart(model: keras.Model) -> tuple[keras.Model, keras.Model, keras.layers.Dense]:
+    """Images to the explained layers; from these to the vector that the last dense layer reads; that layer."""
+    dense, features = _last_dense(model.outputs[0])
+    layers = {id(layer): layer for layer in _last_maps(features)}
+    if not layers:
+        raise ValueError(
+            f"The model {model.name!r} cannot be explained: its layers with maps [n, h, w, c] are hidden in a model "
+            "inside it, or missing; pass keras.Model(backbone.input, head(backbone.output)), without averaged views."
+        )
+    layers = list(layers.values())
+    return keras.Model(model.inputs[0], layers), keras.Model(layers, features), dense
+
+
+def _last_dense(scores) -> tuple:
+    """The dense layer that scores come from, and the symbolic vector [n, d] that it reads."""
+    layer, inputs = _producer(scores)
+    if isinstance(layer, keras.layers.Dense):
+        return layer, inputs[0]
+    if isinstance(layer, keras.layers.Softmax | keras.layers.Activation):
+        return _last_dense(inputs[0])
+    if isinstance(layer, keras.Model):  # a head of its own: look into it
+        dense, read = _last_dense(layer.outputs[0])
+        return dense, keras.Model(layer.inputs, [read])(inputs)[0]
+    raise ValueError(f"The model ends in {layer.name!r}, a {type(layer).__name__}; it must end in a dense layer.")
+
+
+def _last_maps(tensor) -> list:
+    """The symbolic tensors [n, h, w, c] from which a vector is made: on each way back the first, before its pooling."""
+    layer, inputs = _producer(tensor)
+    if len(tensor.shape) == 4 and not isinstance(layer, POOLING):
+        return [tensor]
+    if isinstance(layer, keras.Model) and len(inputs[0].shape) == 4:
+        return []  # the maps are inside it
+    return [found for before in inputs for found in _last_maps(before)]
+
+
+def _producer(tensor) -> tuple:
+    """The operation that made a symbolic tensor, and the symbolic tensors that it made it from."""
+    # Keras has no public name for this; `layer.input` knows only a layer's first use.
+    operation, node, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node].input_tensors
+
+
+def _spread(maps: np.ndarray, side: int) -> np.ndarray:
+    """Maps [n, h, w] enlarged to [n, side, side], linear between places, each keeping its sum."""
+    down, across = (_shares(count, side) for count in maps.shape[1:])
+    return down @ maps @ across.T
+
+
+def _shares(count: int, side: int) -> np.ndarray:
+    """[side, count]: how what lies at each of `count` places is shared out among `side` pixels; columns sum to 1."""
+    centres = (np.arange(side) + 0.5) * count / side - 0.5
+    shares = np.stack([np.interp(centres, np.arange(count), row) for row in np.eye(count)], axis=1)
+    return (shares / shares.sum(axis=0)).astype(np.float32)
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
