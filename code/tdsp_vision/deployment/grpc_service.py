@@ -73,6 +73,7 @@ def _answers(call):
 
     @functools.wraps(call)
     def answered(self, request, context):
+        """The call, between the check before it and the errors after it."""
         try:
             metadata = dict(context.invocation_metadata())
             if not is_allowed(self.key, metadata.get("authorization", "")):

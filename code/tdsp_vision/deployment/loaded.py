@@ -105,6 +105,7 @@ class LoadedVersions:
         """Call `refresh` again and again, in a thread that ends with the process."""
 
         def run() -> None:
+            """Without end; the thread is a daemon."""
             while True:
                 time.sleep(seconds)
                 try:
