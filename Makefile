@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@touch $(READY)
 
-run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about two minutes
+run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about three minutes
 	@$(BIN)/python -m tdsp_vision run
 
 test: lint  ## every check: ruff, pytest (with the walkthrough from end to end), nbval on the three notebooks
