@@ -141,3 +141,21 @@ def test_values_that_do_not_go_together_are_named(values, words):
 def test_values_that_go_together_pass():
     values = {"TRAINABLE_STAGES": 2, "AUGMENT": "flips", "AUGMENT_COPIES": 3, "LEARNING_RATE": 0, "EPOCHS": 8}
     exec(validation_source("model"), defaults("model") | values | {"SCHEDULE": "[0.1]*7 + [0.01]"})
+
+
+def test_the_notebook_allows_what_the_package_knows():
+    """The validation cell writes its words out, so that a wrong one is refused before TensorFlow is loaded."""
+    from tdsp_vision.deployment.backends import BACKENDS, SERVING_IMAGE
+    from tdsp_vision.modeling.backbones import BACKBONES
+    from tdsp_vision.modeling.precision import PRECISIONS
+    from tdsp_vision.modeling.tta import VIEWS
+
+    for name, known in (("BACKBONE", BACKBONES), ("PRECISION", PRECISIONS), ("TEST_VIEWS", VIEWS)):
+        for value in known:
+            exec(validation_source("model"), defaults("model") | {name: value})
+        with pytest.raises(ParameterError) as caught:
+            exec(validation_source("model"), defaults("model") | {name: "no such word"})
+        assert all(repr(value) in str(caught.value) for value in known)
+    for value in BACKENDS:
+        exec(validation_source("deploy"), defaults("deploy") | {"BACKEND": value})
+    assert defaults("deploy")["SERVING_IMAGE"] == SERVING_IMAGE

@@ -1,14 +1,17 @@
 """What several tests of the modeling stage share: small pictures, a small random network, the packaged weights."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
-from tdsp_vision.modeling.backbones import build_backbone, weights_file
+from tdsp_vision.modeling.backbones import build_backbone
+from tdsp_vision.modeling.pretrained import weights_file
 from tdsp_vision.modeling.weights import read_legacy_checkpoint
 
 SIZE = 32
@@ -32,6 +35,16 @@ def tiny_network() -> keras.Model:
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 5, 2), keras.layers.GlobalAveragePooling2D()]
     return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
+
+
+@pytest.fixture
+def strict_figures():
+    """Every warning is an error, and no figure stays open."""
+    plt.close("all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert plt.get_fignums() == []
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Figures: complete, labelled, without warnings, and none left open."""
 
 import io
-import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,14 +13,7 @@ from tdsp_vision.modeling import plots
 TWO, FOUR = ["benign", "malignant"], ["ant", "bee", "cat", "dog with a long name"]
 
 
-@pytest.fixture(autouse=True)
-def strict():
-    """Every warning is an error, and no figure stays open."""
-    plt.close("all")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert plt.get_fignums() == []
+pytestmark = pytest.mark.usefixtures("strict_figures")
 
 
 def _case(classes: list[str]) -> tuple[np.ndarray, np.ndarray]:

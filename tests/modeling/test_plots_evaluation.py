@@ -1,9 +1,7 @@
 """Figures of the evaluation: complete, labelled, without warnings, and they show the table's numbers."""
 
 import io
-import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,14 +12,7 @@ from tdsp_vision.modeling.plots_evaluation import calibration_curves, subgroup_f
 TWO, THREE = ["benign", "malignant"], ["a", "b", "c $x$"]
 
 
-@pytest.fixture(autouse=True)
-def strict():
-    """Every warning is an error, and no figure stays open."""
-    plt.close("all")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert plt.get_fignums() == []
+pytestmark = pytest.mark.usefixtures("strict_figures")
 
 
 def _case(classes: list[str], n: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ def check_gif(content: bytes, highest_color: int) -> None:
         highest_color: highest color index among the pixels of the first frame.
     """
     try:
-        frames = list(_gif_frames(content))
+        frames = list(gif_frames(content))
     except (IndexError, struct.error):
         raise RejectedImage("damaged: the GIF ends before its trailer") from None
     place, colors = frames[0]
@@ -81,7 +81,7 @@ def check_gif(content: bytes, highest_color: int) -> None:
         raise RejectedImage(f"damaged: the GIF uses color {highest_color} of a table of {colors}")
 
 
-def _gif_frames(content: bytes):
+def gif_frames(content: bytes):
     """Yield [left, top, width, height] and number of colors of each frame."""
     colors = _table_size(content[10])
     position = 13 + 3 * colors

@@ -6,7 +6,7 @@ so the answer takes microseconds; whether the rest of the file is whole is the d
 
 import struct
 
-from tdsp_vision.data.containers import JPEG_MARKER, RejectedImage, _gif_frames, check_bmp
+from tdsp_vision.data.containers import JPEG_MARKER, RejectedImage, check_bmp, gif_frames
 
 MAX_PIXELS = 100_000_000  # of one image, and of all images of one request; the data stage accepts as many
 ACCEPTED = "JPEG, PNG, GIF, WebP or BMP"
@@ -39,7 +39,7 @@ def _pixels(content: bytes) -> int:
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack_from(">II", content, 16)
     elif content.startswith(b"GIF8"):
-        return sum(width * height for (_, _, width, height), _ in _gif_frames(content))
+        return sum(width * height for (_, _, width, height), _ in gif_frames(content))
     elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         width, height = _webp(content)
     elif content.startswith(b"BM"):

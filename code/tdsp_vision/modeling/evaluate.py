@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn import metrics as sk
 
 from tdsp_vision.modeling.intervals import bootstrap
-from tdsp_vision.modeling.metrics import Case, by_class, overall
+from tdsp_vision.modeling.metrics import Case, auc_of_class, by_class, overall
 from tdsp_vision.modeling.thresholds import areas_above, decide, sensitivity_at
 
 SPECIFICITIES = (0.80, 0.90, 0.95)
@@ -65,7 +65,8 @@ def auc(targets: np.ndarray, scores: np.ndarray) -> float:
     present = np.unique(targets)
     if len(present) < scores.shape[1]:
         return float("nan")
-    return float(np.mean([sk.roc_auc_score(targets == k, scores[:, k]) for k in present]))
+    once = np.ones((1, len(targets)))
+    return float(np.mean([auc_of_class(targets == k, scores[:, k], once) for k in present]))
 
 
 def _case(labels, scores, classes: list[str], positive_class: str, threshold: float | None) -> Case:
