@@ -1,11 +1,12 @@
 """An image that stands in for tensorflow/serving where no registry can be reached.
 
-Its base holds this machine's Python, TensorFlow and the shared libraries they need, copied to the same paths, so the
-engine imports it without any network. It is made once per machine and tagged with what went into it. On top, from a
-Dockerfile, come this project's package and a `tensorflow_model_server` that takes TensorFlow Serving's flags and starts
-the embedded server.
+Its base holds this machine's Python, TensorFlow and the shared libraries they need, copied into it, so the engine
+imports it without any network. It is made once per machine and tagged with what went into it. On top, from a
+Dockerfile, come this project's package and a `tensorflow_model_server` that takes TensorFlow Serving's flags and
+starts the embedded server.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -33,13 +34,14 @@ PYTHON = Path(sys.executable).resolve()
 TOOLS = ["bash", "grep"]  # what the health check finds in the real image
 STDLIB = Path(sysconfig.get_path("stdlib"))
 SITE = Path(sysconfig.get_path("purelib"))
+PACKAGES = "/stand-in-packages"  # SITE in the image; its own path may be below /tmp, which a mount hides there
 LEFT_OUT = [STDLIB / "site-packages", STDLIB / "test", SITE / "tensorflow/include", SITE / "clang"]
 DOCKERFILE = """\
 FROM {base}
 COPY . /stand-in
 # The real image sets this name for its own entrypoint; it must not reach the model's address.
 ENV MODEL_NAME=model
-ENV PATH=/stand-in:/usr/bin:/bin PYTHONPATH=/stand-in:{site} LD_LIBRARY_PATH={libraries} TF_CPP_MIN_LOG_LEVEL=2
+ENV PATH=/stand-in:/usr/bin:/bin PYTHONPATH=/stand-in:{packages} LD_LIBRARY_PATH={libraries} TF_CPP_MIN_LOG_LEVEL=2
 LABEL tdsp-vision.stand-in="{says}"
 """
 
@@ -69,13 +71,14 @@ def stand_in_image() -> str:
         server.write_text(f"#!{PYTHON}\n{script}", encoding="utf-8")
         server.chmod(0o755)
         libraries = ":".join(sorted({str(library.parent) for library in _libraries(_packages())}))
-        values = {"base": base, "site": SITE, "libraries": libraries, "says": SAYS}
+        values = {"base": base, "packages": PACKAGES, "libraries": libraries, "says": SAYS}
         (folder / "Dockerfile").write_text(DOCKERFILE.format(**values), encoding="utf-8")
         engine.images.build(path=name, tag=IMAGE, rm=True, forcerm=True)
     engine.images.prune(filters={"dangling": True, "label": "tdsp-vision.stand-in"})
     for old in engine.images.list(name=BASE):
         if base not in old.tags:
-            engine.images.remove(old.id, force=True)
+            with contextlib.suppress(docker.errors.APIError):  # conflict: an image that a failed test left stands on it
+                engine.images.remove(old.id, force=True)
     return IMAGE
 
 
@@ -90,7 +93,7 @@ def labelled(engine: docker.DockerClient, folder: Path) -> list[str]:
 def _base_image(engine: docker.DockerClient) -> str:
     """Name of the base image, made where the engine does not have it."""
     versions = sorted(f"{name} {importlib.metadata.version(name)}" for name in _distributions())
-    made_of = [sys.executable, sys.version, Path(__file__).read_text(encoding="utf-8"), *versions]
+    made_of = [str(PYTHON), sys.version, Path(__file__).read_text(encoding="utf-8"), *versions]
     name = f"{BASE}:{hashlib.sha256('|'.join(made_of).encode()).hexdigest()[:12]}"
     if engine.images.list(name=name):
         return name
@@ -99,6 +102,7 @@ def _base_image(engine: docker.DockerClient) -> str:
     members = [PYTHON, STDLIB, *packages, *_libraries(packages), *tools]
     command = ["tar", "-C", "/", "--dereference", "--owner=0", "--group=0", "--anchored"]
     command += [f"--exclude={str(path).lstrip('/')}" for path in LEFT_OUT]
+    command += [f"--transform=s|^{str(SITE).lstrip('/')}|{PACKAGES.lstrip('/')}|"]
     command += ["-cf", "-", *(str(member).lstrip("/") for member in members)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
         engine.api.import_image_from_stream(tar.stdout, repository=BASE, tag=name.partition(":")[2])
