@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on_after_its_last_chunk(cache, tiny_network, pictures
     rows = cache.features(files, quiet=True)
     assert calls == [2, 2, 2, 2, 1] and cache.computed == 3
     np.testing.assert_allclose(rows, _direct(tiny_network, files), atol=1e-6)
-    assert [path.name for path in cache.path.parent.iterdir()] == [cache.path.name]
+    assert [path.name for path in cache.path.parent.glob("*.npz")] == [cache.path.name]
 
 
 def test_a_damaged_image_keeps_the_chunks_before_it(cache, tiny_network, pictures, monkeypatch):
@@ -188,13 +188,18 @@ def test_threads_that_write_at_once_agree(tmp_path, tiny_network, pictures, monk
     expected = _direct(tiny_network, files)
     monkeypatch.setattr(module, "CHUNK", 2)
 
+    computed = []
+
     def compute(start: int) -> np.ndarray:
         cache = FeatureCache(tmp_path / "features", tiny_network, SIZE)
-        return cache.features(files[start:] + files[:start], quiet=True)
+        rows = cache.features(files[start:] + files[:start], quiet=True)
+        computed.append(cache.computed)
+        return rows
 
     with ThreadPoolExecutor(4) as pool:
         for start, rows in enumerate(pool.map(compute, range(4))):
             np.testing.assert_allclose(rows, np.roll(expected, -start, 0), atol=1e-6)
+    assert sorted(computed) == [0, 0, 0, 10]  # one did the work, the others waited for it
     cache = FeatureCache(tmp_path / "features", tiny_network, SIZE)
     np.testing.assert_allclose(cache.features(files, quiet=True), expected, atol=1e-6)
     assert cache.computed == 0
@@ -219,4 +224,4 @@ def test_processes_that_write_at_once_leave_a_whole_file(cache):
             known = cache._read()
             assert known and all((row == int(digest)).all() for digest, row in known.items())
     assert [process.exitcode for process in processes] == [0, 0]
-    assert list(cache.path.parent.iterdir()) == [cache.path]
+    assert list(cache.path.parent.glob("*.npz")) == [cache.path]

@@ -2,7 +2,8 @@
 
 outputs/<dataset>/features/<network>-<size>-<digest>.npz holds `sha256` (n hex strings) and `features` [n, d] float32.
 The digest covers the network with its weights, the size and the preprocessing; rows are found by the sha256 of the
-image's bytes, so one changed image recomputes one row, and two datasets or runs never mix.
+image's bytes, so one changed image recomputes one row, and two datasets or runs never mix. Runs at the same time share
+the work: one fills the cache, the others wait for it at `<network>….lock`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.tables import file_sha256
+from tdsp_vision.locks import file_lock
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches, preprocess
 from tdsp_vision.paths import shown, whole_file
 
@@ -91,16 +93,25 @@ class FeatureCache:
     def features(self, files: list[Path], quiet: bool | None = None) -> np.ndarray:
         """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept."""
         digests = file_digests(files)
+        # Who comes while another fills the cache waits and finds it full. The lock goes with the name of the drafts.
+        name = self.path.name[:40]
+        with file_lock(self.path.parent / f"{name}.lock"):
+            for draft in self.path.parent.glob(f".{name}.*"):
+                draft.unlink()  # of a process that was killed while writing
+            known = self._filled(dict(zip(digests, files, strict=True)), quiet)
+        return np.stack([known[digest] for digest in digests])
+
+    def _filled(self, wanted: dict[str, Path], quiet: bool | None) -> dict[str, np.ndarray]:
+        """The cache's rows by sha256, once those of the `wanted` images are among them."""
         known = self._read()
-        missing = {digest: file for digest, file in zip(digests, files, strict=True) if digest not in known}
-        self.computed = len(missing)
-        todo = list(missing.items())
+        todo = [(digest, file) for digest, file in wanted.items() if digest not in known]
+        self.computed = len(todo)
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
             rows = predict_files(self.featurizer, [file for _, file in part], self.image_size, quiet=quiet)
             known |= dict(zip((digest for digest, _ in part), rows, strict=True))
             self._write(known)
-        return np.stack([known[digest] for digest in digests])
+        return known
 
     def _read(self) -> dict[str, np.ndarray]:
         if not self.path.is_file():
@@ -109,7 +120,7 @@ class FeatureCache:
             with np.load(self.path, allow_pickle=False) as stored:
                 return dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
         except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-            warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=3)
+            warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=4)
             return {}
 
     def _write(self, known: dict[str, np.ndarray]) -> None:
