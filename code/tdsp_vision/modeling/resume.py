@@ -12,6 +12,7 @@ with the weights of an undisturbed one. On a GPU that needs `tf.config.experimen
 import hashlib
 import json
 import math
+import os
 import platform
 import time
 import warnings
@@ -88,7 +89,8 @@ class Checkpoint(keras.callbacks.Callback):
             UserWarning: if the file cannot be used; it is renamed to `*.damaged` and training starts anew.
         """
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            with model.distribute_strategy.scope():  # on each device that the model is on
+                model.optimizer.build(model.trainable_variables)
         self._forget()
         for draft in self.path.parent.glob(f".{self.path.name}.*"):
             draft.unlink()  # of a process that was killed while writing
@@ -129,6 +131,9 @@ class Checkpoint(keras.callbacks.Callback):
             self.best_epoch, self.best_value = epoch + 1, float(logs[self.monitor])
             self._best = [_value(variable) for variable in self.model.variables]
         self._write()
+        if told := os.environ.get("TDSP_EPOCH_LOG"):  # whoever watches from outside, as a sweep does
+            with Path(told).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(self.rows[-1] | {"checkpoint": str(self.path)}) + "\n")
         if self._over():
             self.model.stop_training = True
 
