@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab lint notebooks lock clean
+.PHONY: help setup run test lab history lint notebooks lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## ?(.*)/  make \1|\2/' | column -t -s '|'
@@ -42,6 +42,9 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 lint: $(READY)  ## check style and format
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check --quiet .
+
+history: $(READY)  ## the run history in MLflow's page
+	@$(BIN)/python -m tdsp_vision history
 
 notebooks: $(READY)  ## run the committed notebooks with their defaults and store their outputs in place
 	@$(BIN)/python -m tdsp_vision notebooks
