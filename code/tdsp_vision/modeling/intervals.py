@@ -69,17 +69,21 @@ def paired_auc_difference(
     Both are measured in each draw, so what is hard for both cancels; two separate intervals that overlap say less.
 
     Args:
-        truth: bool [n], of the positive class.
-        first, second: float [n], its scores.
+        truth: bool, of one class [n], or of k classes against the rest [n, k]: then of the mean of their AUCs.
+        first, second: float, its scores; as `truth`.
         groups: as in `bootstrap`.
         seed: as in `bootstrap`.
     """
+    truth = np.reshape(truth, (len(truth), -1)).T
+    first, second = (np.reshape(scores, (truth.shape[1], -1)).T for scores in (first, second))
+    curves = list(zip(truth, first, second, strict=True))
 
     def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return {"auc": auc_of_class(truth, second, weights) - auc_of_class(truth, first, weights)}
+        each = [auc_of_class(t, b, weights) - auc_of_class(t, a, weights) for t, a, b in curves]
+        return {"auc": np.mean(each, axis=0)}
 
-    low, high = bootstrap(difference, truth.astype(int), groups, seed)["auc"]
-    return difference(np.ones((1, len(truth))))["auc"].item(), low, high
+    low, high = bootstrap(difference, np.arange(1, len(truth) + 1) @ truth, groups, seed)["auc"]
+    return difference(np.ones((1, truth.shape[1])))["auc"].item(), low, high
 
 
 def _percentiles(values: np.ndarray) -> list[float]:
