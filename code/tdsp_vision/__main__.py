@@ -1,4 +1,4 @@
-"""Command line: `python -m tdsp_vision run | params | notebooks | deploy`.
+"""Command line: `python -m tdsp_vision run | params | notebooks | sweep | history | deploy`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
@@ -13,8 +13,10 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.execution import RunFailed
+from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import DeclarationError, ParameterError, declared_parameters
 from tdsp_vision.settings import read_settings
+from tdsp_vision.sweeps.commands import sweep
 
 STAGE = click.Choice(list(paths.NOTEBOOKS))
 
@@ -57,7 +59,8 @@ def notebooks() -> None:
         refresh(paths.NOTEBOOKS)
 
 
-main.add_command(deploy)
+for command in (sweep, history, deploy):
+    main.add_command(command)
 
 
 @contextlib.contextmanager
