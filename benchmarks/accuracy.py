@@ -1,6 +1,6 @@
 """How accurate are both ways, the SVM and the refined network, over several seeds on real photos?
 
-    python benchmarks/accuracy.py [--photos ../shared/data] [--seeds 5] [--only isic2019_256] [--fresh]
+    python benchmarks/accuracy.py [--photos ../shared/data] [--seeds 5] [--only isic2019_256] [--fresh] [--into PAGE]
 
 Every run is the modeling notebook itself, run headless; a seed draws its own split, the same for both ways. Kept are
 the runs in `outputs/benchmarks/accuracy`: what is there already is not run again (`--fresh` starts over), so a run that
@@ -29,7 +29,7 @@ DATASETS = {
 }
 REFINEMENT = {"CLASSIFIER": "dnn", "AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "DROPOUT": 0.5}
 RECIPES = {
-    "isic2019_256": {"svm": {"CLASSIFIER": "svm"}, "dnn": REFINEMENT | {"EPOCHS": 20}},
+    "isic2019_256": {"svm": {"CLASSIFIER": "svm"}, "dnn": REFINEMENT | {"LAYER_DECAY": 1.0, "AVERAGE_EPOCHS": 1}},
     "ants_bees": {
         "svm": {"CLASSIFIER": "svm"},
         "dnn": REFINEMENT | {"EPOCHS": 12, "LEARNING_RATE": 0.0001, "LAYER_DECAY": 0.8},
@@ -43,7 +43,8 @@ COLUMNS = ["auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity",
 @click.option("--seeds", default=5)
 @click.option("--only", type=click.Choice(list(DATASETS)), multiple=True)
 @click.option("--fresh", is_flag=True, help="forget the runs that are there")
-def main(photos: Path, seeds: int, only: tuple[str, ...], fresh: bool) -> None:
+@click.option("--into", type=click.Path(path_type=Path, exists=True), help="page that gets the tables, at its mark")
+def main(photos: Path, seeds: int, only: tuple[str, ...], fresh: bool, into: Path | None) -> None:
     """Run what is missing, then print and write the tables."""
     workspace = ROOT / "outputs" / "benchmarks" / "accuracy"
     if fresh:
@@ -58,10 +59,21 @@ def main(photos: Path, seeds: int, only: tuple[str, ...], fresh: bool) -> None:
             runs = {way: finished_run(outputs, name, way, seed) for way in RECIPES[name]}
             rows.append(compared(seed, runs))
             print(pd.DataFrame(rows[-1:]).to_string(index=False), flush=True)
-        reports.append(f"## {name}\n\n{settings_in_words(name)}\n\n{as_markdown(pd.DataFrame(rows))}\n")
-    report = f"# Accuracy over {seeds} seeds\n\n" + "\n".join(reports)
+        reports.append(f"#### {name}\n\n{settings_in_words(name)}\n\n{as_markdown(pd.DataFrame(rows))}\n")
+    report = f"### Both ways, {seeds} seeds\n\n" + "\n".join(reports)
     write_text(workspace / "accuracy.md", report)
     print(f"\n{report}")
+    if into:
+        put_into(into, "accuracy", report)
+
+
+def put_into(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks `<!-- name -->` and `<!-- /name -->` of a page."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (found and end):
+        raise click.ClickException(f"{page} has no marks <!-- {name} --> and <!-- /{name} -->; add them.")
+    write_text(page, f"{before}{found}{text.strip()}\n{end}{after}")
 
 
 def prepare(name: str, source: Path, workspace: Path) -> None:
@@ -77,7 +89,9 @@ def finished_run(outputs: OutputPaths, dataset: str, way: str, seed: int) -> Pat
     found = sorted(outputs.runs.glob(f"*-{name}/metrics.json"))
     if not found:
         parameters = (
-            {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name} | DATASETS[dataset] | RECIPES[dataset][way]
+            {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name, "COMPARE": "none"}
+            | DATASETS[dataset]
+            | RECIPES[dataset][way]
         )
         run_notebook(NOTEBOOKS["model"], parameters, outputs.notebooks / f"{name}.ipynb")
         found = sorted(outputs.runs.glob(f"*-{name}/metrics.json"))

@@ -1,6 +1,6 @@
 """Which features of a frozen network serve a linear SVM best? Shown for five seeds on real photos.
 
-    python benchmarks/frozen_features.py [--photos ../shared/data] [--dataset isic2019_256] [--seeds 5]
+    python benchmarks/frozen_features.py [--photos ../shared/data] [--dataset isic2019_256] [--seeds 5] [--into PAGE]
 
 Compared are the last layer, averages of many layers (`pooled`), both seen from four mirrored sides (`flips`), and
 pooled features of two resolutions side by side. Every recipe gets the splits, the values of C and the choice of C that
@@ -16,7 +16,7 @@ import click
 import keras
 import numpy as np
 import pandas as pd
-from accuracy import prepare
+from accuracy import prepare, put_into
 
 from tdsp_vision.data.manifest import load_manifest
 from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
@@ -35,7 +35,8 @@ BACKBONE, SIZE, LARGER = "efficientnet_lite0", 224, 320
 @click.option("--photos", type=click.Path(path_type=Path, exists=True), default=ROOT.parent / "shared" / "data")
 @click.option("--dataset", "name", default="isic2019_256")
 @click.option("--seeds", default=5)
-def main(photos: Path, name: str, seeds: int) -> None:
+@click.option("--into", type=click.Path(path_type=Path, exists=True), help="page that gets the table, at its mark")
+def main(photos: Path, name: str, seeds: int, into: Path | None) -> None:
     """Print one line for each recipe, means over the seeds."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TDSP_WORKSPACE"] = folder
@@ -44,11 +45,17 @@ def main(photos: Path, name: str, seeds: int) -> None:
         manifest = load_manifest(dataset)
         features = all_features([dataset.root / path for path in manifest.path], Path(folder) / "features")
     table = pd.DataFrame([measured(features, manifest, seed) for seed in range(seeds)])
+    rows = []
     for recipe in features:
         gains = table[f"{recipe} test"] - table["last test"]
-        better = f"{gains.mean():+.3f} (better in {(gains > 0).sum()} of {seeds})" if recipe != "last" else ""
-        cells = [f"{table[f'{recipe} {side}'].mean():.4f}" for side in ("training side", "test")]
-        print(f"{recipe:<28} {features[recipe].shape[1]:>6} features  AUC {cells[0]} {cells[1]}  {better}")
+        row = {"recipe": recipe, "features": features[recipe].shape[1]}
+        row |= {f"AUC, {side}": f"{table[f'{recipe} {side}'].mean():.3f}" for side in ("training side", "test")}
+        rows.append(row | {"against the last layer": f"{gains.mean():+.3f}, better in {(gains > 0).sum()} of {seeds}"})
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
+    report = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    print(report)
+    if into:
+        put_into(into, "frozen features", report)
 
 
 def all_features(files: list[Path], cache: Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Refresh the committed notebooks: the default run's outputs, and nothing that differs between machines.
 
 The notebooks run in order in an empty temporary workspace, so what lies in `data/` or `outputs/` cannot leak into
-them. Source, cell ids and metadata stay as committed; only outputs and execution counts are taken over.
+them. Source, cell ids and metadata stay as committed; only outputs and execution counts are taken over. The modeling
+notebook ends with a comparison, so another run goes before its own (`EARLIER`).
 """
 
 import json
@@ -14,8 +15,10 @@ from typing import TextIO
 
 from tdsp_vision import paths
 from tdsp_vision.execution import RunFailed, run_notebook
+from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.report import Progress
 
+EARLIER = {"SVM_FEATURES": "last", "RUN_NAME": "svm-last-layer"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -30,13 +33,10 @@ def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, out: TextIO | None 
     for number, (stage, notebook) in enumerate(notebooks.items(), 1):
         try:
             with Progress(number, len(notebooks), notebook.stem, out or sys.stdout) as progress:
-                executed = run_notebook(
-                    notebook,
-                    {},
-                    workspace / f"{stage}.ipynb",
-                    progress.cell,
-                    {"TDSP_WORKSPACE": str(workspace)},
-                )
+                place = {"TDSP_WORKSPACE": str(workspace)}
+                if EARLIER.keys() <= declared_parameters(notebook).keys():
+                    run_notebook(notebook, EARLIER, workspace / "earlier.ipynb", progress.cell, place)
+                executed = run_notebook(notebook, {}, workspace / f"{stage}.ipynb", progress.cell, place)
                 content = with_outputs(_load(notebook), _load(executed))
                 refuse_machine_paths(
                     content, (workspace, paths.ROOT, Path.home(), Path(tempfile.gettempdir(), "ipykernel_"))

@@ -1,9 +1,10 @@
 """The folder layout, known to this file only, and the one way files are written: whole or not at all.
 
-Relative folders hang below the workspace: the repository root, or the folder that the environment variable
-`TDSP_WORKSPACE` names. The working directory plays no part: papermill's is the caller's, nbval's the notebook's.
+Relative folders hang below the workspace: the repository root, or the folder that `TDSP_WORKSPACE` names in the
+environment. The working directory plays no part: papermill's is the caller's, nbval's the notebook's.
 """
 
+import errno
 import json
 import os
 import re
@@ -39,11 +40,7 @@ def shown(path: str | Path) -> str:
 
 
 def checked_name(kind: str, value: str) -> str:
-    """`value`, if it can be one folder name: letters, digits, '.', '_' and '-', not starting with a dot.
-
-    Raises:
-        ValueError: naming `kind` (a parameter, say) and the value received.
-    """
+    """`value`, if it can be one folder name; else a ValueError that says what is allowed and names `kind`."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
         raise ValueError(
             f"{kind} is {value!r}; it becomes a folder name, so use letters, digits, '.', '_' and '-' "
@@ -138,6 +135,10 @@ class OutputPaths:
         return self.root / "augmented"
 
     @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
     def training(self) -> Path:
         return self.root / "training"
 
@@ -171,19 +172,18 @@ def whole_file(path: Path):
 
 @contextmanager
 def whole_folder(path: Path):
-    """Yield a temporary folder beside `path`; it becomes `path` when the block ends without an error.
-
-    Raises:
-        FileExistsError: if `path` is already there; folders are never replaced.
-    """
+    """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
+    taken = FileExistsError(f"{shown(path)} is already there and is not overwritten.")
     if path.exists():
-        raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
+        raise taken
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield draft
         draft.chmod(0o755)
-        draft.rename(path)  # fails where a folder with content has appeared meanwhile
+        draft.rename(path)
+    except OSError as error:
+        raise taken if error.errno == errno.ENOTEMPTY else error from None  # it has appeared meanwhile
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -160,7 +160,16 @@ def run_walkthrough(
             raise KeyboardInterrupt(f"interrupted in stage {step.title}; run again to go on") from None
         if step.stage == "model":
             runs.append(latest_run(outputs))
+            _keep_in_history(outputs, runs[-1], folder / f"{step.name}.ipynb")
     print(f"\n{summary(dataset, outputs, [step.stage for step in steps], runs, folder)}", file=out)
+
+
+def _keep_in_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
+    """Add the executed notebook, which is whole only now, to the run that it logged itself."""
+    if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
+        from tdsp_vision.modeling.tracking import attach_notebook
+
+        attach_notebook(outputs, run, executed)
 
 
 def _new_folder(parent: Path) -> Path:

@@ -1,10 +1,12 @@
 """The run folder: everything one training leaves behind, written whole or not at all.
 
-outputs/<dataset>/runs/<run_id>/  splits.csv history.csv predictions.csv metrics.json model_card.json model.keras
-                                  figures/*.png
+outputs/<dataset>/runs/<run_id>/  splits.csv history.csv predictions.csv metrics.json model_card.json parameters.json
+                                  model.keras figures/*.png
 outputs/<dataset>/latest.txt      id of the run that was finished last
 """
 
+import contextlib
+import itertools
 import platform
 from datetime import datetime
 from importlib.metadata import version
@@ -18,18 +20,13 @@ from tdsp_vision.data.tables import read_json, write_csv
 from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown, whole_folder, write_json, write_text
 
 
-def new_run_id(outputs: OutputPaths, name: str) -> str:
-    """`20260131-142501-<name>`, by local time; with `-2`, `-3`, … behind it where that folder exists already.
+def new_run_id(name: str) -> str:
+    """`20260131-142501-<name>`, by local time; `save_run` numbers a second run of the same name and second.
 
     Raises:
         ValueError: if `name` holds anything but letters, digits, '.', '_' and '-'.
     """
-    base = checked_name("RUN_NAME", f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
-    number, run_id = 1, base
-    while (outputs.runs / run_id).exists():
-        number += 1
-        run_id = f"{base}-{number}"
-    return run_id
+    return checked_name("RUN_NAME", f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
 
 
 def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicted, classes: list[str]) -> pd.DataFrame:
@@ -39,7 +36,6 @@ def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicte
 
 
 def model_card(
-    run_id: str,
     about: dict,
     dataset: DatasetPaths,
     leaks: pd.DataFrame,
@@ -57,7 +53,6 @@ def model_card(
     """
     packages = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
     return {
-        "run_id": run_id,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "purpose": "Teaching and research on image classification.",
         "limits": "Not a medical device: not tested on patients, not to be used for any decision about them. "
@@ -85,33 +80,37 @@ def save_run(
     documents: dict[str, dict],
     figures: dict[str, matplotlib.figure.Figure],
 ) -> Path:
-    """Write a run folder and make it the latest.
+    """Write a run folder and make it the latest; returns it.
 
     Args:
+        run_id: from `new_run_id`; `-2`, `-3`, … is added where another run has taken it, so no training is lost.
         model: from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
         tables: splits, history and predictions; each becomes `<name>.csv`.
-        documents: metrics and model_card; each becomes `<name>.json`.
+        documents: metrics, model_card (which gets the `run_id`) and parameters; each becomes `<name>.json`.
         figures: each becomes `figures/<name>.png`.
-
-    Raises:
-        FileExistsError: if the run is already there.
     """
-    folder = outputs.runs / run_id
-    with whole_folder(folder) as draft:
-        for name, table in tables.items():
-            write_csv(draft / f"{name}.csv", table)
-        for name, document in documents.items():
-            write_json(draft / f"{name}.json", document)
-        (draft / "figures").mkdir()
-        for name, figure in figures.items():
-            figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
-        model.save(draft / "model.keras")
-    write_text(outputs.latest, run_id + "\n")
+    for number in itertools.count(1):
+        folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
+        with contextlib.suppress(FileExistsError), whole_folder(folder) as draft:
+            _write(draft, folder.name, model, tables, documents, figures)
+            break
+    write_text(outputs.latest, folder.name + "\n")
     return folder
 
 
-def find_run(outputs: OutputPaths, run: str) -> Path:
-    """Folder of a run: "latest", or an id.
+def _write(draft: Path, run_id: str, model: keras.Model, tables: dict, documents: dict, figures: dict) -> None:
+    for name, table in tables.items():
+        write_csv(draft / f"{name}.csv", table)
+    for name, document in documents.items():
+        write_json(draft / f"{name}.json", {"run_id": run_id} | document if name == "model_card" else document)
+    (draft / "figures").mkdir()
+    for name, figure in figures.items():
+        figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
+    model.save(draft / "model.keras")
+
+
+def find_run(outputs: OutputPaths, run: str, experiment: str = "") -> Path:
+    """Folder of a run: "latest", "best" (of an experiment of the run history, see `tracking.best_run`), or an id.
 
     Raises:
         ValueError: if there is no such run; the message lists those there are.
@@ -125,7 +124,11 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
             f"RUN is 'latest', and {shown(outputs.latest)} names no run that is still there ({latest!r}); "
             f"name one of {', '.join(map(repr, known))}."
         )
+    if run == "best":
+        from tdsp_vision.modeling.tracking import best_run  # MLflow takes seconds to import
+
+        return outputs.runs / best_run(outputs, experiment)
     run_id = latest if run == "latest" else run
     if run_id not in known:
-        raise ValueError(f"RUN is {run!r}; allowed are 'latest' and {', '.join(map(repr, known))}.")
+        raise ValueError(f"RUN is {run!r}; allowed are 'latest', 'best' and {', '.join(map(repr, known))}.")
     return outputs.runs / run_id
