@@ -32,7 +32,7 @@ run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, servic
 	@$(BIN)/python -m tdsp_vision run
 
 test: lint  ## every check: ruff, pytest (with the walkthrough from end to end), nbval on the three notebooks
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
 		$(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-cell-timeout=600 $(NOTEBOOKS)
 

@@ -15,6 +15,16 @@ settings.load_profile("steady")
 PHOTOS = Path(os.environ.get("TDSP_REAL_PHOTOS") or ROOT.parent / "shared" / "data")
 
 
+# Files that take minutes go first: started last, one of them would keep one core busy and the others idle.
+LONGEST = ["test_walkthrough.py", "test_sweeps_runs.py", "test_tracking.py", "test_life.py", "test_sweeps_search.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the longest files to the front; the order within a file stays."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope="session")
 def real_photos() -> Path:
     """Folder with the real photos (`isic2019_256`, `ants_bees`); REQUIRE_REAL_PHOTOS makes their absence an error."""

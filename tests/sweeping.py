@@ -104,3 +104,9 @@ def runs(workspace: Path) -> list[str]:
 
 def read_json(file: Path) -> dict:
     return json.loads(file.read_text())
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and printed text of a process, once it has ended."""
+    printed, _ = process.communicate(timeout=240)
+    return process.returncode, printed

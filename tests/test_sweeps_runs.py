@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from sweeping import executions, read_json, runs, start_sweep, toy_notebooks
+from sweeping import executions, finish, read_json, runs, start_sweep, toy_notebooks
 
 from tdsp_vision.sweeps.plan import plan_sweep
 from tdsp_vision.sweeps.trial import run_trial
@@ -17,11 +17,6 @@ from tdsp_vision.sweeps.trial import run_trial
 def toys(tmp_path, monkeypatch):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
     return toy_notebooks(tmp_path)
-
-
-def finish(process):
-    printed, _ = process.communicate(timeout=240)
-    return process.returncode, printed
 
 
 def wait_until(true, seconds=60):

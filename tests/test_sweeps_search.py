@@ -4,7 +4,7 @@ import time
 
 import optuna
 import pytest
-from sweeping import executions, read_json, runs, start_sweep, toy_notebooks
+from sweeping import executions, finish, read_json, runs, start_sweep, toy_notebooks
 
 from tdsp_vision.sweeps.plan import plan_sweep
 from tdsp_vision.sweeps.search import Search
@@ -14,11 +14,6 @@ from tdsp_vision.sweeps.search import Search
 def toys(tmp_path, monkeypatch):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
     return toy_notebooks(tmp_path)
-
-
-def finish(process):
-    printed, _ = process.communicate(timeout=240)
-    return process.returncode, printed
 
 
 def numbers(counts):

@@ -84,7 +84,7 @@ def test_run_folder_is_complete(runs, classifier):
     folder = runs[classifier]
     names = {path.name for path in folder.iterdir()}
     tables = {"splits.csv", "history.csv", "predictions.csv"}
-    assert names == tables | {"metrics.json", "model_card.json", "model.keras", "figures"}
+    assert names == tables | {"metrics.json", "model_card.json", "parameters.json", "model.keras", "figures"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["validation"]) == BLOCK
     assert set(metrics["test"]) == BLOCK | {"subgroups", "best_confounder"}

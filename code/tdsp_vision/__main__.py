@@ -3,18 +3,15 @@
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
-from tdsp_vision.execution import RunFailed
+from tdsp_vision.exits import exit_codes
 from tdsp_vision.history_commands import history
-from tdsp_vision.parameters import DeclarationError, ParameterError, declared_parameters
+from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.settings import read_settings
 from tdsp_vision.sweeps.commands import sweep
 
@@ -34,7 +31,7 @@ def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tupl
     """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
     from tdsp_vision.runner import run_walkthrough
 
-    with _exit_codes():
+    with exit_codes():
         run_walkthrough((read_settings(file) if file else {}) | dict(parameters), stages, paths.NOTEBOOKS)
 
 
@@ -42,7 +39,7 @@ def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tupl
 @click.argument("stage", type=STAGE, required=False)
 def params(stage: str | None) -> None:
     """List the parameters of STAGE, or of all stages, with defaults and meaning."""
-    with _exit_codes():
+    with exit_codes():
         for name in [stage] if stage else paths.NOTEBOOKS:
             click.echo(f"{name}: {paths.shown(paths.NOTEBOOKS[name])}")
             for parameter in declared_parameters(paths.NOTEBOOKS[name]).values():
@@ -55,30 +52,12 @@ def notebooks() -> None:
     """Execute the notebooks with their defaults and write the outputs into them, for committing."""
     from tdsp_vision.committed import refresh
 
-    with _exit_codes():
+    with exit_codes():
         refresh(paths.NOTEBOOKS)
 
 
 for command in (sweep, history, deploy):
     main.add_command(command)
-
-
-@contextlib.contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Say an error that has an explanation in its own words and leave with its exit code."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        _leave(str(stop) or "interrupted", 130)
-    except ParameterError as error:
-        _leave(str(error), 2)
-    except (RunFailed, DeclarationError, OSError) as error:
-        _leave(str(error), 1)
-
-
-def _leave(message: str, code: int) -> None:
-    click.echo(message, err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ A deployment that is made here keeps running until it is deleted; one that a not
 Exit codes: 0 done; 1 a server, an image or the engine failed; 2 a wrong name, value or file.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tdsp_vision.exits import exit_codes
 from tdsp_vision.paths import OutputPaths, checked_name, resolve, shown
+
+# Of whoever called, and of servers, images and the engine; a ServingError is a RuntimeError.
+ERRORS = (ValueError, FileNotFoundError, FileExistsError), (RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Where:
 @click.pass_context
 def deploy(context: click.Context, dataset: str, model: str, output_dir: str) -> None:
     """Look after a deployed model, whichever process deployed it."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         checked_name("--dataset", dataset)
         context.obj = Where(output_dir, dataset, checked_name("--model", model))
 
@@ -68,7 +69,7 @@ def deploy(context: click.Context, dataset: str, model: str, output_dir: str) ->
 @click.pass_obj
 def create(where: Where, version, backend, image, replicas, port, warmup) -> None:
     """Build and run; it answers when the command ends."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         from tdsp_vision.deployment.backends import SERVING_IMAGE, choose_backend
         from tdsp_vision.deployment.deployments import create_deployment
 
@@ -84,7 +85,7 @@ def create(where: Where, version, backend, image, replicas, port, warmup) -> Non
 @click.pass_obj
 def list_command(where: Where) -> None:
     """List the deployments of all data sets."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         from tdsp_vision.deployment.deployments import list_deployments, open_deployment
 
         folders = list_deployments(where.output_dir)
@@ -102,7 +103,7 @@ def list_command(where: Where) -> None:
 @click.pass_obj
 def score(where: Where, files: tuple[Path, ...]) -> None:
     """Score image FILES; a table with one line for each."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         if missing := [str(file) for file in files if not file.is_file()]:
             raise FileNotFoundError(f"No such file: {', '.join(missing)}")
         click.echo(where.open().score(files).to_string(index=False))
@@ -112,7 +113,7 @@ def score(where: Where, files: tuple[Path, ...]) -> None:
 @click.pass_obj
 def logs(where: Where) -> None:
     """Show what the servers wrote."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         click.echo(where.open().logs())
 
 
@@ -121,7 +122,7 @@ def logs(where: Where) -> None:
 @click.pass_obj
 def update(where: Where, version: int | None) -> None:
     """Serve another exported version; until it answers, and if it fails, the old one does."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         deployment = where.open()
         deployment.update(where.version_folder(version))
         click.echo(deployment.summary())
@@ -131,7 +132,7 @@ def update(where: Where, version: int | None) -> None:
 @click.pass_obj
 def rollback(where: Where) -> None:
     """Serve the version before the last update again."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         deployment = where.open()
         deployment.rollback()
         click.echo(deployment.summary())
@@ -142,7 +143,7 @@ def rollback(where: Where) -> None:
 @click.pass_obj
 def scale(where: Where, replicas: int) -> None:
     """Bring the number of servers to REPLICAS; those that died are replaced."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         deployment = where.open()
         deployment.scale(replicas)
         click.echo(deployment.summary())
@@ -153,7 +154,7 @@ def scale(where: Where, replicas: int) -> None:
 @click.pass_obj
 def delete(where: Where, if_exists: bool) -> None:
     """Stop and remove the servers, images and files of the deployment; the exported versions stay."""
-    with _exit_codes():
+    with exit_codes(*ERRORS):
         from tdsp_vision.deployment.deployments import delete_if_exists
 
         if if_exists:
@@ -162,16 +163,3 @@ def delete(where: Where, if_exists: bool) -> None:
             where.open().delete()
             found = True
         click.echo(f"{where.model}: {'deleted' if found else 'nothing to delete'}")
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Say an error that has an explanation in its own words and leave with its exit code."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
-    except (RuntimeError, OSError) as error:  # a ServingError is a RuntimeError
-        click.echo(str(error), err=True)
-        sys.exit(1)

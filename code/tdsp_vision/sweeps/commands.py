@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
-from tdsp_vision.execution import RunFailed
-from tdsp_vision.parameters import DeclarationError, ParameterError
+from tdsp_vision.exits import exit_codes
+from tdsp_vision.parameters import ParameterError
 from tdsp_vision.settings import read_settings
 
 
@@ -60,15 +60,9 @@ def sweep(choices, fixed, file, ranges, **options) -> None:
       python -m tdsp_vision sweep -g SVM_C "[0.0001],[0.001, 0.01]" -p POSITIVE_CLASS ""
       python -m tdsp_vision sweep --search optuna --trials 20 -p CLASSIFIER dnn -r LEARNING_RATE 1e-4..1e-3:log
     """
-    try:
+    with exit_codes():
         given = (read_settings(file) if file else {}) | dict(fixed)
         failed = _sweep(choices, given, [name for name, _ in fixed], ranges, Options(**options))
-    except KeyboardInterrupt as stop:
-        _leave(str(stop) or "interrupted", 130)
-    except ParameterError as error:
-        _leave(str(error), 2)
-    except (RunFailed, DeclarationError, OSError) as error:
-        _leave(str(error), 1)
     sys.exit(1 if failed else 0)
 
 
@@ -116,8 +110,3 @@ def _search(sweep, options: Options):
     from tdsp_vision.sweeps.search import Search
 
     return Search(sweep, options.trials, options.metric)
-
-
-def _leave(message: str, code: int) -> None:
-    click.echo(message, err=True)
-    sys.exit(code)
