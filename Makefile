@@ -21,7 +21,7 @@ setup: $(READY)  ## make .venv with the pinned packages and its Jupyter kernel; 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
 		"Python 3.11 to 3.13 is needed, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v)'
-	@echo "installing into .venv (about 3.5 GB, a few minutes, once)"
+	@echo "installing into .venv (about 4 GB, a few minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
