@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import keras
 import mlflow
 import numpy as np
@@ -17,9 +18,10 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from tdsp_vision.data.tables import file_sha256
-from tdsp_vision.history_commands import history
+from tdsp_vision.history_commands import history, open_page
 from tdsp_vision.locks import file_lock
 from tdsp_vision.modeling.run_history import QUIET, open_history, tracking_uri
+from tdsp_vision.modeling.runs import find_run
 from tdsp_vision.modeling.tracking import attach_notebook, best_run, log_run
 from tdsp_vision.paths import ROOT, OutputPaths, write_json
 
@@ -282,6 +284,7 @@ def test_the_best_run_by_validation(outputs, make_run, parameters):
         log_run(outputs, make_run(name, auc=auc, balanced_accuracy=balanced), parameters)
     for best in ("c", "b", "a", "d", "e"):
         assert best_run(outputs) == best_run(outputs, "tiny") == best
+        assert find_run(outputs, "best") == find_run(outputs, "best", "tiny") == outputs.runs / best
         shutil.rmtree(outputs.runs / best)
     with pytest.raises(
         ValueError, match="No run of experiment 'tiny' has a folder in .* best of 5, 'c'; run the model"
@@ -336,6 +339,15 @@ def test_a_lock_is_held_by_one_only(tmp_path):
         file_lock(lock, wait=False).__enter__()
     with file_lock(lock, wait=False):
         assert lock.exists()
+
+
+def test_the_page_opens_once_the_server_listens(monkeypatch):
+    opened = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert open_page(port) and opened == [f"http://127.0.0.1:{port}"]
+    assert not open_page(port, seconds=0.3) and len(opened) == 1
 
 
 def test_the_page_is_mlflows_own_on_this_machine_only(outputs, monkeypatch, tmp_path):
