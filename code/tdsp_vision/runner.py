@@ -25,10 +25,9 @@ from tdsp_vision.parameters import (
     require_one_of,
 )
 from tdsp_vision.report import Progress, latest_run, summary
-from tdsp_vision.settings import typed
+from tdsp_vision.settings import CLASSIFIERS, typed
 
 TITLES = {"data": "data acquisition", "model": "modeling", "deploy": "deployment"}
-CLASSIFIERS = ("svm", "dnn")
 # Where results go is the runner's business too, so these two may be set whichever stages are selected.
 PLACES = ("DATASET_NAME", "OUTPUT_DIR")
 

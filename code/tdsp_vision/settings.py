@@ -12,6 +12,7 @@ import yaml
 
 from tdsp_vision.parameters import WORDS, Parameter, ParameterError, is_a, short
 
+CLASSIFIERS = ("svm", "dnn")  # what the parameter CLASSIFIER may be
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

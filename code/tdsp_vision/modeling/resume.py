@@ -66,6 +66,8 @@ class Checkpoint(keras.callbacks.Callback):
         rows: history, a dictionary for each epoch, also those before a kill: `epoch` (from 1), the epoch's logs,
             `learning_rate` (of its first step) and `seconds`.
         best_epoch: from 1; 0 before there is one.
+
+    Where the environment variable TDSP_EPOCH_LOG names a file, each epoch's row goes there as well, as a line of JSON.
     """
 
     def __init__(self, folder: Path, name: str, epochs: int, patience: int | None = None, monitor: str = "val_loss"):
@@ -131,7 +133,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.best_epoch, self.best_value = epoch + 1, float(logs[self.monitor])
             self._best = [_value(variable) for variable in self.model.variables]
         self._write()
-        if told := os.environ.get("TDSP_EPOCH_LOG"):  # whoever watches from outside, as a sweep does
+        if told := os.environ.get("TDSP_EPOCH_LOG"):  # a sweep watches
             with Path(told).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(self.rows[-1] | {"checkpoint": str(self.path)}) + "\n")
         if self._over():

@@ -22,7 +22,7 @@ from tdsp_vision.parameters import (
     nearest,
     require_one_of,
 )
-from tdsp_vision.settings import typed
+from tdsp_vision.settings import CLASSIFIERS, typed
 from tdsp_vision.sweeps.trial import Trial
 
 # A sweep is about one dataset in one place, and names its runs itself.
@@ -103,7 +103,7 @@ def plan_sweep(
         given.setdefault("COMPARE", "none")
     varied = {name: _values(declared[name], text) for name, text in sorted(choices)}
     if "CLASSIFIER" in given:
-        require_one_of("CLASSIFIER", given["CLASSIFIER"], ("svm", "dnn"))
+        require_one_of("CLASSIFIER", given["CLASSIFIER"], CLASSIFIERS)
     spans = {name: _range(declared[name], text) for name, text in sorted(ranges)}
     whole = {name: parameter.default for name, parameter in declared.items()} | given
     dataset = _checked_dataset(whole)
@@ -148,7 +148,7 @@ def _values(parameter: Parameter, text: str) -> list:
     values = [typed(parameter, part) for part in split_values(text)]
     if parameter.name == "CLASSIFIER":
         for value in values:
-            require_one_of("CLASSIFIER", value, ("svm", "dnn"))
+            require_one_of("CLASSIFIER", value, CLASSIFIERS)
     for value in values:
         if values.count(value) > 1:
             raise ParameterError(f"{parameter.name} has the value {value!r} more than once in {text!r}; give it once.")
