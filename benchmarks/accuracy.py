@@ -16,7 +16,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.tables import read_json
+from tdsp_vision.data.tables import read_json, write_csv
 from tdsp_vision.execution import run_notebook
 from tdsp_vision.modeling.intervals import paired_auc_difference
 from tdsp_vision.paths import NOTEBOOKS, ROOT, OutputPaths, write_text
@@ -29,7 +29,10 @@ DATASETS = {
 }
 REFINEMENT = {"CLASSIFIER": "dnn", "AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "DROPOUT": 0.5}
 RECIPES = {
-    "isic2019_256": {"svm": {"CLASSIFIER": "svm"}, "dnn": REFINEMENT | {"LAYER_DECAY": 1.0, "AVERAGE_EPOCHS": 1}},
+    "isic2019_256": {
+        "svm": {"CLASSIFIER": "svm"},
+        "dnn": REFINEMENT | {"LAYER_DECAY": 1.0, "AVERAGE_EPOCHS": 1, "FINE_LABELS": "diagnosis"},
+    },
     "ants_bees": {
         "svm": {"CLASSIFIER": "svm"},
         "dnn": REFINEMENT | {"EPOCHS": 12, "LEARNING_RATE": 0.0001, "LAYER_DECAY": 0.8},
@@ -77,10 +80,18 @@ def put_into(page: Path, name: str, text: str) -> None:
 
 
 def prepare(name: str, source: Path, workspace: Path) -> None:
-    """Read the photos into the workspace by the first notebook, once."""
-    if not (workspace / "data" / name / "manifest.csv").is_file():
-        parameters = {"DATASET_NAME": name, "SOURCE": "folder", "SOURCE_PATH": str(source)}
-        run_notebook(NOTEBOOKS["data"], parameters, workspace / "notebooks" / f"{name}-data.ipynb")
+    """Read the photos into the workspace by the first notebook, once, with what their file names say of them."""
+    if (workspace / "data" / name / "manifest.csv").is_file():
+        return
+    copy = workspace / "photos" / name
+    shutil.copytree(source, copy, dirs_exist_ok=True)
+    # ISIC_0000007_MNV.jpg: the last part is the diagnosis.
+    files = pd.Series(sorted(file.relative_to(copy).as_posix() for file in copy.glob("*/ISIC_*.jpg")), dtype=str)
+    if len(files):
+        diagnosis = files.str.extract(r"_([A-Z]+)\.jpg$")[0]
+        write_csv(copy / "metadata.csv", pd.DataFrame({"path": files, "diagnosis": diagnosis}))
+    parameters = {"DATASET_NAME": name, "SOURCE": "folder", "SOURCE_PATH": str(copy)}
+    run_notebook(NOTEBOOKS["data"], parameters, workspace / "notebooks" / f"{name}-data.ipynb")
 
 
 def finished_run(outputs: OutputPaths, dataset: str, way: str, seed: int) -> Path:
@@ -89,7 +100,7 @@ def finished_run(outputs: OutputPaths, dataset: str, way: str, seed: int) -> Pat
     found = sorted(outputs.runs.glob(f"*-{name}/metrics.json"))
     if not found:
         parameters = (
-            {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name, "COMPARE": "none"}
+            {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name, "COMPARE": "none", "LESSONS": False}
             | DATASETS[dataset]
             | RECIPES[dataset][way]
         )

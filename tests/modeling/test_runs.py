@@ -170,6 +170,9 @@ def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     assert card["data"]["source"] == "drawn" and card["model"] == {"classes": CLASSES}
     assert card["settings"] == {"seed": 0} and card["trust"] == trust
     assert "Not a medical device" in card["limits"] and card["decision"]["threshold"] == threshold
-    assert ("validation" in card["decision"]["origin"]) == (threshold is not None)
+    assert ("highest balanced accuracy on validation" in card["decision"]["origin"]) == (threshold is not None)
+    card = model_card({"classes": CLASSES}, dataset, leaks, threshold, trust, {"seed": 0}, "a person on validation")
+    origins = {0.25: "a person on validation; the test was not used", None: "the class with the highest score"}
+    assert card["decision"] == {"threshold": threshold, "origin": origins[threshold]}
     assert {"python", "tensorflow", "keras", "scikit-learn", "numpy"} <= set(card["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", card["created"])

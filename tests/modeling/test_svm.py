@@ -38,6 +38,16 @@ def test_the_head_is_scikit_learns_decision_calibrated(n_classes):
     np.testing.assert_array_equal(margins.argmax(axis=1), svm.predict(x))
 
 
+def test_a_feature_that_hardly_varied_in_training_does_not_drown_the_others():
+    x, y = _blobs(120, 2)
+    quiet = np.zeros((120, 1), np.float32)
+    quiet[3] = 1e-6  # one image of the training side
+    svm = build_svm(0.01, 0).fit(np.concatenate([x, quiet], axis=1), y)
+    new = x[:20]
+    still, loud = (svm_margins(svm, np.concatenate([new, np.full((20, 1), v, np.float32)], axis=1)) for v in (0, 0.05))
+    assert np.abs(loud - still).max() < 0.1 * np.ptp(still)
+
+
 def test_constant_features_change_nothing():
     x, y = _blobs(80, 2)
     padded = np.concatenate([x, np.zeros_like(x[:, :2]), np.full_like(x[:, :2], 6.1)], axis=1)

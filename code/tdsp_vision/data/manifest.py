@@ -4,7 +4,7 @@ manifest.csv   path,label,group,cluster,sha256,dhash,width,height,source,license
                (+ metadata columns)
 rejected.csv   path,reason: every file of the source that is not in the manifest
 dataset.json   name, classes in order, counts, source, licenses, seed
-corrections.csv  path,label: written by a person, replayed by `load_manifest`; the label EXCLUDE drops an image
+corrections.csv  what a person changed afterwards (`corrections`), replayed by `load_manifest`
 
 `path` is relative to the dataset folder. `cluster` numbers near-duplicates; `group` joins images of one patient,
 lesion or cluster: what belongs together must not be split between training and test. `sha256` is of the file that
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tdsp_vision.data.corrections import EXCLUDE, corrected_labels, read_corrections
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.images import upright_copy
 from tdsp_vision.data.orientation import NOT_TURNED
@@ -26,7 +27,6 @@ from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
 COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
 COLUMNS += ["source", "license", "attribution", "turned", "source_sha256"]
 MARKS = ["original", "bits"]  # columns of `mark_duplicates` that do not go into the manifest
-EXCLUDE = "EXCLUDE"
 
 
 def mark_duplicates(images: pd.DataFrame, max_bits: int, look_alikes: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -126,8 +126,10 @@ def copy_path(file: str) -> str:
     return f"images/{label}/{name.replace('/', '__')}"
 
 
-def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
+def load_manifest(paths: DatasetPaths, corrected: bool = True) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
+
+    `corrected=False` gives the labels as they were given, and no image dropped.
 
     Raises:
         ValueError: if there is no manifest, or a correction has no label or an image that is not in it.
@@ -138,19 +140,9 @@ def load_manifest(paths: DatasetPaths) -> pd.DataFrame:
             f"DATASET_NAME {paths.name!r}."
         )
     manifest = read_csv(paths.manifest).fillna({"license": "", "attribution": ""})
-    if not paths.corrections.is_file():
+    if not corrected:
         return manifest
-    corrections = read_csv(paths.corrections)
-    if not {"path", "label"} <= set(corrections) or corrections[["path", "label"]].isna().any(axis=None):
-        raise ValueError(f"{shown(paths.corrections)} needs the columns 'path' and 'label', both filled in each line.")
-    corrections = corrections.drop_duplicates("path", keep="last")
-    unknown = set(corrections.path) - set(manifest.path)
-    if unknown:
-        raise ValueError(
-            f"{shown(paths.corrections)} names {min(unknown)!r}, which is not in the manifest; remove that line."
-        )
-    new_labels = corrections.set_index("path").label
-    manifest = manifest.assign(label=[new_labels.get(row.path, row.label) for row in manifest.itertuples()])
+    manifest = manifest.assign(label=corrected_labels(manifest, read_corrections(paths)))
     return manifest[manifest.label != EXCLUDE].reset_index(drop=True)
 
 

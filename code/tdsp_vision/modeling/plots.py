@@ -124,6 +124,21 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     return _finish(figure)
 
 
+def losses_side_by_side(curves: dict[str, pd.DataFrame]) -> Figure:
+    """Loss of several trainings by epoch, each with columns `loss` and `val_loss`: left training, right validation."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    styles = ("-", "--", "-.", ":")
+    for axis, column, title in zip(axes, ("loss", "val_loss"), ("training", "validation"), strict=True):
+        for number, (name, table) in enumerate(curves.items()):
+            style, color = styles[number % len(styles)], COLORS[number % len(COLORS)]
+            axis.plot(range(1, len(table) + 1), table[column], style, color=color, label=name)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("loss")
+    axes[0].legend(frameon=False, loc="upper right")
+    return _finish(figure)
+
+
 def _cycle(colors):
     while True:
         yield from colors

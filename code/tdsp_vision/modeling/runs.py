@@ -11,13 +11,16 @@ import platform
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
-import matplotlib.figure
 import pandas as pd
 
 from tdsp_vision.data.tables import read_json, write_csv
 from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown, whole_folder, write_json, write_text
+
+if TYPE_CHECKING:  # keras takes seconds to import, and finding a run needs none of it
+    import keras
+    import matplotlib.figure
 
 
 def new_run_id(name: str) -> str:
@@ -42,6 +45,7 @@ def model_card(
     threshold: float | None,
     trust: dict[str, str | list[str]],
     settings: dict,
+    origin: str = "highest balanced accuracy on validation",
 ) -> dict:
     """What `metrics.json` cannot say: purpose, limits, origin (Mitchell et al. 2019, arXiv:1810.03993).
 
@@ -50,6 +54,7 @@ def model_card(
         leaks: from `leakage`, as evidence that the test was apart.
         trust: the notebook's answers to "how far can this be trusted?", and objections as a list.
         settings: seed and grouping, for whoever repeats the run.
+        origin: by which rule, or by whom, the threshold was chosen on validation.
     """
     packages = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
     return {
@@ -60,9 +65,7 @@ def model_card(
         "model": about,
         "decision": {
             "threshold": threshold,
-            "origin": "highest balanced accuracy on validation; the test was not used"
-            if threshold is not None
-            else "the class with the highest score",
+            "origin": "the class with the highest score" if threshold is None else f"{origin}; the test was not used",
         },
         "data": read_json(dataset.info),
         "torn_groups": leaks.to_dict("records"),
@@ -75,10 +78,10 @@ def model_card(
 def save_run(
     outputs: OutputPaths,
     run_id: str,
-    model: keras.Model,
+    model: "keras.Model",
     tables: dict[str, pd.DataFrame],
     documents: dict[str, dict],
-    figures: dict[str, matplotlib.figure.Figure],
+    figures: dict[str, "matplotlib.figure.Figure"],
 ) -> Path:
     """Write a run folder and make it the latest; returns it.
 
@@ -98,7 +101,7 @@ def save_run(
     return folder
 
 
-def _write(draft: Path, run_id: str, model: keras.Model, tables: dict, documents: dict, figures: dict) -> None:
+def _write(draft: Path, run_id: str, model: "keras.Model", tables: dict, documents: dict, figures: dict) -> None:
     for name, table in tables.items():
         write_csv(draft / f"{name}.csv", table)
     for name, document in documents.items():

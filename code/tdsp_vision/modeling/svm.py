@@ -16,12 +16,27 @@ from tdsp_vision.modeling.calibration import scaled_head
 from tdsp_vision.modeling.evaluate import auc
 
 MAX_ITERATIONS = 20_000
+LEAST_DEVIATION = 0.01  # of the median feature's
+
+
+class Standardizer(StandardScaler):
+    """Mean 0 and deviation 1 for each feature, but for those that hardly vary in training: these stay small.
+
+    A feature that is 0 in all training images but one would otherwise be blown up until, in a new image, it outweighs
+    all others together. No deviation counts as less than `LEAST_DEVIATION` of the median one.
+    """
+
+    def fit(self, X, y=None, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        varying = self.scale_[self.scale_ != 1]  # scikit-learn gives a constant feature the scale 1
+        self.scale_ = np.maximum(self.scale_, LEAST_DEVIATION * np.median(varying) if len(varying) else 0)
+        return self
 
 
 def build_svm(c: float, seed: int) -> Pipeline:
     """Standardize each feature, then a linear SVM in which each class weighs the same however rare it is."""
     svm = LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=MAX_ITERATIONS)
-    return make_pipeline(StandardScaler(), svm)
+    return make_pipeline(Standardizer(), svm)
 
 
 def sweep_c(
