@@ -1,13 +1,16 @@
 """The report: progress lines, and a table that says which result is missing or damaged."""
 
 import io
+import json
 import time
+from pathlib import Path
 
 import pytest
 
 from tdsp_vision.execution import RunFailed
 from tdsp_vision.paths import DatasetPaths, OutputPaths, write_json, write_text
-from tdsp_vision.report import Progress, latest_run, summary
+from tdsp_vision.progress import Progress, ProgressLines
+from tdsp_vision.report import latest_run, summary
 
 TEST = {"accuracy": 0.75, "balanced_accuracy": 0.5, "auc": 0.625, "auc_ci": [0.5, 0.75]}
 FILES = {
@@ -116,3 +119,13 @@ def test_progress_on_a_terminal_shows_the_cell_and_ends_in_the_same_line():
     assert out.getvalue().startswith("1/1 data ..................... ")
     assert out.getvalue().endswith("\r\x1b[K1/1 data ..................... 0 s\n")
     assert out.getvalue().count("\n") == 1
+
+
+def test_progress_for_a_program_is_one_line_of_json_at_a_time():
+    out = io.StringIO()
+    with ProgressLines(2, 4, "modeling (svm)", Path("/o/model-svm.ipynb"), out) as progress:
+        first = {"step": 2, "steps": 4, "title": "modeling (svm)", "notebook": "/o/model-svm.ipynb"}
+        assert json.loads(out.getvalue()) == first | {"cell": 0, "cells": 0, "seconds": 0}
+        progress.cell(5, 9)
+    last = json.loads(out.getvalue().splitlines()[-1])
+    assert last == first | {"cell": 5, "cells": 9, "seconds": last["seconds"]}

@@ -1,4 +1,4 @@
-"""What a walkthrough prints: one progress line per stage, and a table of its results at the end.
+"""What a walkthrough prints at its end: a table of its results.
 
 The table reads only what the notebooks left behind: `dataset.json` (counts), `metrics.json` (classifier, test),
 `request.json` (instances), `response.json` (predictions) and `service.json` (files, classes, what). A file or key
@@ -7,57 +7,11 @@ AUC without a positive class) is shown as `-`. Plain ASCII.
 """
 
 import json
-import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 from tdsp_vision import paths
 from tdsp_vision.execution import RunFailed
-
-
-class Progress:
-    """`2/4 modeling (svm) ........ 21 s`, written in one go or, on a terminal, with running seconds and cells.
-
-    Use as a context manager around the stage; `cell(number, total)` says which code cell is running.
-    `interval` is the time between two updates on a terminal, in seconds.
-    """
-
-    def __init__(self, number: int, total: int, title: str, out: TextIO, interval: float = 1.0):
-        self._label = f"{number}/{total} {title} ".ljust(30, ".") + " "
-        self._out, self._interval, self._cell, self._ended = out, interval, "", threading.Event()
-        self._clock = threading.Thread(target=self._tick, daemon=True) if out.isatty() else None
-
-    def __enter__(self) -> "Progress":
-        self._start = time.monotonic()
-        self._write(self._label)
-        if self._clock:
-            self._clock.start()
-        return self
-
-    def cell(self, number: int, total: int) -> None:
-        self._cell = f", cell {number}/{total}"
-
-    def __exit__(self, kind, error, trace) -> None:
-        took = self._seconds()
-        self._ended.set()
-        if self._clock:
-            self._clock.join()
-            self._write(f"\r\x1b[K{self._label}")
-        end = "" if kind is None else "interrupted after " if kind is KeyboardInterrupt else "failed after "
-        self._write(f"{end}{took}\n")
-
-    def _tick(self) -> None:
-        while not self._ended.wait(self._interval):
-            self._write(f"\r\x1b[K{self._label}{self._seconds()}{self._cell}")
-
-    def _seconds(self) -> str:
-        return f"{time.monotonic() - self._start:.0f} s"
-
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
 
 
 def summary(

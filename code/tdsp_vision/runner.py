@@ -24,7 +24,8 @@ from tdsp_vision.parameters import (
     nearest,
     require_one_of,
 )
-from tdsp_vision.report import Progress, latest_run, summary
+from tdsp_vision.progress import Progress, ProgressLines
+from tdsp_vision.report import latest_run, summary
 from tdsp_vision.settings import CLASSIFIERS, typed
 
 TITLES = {"data": "data acquisition", "model": "modeling", "deploy": "deployment"}
@@ -136,8 +137,12 @@ def run_walkthrough(
     stages: Iterable[str] = (),
     notebooks: Mapping[str, Path] = paths.NOTEBOOKS,
     out: TextIO | None = None,
+    watched: bool = False,
 ) -> None:
     """Run the steps of `plan` in order and print progress and the table of results to `out` (standard output).
+
+    Args:
+        watched: progress is for a program, as `progress.ProgressLines`.
 
     Raises:
         ParameterError, DeclarationError: as `plan` and `places`, before anything runs.
@@ -150,16 +155,17 @@ def run_walkthrough(
     folder = _new_folder(outputs.notebooks)
     runs = []
     for number, step in enumerate(steps, 1):
+        executed, at = folder / f"{step.name}.ipynb", (number, len(steps), step.title)
         try:
-            with Progress(number, len(steps), step.title, out) as progress:
-                run_notebook(step.notebook, step.parameters, folder / f"{step.name}.ipynb", progress.cell)
+            with ProgressLines(*at, executed, out) if watched else Progress(*at, out) as progress:
+                run_notebook(step.notebook, step.parameters, executed, progress.cell)
         except RunFailed as error:
             raise RunFailed(f"{step.title} failed in {error}") from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted in stage {step.title}; run again to go on") from None
         if step.stage == "model":
             runs.append(latest_run(outputs))
-            _keep_in_history(outputs, runs[-1], folder / f"{step.name}.ipynb")
+            _keep_in_history(outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, [step.stage for step in steps], runs, folder)}", file=out)
 
 
