@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import TextIO
 
 from tdsp_vision import paths
+from tdsp_vision.documents.commands import fill
 from tdsp_vision.execution import RunFailed, run_notebook
 from tdsp_vision.parameters import declared_parameters
-from tdsp_vision.report import Progress
+from tdsp_vision.progress import Progress
 
 EARLIER = {"SVM_FEATURES": "last", "RUN_NAME": "svm-last-layer"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, out: TextIO | None = None) -> None:
+def refresh(
+    notebooks: Mapping[str, Path] = paths.NOTEBOOKS, out: TextIO | None = None, documents: Path | None = None
+) -> None:
     """Execute every notebook with its defaults and write its outputs into it, each whole or not at all.
+
+    With `documents` the TDSP documents of this run are written into that folder as well.
 
     Raises:
         RunFailed: a notebook failed, or an output holds a path of this machine. That notebook is left as it was
@@ -45,6 +50,11 @@ def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, out: TextIO | None 
             raise RunFailed(f"{paths.shown(notebook)}: {error}\nwhat was executed: {workspace}") from None
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
         paths.write_text(notebook, f"{text}\n")
+    if documents:
+        dataset = declared_parameters(notebooks["data"])["DATASET_NAME"].default
+        data, made = (str(workspace / part) for part in ("data", "outputs"))
+        places = paths.DatasetPaths(data, dataset), paths.OutputPaths(made, dataset)
+        fill(*places, "latest", documents, documents / "answers.yml", small=True)
     shutil.rmtree(workspace)
 
 
