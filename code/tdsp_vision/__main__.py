@@ -1,4 +1,4 @@
-"""Command line: `python -m tdsp_vision run | params | notebooks | sweep | history | deploy`.
+"""Command line: `python -m tdsp_vision run | params | notebooks | sweep | history | deploy | exercises | report`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
@@ -9,7 +9,9 @@ import click
 
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
-from tdsp_vision.exits import exit_codes
+from tdsp_vision.documents.commands import report
+from tdsp_vision.exercises import exercises
+from tdsp_vision.exits import end_with_starter, exit_codes
 from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.settings import read_settings
@@ -27,12 +29,16 @@ def main() -> None:
 @click.option("parameters", "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="One parameter.")
 @click.option("file", "-f", "--file", type=click.Path(path_type=Path), help="YAML file of parameters; -p wins.")
 @click.option("stages", "--stage", type=STAGE, multiple=True, help="Run only this stage; may be repeated.")
-def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...]) -> None:
+@click.option("--watched", is_flag=True, help="For a program: progress in JSON; ends when standard input closes.")
+def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...], watched: bool) -> None:
     """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
     from tdsp_vision.runner import run_walkthrough
 
     with exit_codes():
-        run_walkthrough((read_settings(file) if file else {}) | dict(parameters), stages, paths.NOTEBOOKS)
+        if watched:
+            end_with_starter()
+        settings = (read_settings(file) if file else {}) | dict(parameters)
+        run_walkthrough(settings, stages, paths.NOTEBOOKS, watched=watched)
 
 
 @main.command()
@@ -53,10 +59,10 @@ def notebooks() -> None:
     from tdsp_vision.committed import refresh
 
     with exit_codes():
-        refresh(paths.NOTEBOOKS)
+        refresh(paths.NOTEBOOKS, documents=paths.ROOT / "docs" / "deliverable_docs")
 
 
-for command in (sweep, history, deploy):
+for command in (sweep, history, deploy, exercises, report):
     main.add_command(command)
 
 
