@@ -57,6 +57,8 @@ WRONG = {
         "DROPOUT": [1, -0.1, "no"],
         "WEIGHT_DECAY": [-1, "x"],
         "LABEL_SMOOTHING": [1, -0.1],
+        "FINE_LABELS": [None, 1],
+        "LESSONS": ["no", 1],
         "PRECISION": ["bfloat16", None],
         "TENSORBOARD": ["no", 1],
         "RUN_NAME": [None, 13],

@@ -88,7 +88,9 @@ class AnnotationUI(widgets.VBox):
         self.zoom.back.focus()
 
     def close_zoom(self, _=None) -> None:
-        """Go back to the page, to the image that was shown."""
+        """Go back to the page, to the image that was shown; a second press finds it closed."""
+        if self.zoom.at is None:
+            return
         row = self.pages.rows[self.zoom.at]
         self.pages.turn_to(row)
         self.overview.layout.display = None
