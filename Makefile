@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab history lint notebooks lock clean
+.PHONY: help setup run test lab history docs exercises lint notebooks lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## ?(.*)/  make \1|\2/' | column -t -s '|'
@@ -37,7 +37,14 @@ test: lint  ## every check: ruff, pytest (with the walkthrough from end to end),
 		$(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-cell-timeout=600 $(NOTEBOOKS)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	@$(BIN)/python -m jupyter lab --notebook-dir=. code/01_data_acquisition_and_understanding/data_acquisition.ipynb
+	@$(BIN)/python -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. code/01_data_acquisition_and_understanding/data_acquisition.ipynb
+
+docs: $(READY)  ## build notebooks and pages into one book, links checked: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html"
+
+exercises: $(READY)  ## derive the exercises from their solutions
+	@$(BIN)/python -m tdsp_vision exercises
 
 lint: $(READY)  ## check style and format
 	@$(BIN)/python -m ruff check .
@@ -54,5 +61,5 @@ lock: pyproject.toml  ## pin all packages anew (needs uv); the test of environme
 		--no-emit-package opencv-python --quiet --output-file requirements.lock
 
 clean:  ## remove .venv and caches; data/ and outputs/ stay
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis code/*.egg-info
+	@rm -rf .venv build .pytest_cache .ruff_cache .hypothesis code/*.egg-info
 	@find code tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
