@@ -47,8 +47,8 @@ def run_notebook(
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = _CellCounter(_count_code_cells(notebook) + bool(parameters), on_cell)  # papermill adds a cell for them
-    with tempfile.TemporaryFile() as kernel_log:
-        kernel = _kernel_of_this_interpreter(environment or {}, kernel_log)
+    with tempfile.TemporaryFile() as kernel_log, tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+        kernel = _kernel_of_this_interpreter(environment or {}, kernel_log, Path(sockets))
         try:
             execute_notebook(
                 _as_it_is(notebook),
@@ -106,11 +106,13 @@ def _last_line(log: BinaryIO) -> str:
     return words[-1] if words else "none (often it is a lack of memory)"
 
 
-def _kernel_of_this_interpreter(environment: Mapping[str, str], log: BinaryIO) -> type:
+def _kernel_of_this_interpreter(environment: Mapping[str, str], log: BinaryIO, sockets: Path) -> type:
     """Kernel manager class that starts `sys.executable`, whatever kernels are registered on the machine.
 
     A kernel named `python3` may be registered for the user or the system and belong to another Python. What the
     kernel process itself prints, apart from the notebook's output, goes to `log` and not between progress lines.
+    It is spoken to through files in the empty folder `sockets`: free network ports are looked for by one process and
+    taken by another a moment later, so of many kernels that start at once two may want the same.
     """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
@@ -120,6 +122,11 @@ def _kernel_of_this_interpreter(environment: Mapping[str, str], log: BinaryIO) -
 
     class KernelOfThisInterpreter(AsyncKernelManager):
         kernel_spec = KernelSpec(**get_kernel_dict(), env=quiet | dict(environment))
+
+        def __init__(self, **options):
+            # A socket's path may have 104 characters on macOS, 108 on Linux; Windows has no such sockets.
+            files = {"transport": "ipc", "ip": str(sockets / "k")} if os.name == "posix" else {}
+            super().__init__(**options, **files if len(str(sockets)) < 90 else {})
 
         async def start_kernel(self, **options):
             return await super().start_kernel(**options, stdout=log, stderr=log)
