@@ -70,7 +70,7 @@ WRONG = {
         "OUTPUT_DIR": [None],
         "RUN": [None, 3],
         "EXPERIMENT": [None, 1],
-        "MODEL_NAME": [None],
+        "MODEL_NAME": [None, 1],
         "BACKEND": ["dokcer", "", None],
         "SERVING_IMAGE": [None, 2],
         "REPLICAS": [0, 33, "2"],

@@ -49,14 +49,14 @@ class Where:
 
 @click.group()
 @click.option("--dataset", default="lesions", show_default=True, help="DATASET_NAME of the notebooks.")
-@click.option("--model", default="lesions", show_default=True, help="MODEL_NAME of the notebook.")
+@click.option("--model", help="MODEL_NAME of the notebook; by default the name of the dataset.")
 @click.option("--output-dir", default="outputs", show_default=True, help="OUTPUT_DIR of the notebooks.")
 @click.pass_context
-def deploy(context: click.Context, dataset: str, model: str, output_dir: str) -> None:
+def deploy(context: click.Context, dataset: str, model: str | None, output_dir: str) -> None:
     """Look after a deployed model, whichever process deployed it."""
     with exit_codes(*ERRORS):
         checked_name("--dataset", dataset)
-        context.obj = Where(output_dir, dataset, checked_name("--model", model))
+        context.obj = Where(output_dir, dataset, checked_name("--model", model or dataset))
 
 
 @deploy.command()
