@@ -115,6 +115,7 @@ def compared(seed: int, runs: dict[str, Path]) -> dict:
     for way, folder in runs.items():
         metrics = read_json(folder / "metrics.json")
         row |= {f"{way} {key}": metrics["test"][key] for key in COLUMNS if metrics["test"][key] is not None}
+        row[f"{way} auc, 95 %"] = "{:.3f} to {:.3f}".format(*metrics["test"]["auc_ci"])
         row[f"{way} minutes"] = (metrics["seconds"]["train"] + metrics["seconds"]["featurize"]) / 60
     tests = [pd.read_csv(folder / "predictions.csv").query("split == 'test'") for folder in runs.values()]
     groups = pd.read_csv(runs["svm"] / "splits.csv").set_index("path").group.loc[tests[0].path].to_numpy()
@@ -137,7 +138,7 @@ def settings_in_words(dataset: str) -> str:
 
 def as_markdown(rows: pd.DataFrame) -> str:
     """Seeds as rows, their mean below, to three digits (minutes to one)."""
-    mean = rows.drop(columns=["low", "high"]).mean().to_dict() | {"seed": "mean", "low": np.nan, "high": np.nan}
+    mean = rows.drop(columns=["low", "high"]).mean(numeric_only=True).to_dict() | {"seed": "mean"}
     table = pd.concat([rows.astype({"seed": object}), pd.DataFrame([mean])], ignore_index=True)
     lines = [list(table.columns), ["---"] * len(table.columns)]
     for row in table.to_dict("records"):
@@ -146,7 +147,7 @@ def as_markdown(rows: pd.DataFrame) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    if isinstance(value, float) and np.isnan(value):
+    if isinstance(value, float) and np.isnan(value):  # a column that has no mean
         return ""
     if not isinstance(value, float):
         return str(value)
