@@ -10,8 +10,8 @@ import pytest
 import zoo
 
 from tdsp_vision.data import folder as folder_module
+from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.folder import find_source, scan_folder
-from tdsp_vision.data.manifest import EXCLUDE
 from tdsp_vision.paths import SAMPLE_DATA, DatasetPaths
 
 NOBODY = 65534

@@ -21,9 +21,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.containers import RejectedImage
+from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.folder import METADATA_FILE
 from tdsp_vision.data.licenses import check_licenses
-from tdsp_vision.data.manifest import EXCLUDE
 from tdsp_vision.data.patience import FetchError, TryAgain
 from tdsp_vision.data.tables import write_csv
 from tdsp_vision.data.verified import (

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.images import ImageFacts, RejectedImage, inspect_images
-from tdsp_vision.data.manifest import COLUMNS, EXCLUDE, MARKS, copy_path
+from tdsp_vision.data.manifest import COLUMNS, MARKS, copy_path
 from tdsp_vision.data.tables import read_csv
 from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 

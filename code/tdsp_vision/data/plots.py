@@ -105,10 +105,10 @@ def class_shares(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def thumbnail(file: Path) -> Image.Image:
-    """The picture, shrunk to at most `THUMBNAIL` pixels a side, upright; RGB."""
+def thumbnail(file: Path, side: int = THUMBNAIL) -> Image.Image:
+    """The whole picture, upright, RGB, shrunk to at most `side` pixels wide and high; a smaller one is not enlarged."""
     with Image.open(file) as image:
-        image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+        image.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size, which is fast
         image = shown_upright(as_rgb(image))  # people look at sources, too, which no one has turned yet
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     return image

@@ -7,6 +7,7 @@ import numpy as np
 
 from tdsp_vision.widgets.annotation_state import ALL, CHANGED, SUSPICIOUS, Annotation, summary
 from tdsp_vision.widgets.annotation_tiles import Tile
+from tdsp_vision.widgets.controls import dropdown
 from tdsp_vision.widgets.pages import Pages
 
 ANY = "any"
@@ -18,9 +19,9 @@ class Filters(widgets.HBox):
     def __init__(self, state: Annotation, pages: Pages):
         self.state, self.pages = state, pages
         scored = not np.isnan(state.suspicion).all()
-        self.label = _dropdown("Label", [ANY, *state.choices])
-        self.only = _dropdown("Show", [ALL, CHANGED, SUSPICIOUS] if scored else [ALL, CHANGED])
-        self.order = _dropdown("Order", [("as listed", False)] + [("most suspicious first", True)] * scored)
+        self.label = dropdown("Label", [ANY, *state.choices])
+        self.only = dropdown("Show", [ALL, CHANGED, SUSPICIOUS] if scored else [ALL, CHANGED])
+        self.order = dropdown("Order", [("as listed", False)] + [("most suspicious first", True)] * scored)
         super().__init__(
             [self.label, self.only, self.order], layout=widgets.Layout(flex_flow="row wrap", grid_gap="0 10px")
         )
@@ -48,7 +49,7 @@ class Many(widgets.HBox):
     def __init__(self, state: Annotation, tiles: list[Tile]):
         self.state, self.tiles = state, tiles
         self.all = widgets.Checkbox(description="All on this page", indent=False, tabbable=True)
-        self.label = _dropdown("Label", state.choices)
+        self.label = dropdown("Label", state.choices)
         self.relabel = _button("Relabel checked", "tags", "Give all checked images of this page that label")
         self.new = widgets.Text(description="New label", tabbable=True, layout=widgets.Layout(width="220px"))
         self.new.style.description_width = "initial"
@@ -108,12 +109,6 @@ class History(widgets.HBox):
         """Say what has changed."""
         self.undo.disabled, self.redo.disabled = (not possible for possible in self.state.can)
         self.summary.value = summary(self.state)
-
-
-def _dropdown(description: str, options: list) -> widgets.Dropdown:
-    dropdown = widgets.Dropdown(description=description, options=options, tabbable=True)
-    dropdown.style.description_width, dropdown.layout.width = "initial", "auto"
-    return dropdown
 
 
 def _button(description: str, icon: str, tooltip: str) -> widgets.Button:

@@ -12,6 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
+from tdsp_vision.widgets.controls import dropdown, narrow
 from tdsp_vision.widgets.gallery import gallery
 from tdsp_vision.widgets.pages import Pages, pager
 from tdsp_vision.widgets.results_state import ORDERS, SHOWN, heat_picture, judged, select
@@ -48,10 +49,10 @@ class ResultsUI(widgets.VBox):
     ):
         self.table, self.pages = judged(predictions, classes), Pages(size=1)
         self.one = OneResult(Path(root), self.table, classes, explain, neighbours)
-        self.shown, self.order = _dropdown("Show", SHOWN), _dropdown("Order", list(ORDERS.items()))
-        self.label = _dropdown("True class", [("all", ""), *((name, name) for name in classes)])
+        self.shown, self.order = dropdown("Show", SHOWN), dropdown("Order", list(ORDERS.items()))
+        self.label = dropdown("True class", [("all", ""), *((name, name) for name in classes)])
         self.confidence = _range("Confidence", "Score of the class that was called: lowest and highest")
-        self.heat = _dropdown("Heat map", [("off", -1), *((f"for {name}", k) for k, name in enumerate(classes))])
+        self.heat = dropdown("Heat map", [("off", -1), *((f"for {name}", k) for k, name in enumerate(classes))])
         filters = [self.shown, self.label, self.confidence, self.order]
         super().__init__(
             [_wrapping(filters), _wrapping([pager(self.pages), *([self.heat] if explain else [])]), self.one]
@@ -125,19 +126,11 @@ def _in_words(row: pd.Series) -> str:
     return f'<div style="line-height: 1.4">{called}; {numbers}<br>{escape(row.path)}</div>'
 
 
-def _dropdown(description: str, options: Sequence) -> widgets.Dropdown:
-    return widgets.Dropdown(description=description, options=options, tabbable=True, **_narrow())
-
-
 def _range(description: str, tooltip: str) -> widgets.FloatRangeSlider:
     # Not `tabbable`: its handles and its numbers are reached by themselves, and the whole would be one more stop.
     values = {"min": 0, "max": 1, "step": 0.01, "value": (0, 1), "readout_format": ".2"}
     settings = {"description": description, "tooltip": tooltip, "continuous_update": False}
-    return widgets.FloatRangeSlider(**values, **settings, **_narrow("320px"))
-
-
-def _narrow(width: str = "auto") -> dict:
-    return {"layout": widgets.Layout(width=width, max_width="98%"), "style": {"description_width": "initial"}}
+    return widgets.FloatRangeSlider(**values, **settings, **narrow("320px"))
 
 
 def _wrapping(children: list[widgets.Widget]) -> widgets.HBox:

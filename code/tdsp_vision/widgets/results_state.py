@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 
 from tdsp_vision.modeling.explain_plots import FOR_AND_AGAINST
+from tdsp_vision.modeling.svm import Standardizer
 
 SHOWN = ("all", "correct", "wrong")
 ORDERS = {"most confidently wrong first": "loss", "surest first": "confidence", "as listed": ""}
@@ -103,10 +103,9 @@ def nearest_training_images(
 ) -> Callable[[int], pd.DataFrame]:
     """A function that finds the training images which look most like a given one to the frozen network.
 
-    Euclidean distance of standardized features (mean and deviation of training, cut off at 5 deviations), close to
-    the space in which the linear SVM divides the classes: each feature counts the same whatever its unit. Cosine would
-    forget how unusual an image is. It is given as root mean square over the features: two unrelated images are about
-    1.4 apart.
+    Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
+    classes. Each feature counts the same whatever its unit; cosine would forget how unusual an image is. It is given as
+    root mean square over the features: two unrelated images are about 1.4 apart.
 
     Args:
         features: float [n, d], one row per row of the manifest.
@@ -125,8 +124,7 @@ def nearest_training_images(
             f"Neighbours got {len(features)} rows of features, {len(manifest)} of the manifest and {len(train)} marks, "
             f"{np.sum(train)} of them training; it needs equal numbers and at least one training image."
         )
-    # A feature that is nearly constant in training can lie thousands of deviations off, and would drown all others.
-    space = np.clip(StandardScaler().fit(features[train]).transform(features), -FAR, FAR)
+    space = np.clip(Standardizer().fit(features[train]).transform(features), -FAR, FAR)  # one wild one hides nothing
     rows = np.flatnonzero(train)
     search = NearestNeighbors(n_neighbors=min(k + 1, len(rows)), algorithm="brute").fit(space[rows])
 

@@ -6,32 +6,24 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
-from tdsp_vision.data.images import as_rgb
-from tdsp_vision.data.orientation import shown_upright
+from tdsp_vision.data import plots
 from tdsp_vision.paths import shown
 
 
 @lru_cache(maxsize=600)  # about 50 pages of 12; a picture of 160 pixels a side takes some 10 kB
-def thumbnail(path: Path, side: int = 160) -> bytes:
-    """The whole picture as a JPEG file, upright, in its own shape, at most `side` pixels wide and high.
-
-    A picture that is smaller is not enlarged. The last results are kept, since the files of a data set never change.
+def thumbnail(path: Path, side: int = plots.THUMBNAIL) -> bytes:
+    """`data.plots.thumbnail` as a JPEG file. The last ones are kept, since the files of a data set never change.
 
     Raises:
         ValueError: if the file cannot be read as an image.
     """
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size, which is fast
-            picture = shown_upright(as_rgb(image))
+        picture = plots.thumbnail(path, side)
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{shown(path)} cannot be shown ({reason}); run the data acquisition notebook again."
         ) from error
-    picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
