@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tdsp_vision.modeling.tta import flip_average
+from tdsp_vision.modeling.tta import VIEWS, flip_average
 
 SIZE = 12
 
@@ -25,14 +25,14 @@ def images() -> np.ndarray:
 
 
 def _views(x: np.ndarray, views: str) -> list[np.ndarray]:
-    turns = range(4) if views == "flips_and_rotations" else (0, 2)
+    turns = {"mirror": [0], "flips": [0, 2], "flips_and_rotations": range(4)}[views]
     return [np.rot90(side, turn, (1, 2)) for turn in turns for side in (x, x[:, :, ::-1])]
 
 
-@pytest.mark.parametrize("views", ["flips", "flips_and_rotations"])
+@pytest.mark.parametrize("views", ["mirror", "flips", "flips_and_rotations"])
 def test_it_is_the_mean_over_the_views(network, images, views):
     each = [network.predict(view, verbose=0) for view in _views(images, views)]
-    assert np.std(each, axis=0).max() > 0.01 and len(each) == (4 if views == "flips" else 8)
+    assert np.std(each, axis=0).max() > 0.01 and len(each) == VIEWS[views]
     averaged = flip_average(network, views)
     scores = averaged.predict(images, verbose=0)
     np.testing.assert_allclose(scores, np.mean(each, axis=0), atol=1e-6)
@@ -41,7 +41,7 @@ def test_it_is_the_mean_over_the_views(network, images, views):
         np.testing.assert_allclose(averaged.predict(view, verbose=0), scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("views", ["flips", "flips_and_rotations"])
+@pytest.mark.parametrize("views", ["mirror", "flips", "flips_and_rotations"])
 def test_it_is_saved_and_served(network, images, views, tmp_path):
     averaged = flip_average(network, views)
     scores = averaged.predict(images, verbose=0)
@@ -78,5 +78,5 @@ def test_it_shares_the_weights(network, images):
 
 def test_none_is_the_model_itself_and_others_are_refused(network):
     assert flip_average(network, "none") is network
-    with pytest.raises(ValueError, match="views are 'rotations'; allowed are 'none', 'flips', 'flips_and_rotations'"):
+    with pytest.raises(ValueError, match="views are 'rotations'; allowed are 'none', 'mirror', 'flips', 'flips_and"):
         flip_average(network, "rotations")
