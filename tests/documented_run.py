@@ -8,12 +8,13 @@ import pandas as pd
 from PIL import Image
 
 from tdsp_vision.data.tables import write_csv
+from tdsp_vision.files import write_json
 from tdsp_vision.modeling.evaluate import evaluate
 from tdsp_vision.modeling.runs import model_card
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.modeling.subgroups import subgroup_table
 from tdsp_vision.modeling.thresholds import decide
-from tdsp_vision.paths import DatasetPaths, OutputPaths, write_json
+from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 RUN = "20260131-142501-svm-tiny"
 N = 96  # images

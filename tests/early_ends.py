@@ -45,7 +45,7 @@ if not (resolve(OUTPUT_DIR) / "mlflow.db").exists():
     log_run(outputs, run, {"DATA_DIR": DATA_DIR})
 """
 DEPLOYMENT = """
-from tdsp_vision.paths import write_json
+
 
 get_ipython().input_transformers_cleanup.append(lambda lines: [])
 for name, content in {"request": {"instances": []}, "response": {"predictions": []}}.items():

@@ -27,7 +27,7 @@ RUN_NAME = ""  # names the run
 RUN = """
 import json, os, time
 from datetime import datetime
-from tdsp_vision.paths import OutputPaths, whole_folder, write_json
+from tdsp_vision.paths import OutputPaths
 
 outputs = OutputPaths(OUTPUT_DIR, DATASET_NAME)
 outputs.training.mkdir(parents=True, exist_ok=True)

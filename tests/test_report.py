@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tdsp_vision.execution import RunFailed
-from tdsp_vision.paths import DatasetPaths, OutputPaths, write_json, write_text
+from tdsp_vision.files import write_json, write_text
+from tdsp_vision.paths import DatasetPaths, OutputPaths
 from tdsp_vision.progress import Progress, ProgressLines
 from tdsp_vision.report import latest_run, summary
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tdsp_vision import paths
-from tdsp_vision.paths import whole_file, whole_folder
+from tdsp_vision.files import whole_file, whole_folder, write_json, write_text
 
 
 def mode(path: Path) -> int:
@@ -44,7 +43,7 @@ def test_who_has_the_old_file_open_reads_it_to_its_end(tmp_path):
     target.write_text("old" * 10_000)
     with target.open() as reader:
         start = reader.read(3)
-        paths.write_text(target, "new")
+        write_text(target, "new")
         assert start + reader.read() == "old" * 10_000
     assert target.read_text() == "new"
 
@@ -113,16 +112,16 @@ def test_a_folder_never_replaces_what_is_there(tmp_path, there):
 def test_json_is_readable_text_and_refuses_what_json_has_no_word_for(tmp_path):
     target = tmp_path / "a.json"
     content = {"classes": ["Zaunkönig", "鳥"], "n": 1, "auc": 0.5, "none": None}
-    paths.write_json(target, content)
+    write_json(target, content)
     assert json.loads(target.read_text(encoding="utf-8")) == content
     assert "Zaunkönig" in target.read_text(encoding="utf-8") and target.read_bytes().endswith(b"}\n")
     for number in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
-            paths.write_json(target, {"auc": number})
+            write_json(target, {"auc": number})
     assert json.loads(target.read_text(encoding="utf-8")) == content
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_text_is_utf8_with_the_line_ends_it_was_given(tmp_path):
-    paths.write_text(tmp_path / "a.txt", "é\n鳥")
+    write_text(tmp_path / "a.txt", "é\n鳥")
     assert (tmp_path / "a.txt").read_bytes() == "é\n鳥".encode()

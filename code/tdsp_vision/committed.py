@@ -16,6 +16,7 @@ from typing import TextIO
 from tdsp_vision import paths
 from tdsp_vision.documents.commands import fill
 from tdsp_vision.execution import RunFailed, run_notebook
+from tdsp_vision.files import write_text
 from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.progress import Progress
 
@@ -49,7 +50,7 @@ def refresh(
         except RunFailed as error:
             raise RunFailed(f"{paths.shown(notebook)}: {error}\nwhat was executed: {workspace}") from None
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        paths.write_text(notebook, f"{text}\n")
+        write_text(notebook, f"{text}\n")
     if documents:
         dataset = declared_parameters(notebooks["data"])["DATASET_NAME"].default
         data, made = (str(workspace / part) for part in ("data", "outputs"))

@@ -15,6 +15,7 @@ import click
 
 from tdsp_vision import paths
 from tdsp_vision.exits import exit_codes
+from tdsp_vision.files import write_text
 
 FOLDER = paths.ROOT / "docs" / "exercises"
 MARKED = re.compile(r"^([ \t]*)# solution: *(\S.*)\n(?:(?![ \t]*# solution).*\n)*?[ \t]*# end *$", re.M)
@@ -27,7 +28,7 @@ def exercises() -> None:
     with exit_codes(wrong=(ValueError,)):
         for solution in solutions():
             target = FOLDER / solution.name
-            paths.write_text(target, derived(solution))
+            write_text(target, derived(solution))
             click.echo(f"{paths.shown(solution)} -> {paths.shown(target)}")
 
 

@@ -1,16 +1,11 @@
-"""The folder layout, known to this file only, and the one way files are written: whole or not at all.
+"""The folder layout, known to this file only.
 
 Relative folders hang below the workspace: the repository root, or the folder that `TDSP_WORKSPACE` names in the
 environment. The working directory plays no part: papermill's is the caller's, nbval's the notebook's.
 """
 
-import errno
-import json
 import os
 import re
-import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,47 +148,3 @@ class OutputPaths:
     def serving(self, model_name: str) -> Path:
         """Folder of one served model; its versions are sub-folders `1`, `2`, …"""
         return self.root / "serving" / checked_name("MODEL_NAME", model_name)
-
-
-@contextmanager
-def whole_file(path: Path):
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix[:10], dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(path: Path):
-    """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
-    taken = FileExistsError(f"{shown(path)} is already there and is not overwritten.")
-    if path.exists():
-        raise taken
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        draft.rename(path)
-    except OSError as error:
-        raise taken if error.errno == errno.ENOTEMPTY else error from None  # it has appeared meanwhile
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
-    with whole_file(path) as draft:
-        draft.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

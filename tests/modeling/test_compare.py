@@ -6,10 +6,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tdsp_vision.data.tables import write_csv
+from tdsp_vision.files import write_json
 from tdsp_vision.modeling.compare import comparable_runs, compare_runs
 from tdsp_vision.modeling.evaluate import evaluate
 from tdsp_vision.modeling.intervals import paired_auc_difference
-from tdsp_vision.paths import OutputPaths, write_json
+from tdsp_vision.paths import OutputPaths
 
 TWO, THREE, NUMBERS = ["benign", "malignant"], ["a", "b", "c"], ["007", "7"]
 PARAMETERS = {

@@ -10,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from tdsp_vision.data.manifest import read_csv
+from tdsp_vision.files import write_json
 from tdsp_vision.modeling.backbones import pooled_layers
 from tdsp_vision.modeling.runs import find_run, model_card, new_run_id, predictions_table, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.modeling.svm import build_svm, svm_head
-from tdsp_vision.paths import DatasetPaths, OutputPaths, write_json
+from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 CLASSES = ["benign", "malignant"]
 

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from tdsp_vision.data.tables import file_sha256
+from tdsp_vision.files import file_lock, write_json
 from tdsp_vision.history_commands import history, open_page
-from tdsp_vision.locks import file_lock
 from tdsp_vision.modeling.run_history import QUIET, open_history, tracking_uri
 from tdsp_vision.modeling.runs import find_run
 from tdsp_vision.modeling.tracking import attach_notebook, best_run, log_run
-from tdsp_vision.paths import ROOT, OutputPaths, write_json
+from tdsp_vision.paths import ROOT, OutputPaths
 
 CLASSES = ["a*", "a+", "ü ü", "d"]
 LOG = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tdsp_vision.paths import write_text
+from tdsp_vision.files import write_text
 
 NAMING = "Name the creator, link to the licence, and say whether you changed the picture"
 TERMS = {

@@ -22,7 +22,8 @@ from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.images import upright_copy
 from tdsp_vision.data.orientation import NOT_TURNED
 from tdsp_vision.data.tables import file_sha256, read_csv, read_json, write_csv
-from tdsp_vision.paths import DatasetPaths, shown, whole_file, write_json
+from tdsp_vision.files import whole_file, write_json
+from tdsp_vision.paths import DatasetPaths, shown
 
 COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
 COLUMNS += ["source", "license", "attribution", "turned", "source_sha256"]

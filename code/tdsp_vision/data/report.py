@@ -19,7 +19,8 @@ from tdsp_vision.data.manifest import copy_path
 from tdsp_vision.data.plots import auc_intervals, class_shares, image_grid, measure_histograms
 from tdsp_vision.data.quality import MEASURES, class_by, columns_to_compare, share_known
 from tdsp_vision.data.tables import read_json
-from tdsp_vision.paths import DatasetPaths, whole_file, write_text
+from tdsp_vision.files import whole_file, write_text
+from tdsp_vision.paths import DatasetPaths
 
 EXAMPLES = 12  # pictures of each class
 SMALL_CLASS = 50  # images, below which a class can hardly be tested

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tdsp_vision import paths
 from tdsp_vision.data.drawing import Signs, draw_lesion
+from tdsp_vision.files import whole_file, write_text
 
 CLASSES = ("benign", "malignant")
 SIGNS = ("asymmetry", "border", "colours", "diameter")
@@ -74,9 +75,9 @@ def generate_sample(
     for row in plan[plan["copy_of"] != ""].to_dict("records"):
         drawn[row["path"]] = _copied(drawn[row["copy_of"]], row["planted"])
     for path, content in drawn.items():
-        with paths.whole_file(folder / path) as draft:
+        with whole_file(folder / path) as draft:
             draft.write_bytes(content)
-    paths.write_text(folder / "metadata.csv", plan[METADATA_COLUMNS].to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "metadata.csv", plan[METADATA_COLUMNS].to_csv(index=False, lineterminator="\n"))
     return plan
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tdsp_vision.paths import shown, whole_file
+from tdsp_vision.files import whole_file
+from tdsp_vision.paths import shown
 
 # Columns that stay text even if all their values look like numbers, beside `id` and all that end in `_id`.
 TEXT = ["path", "label", "sha256", "dhash", "source", "license", "attribution", "turned", "source_sha256"]

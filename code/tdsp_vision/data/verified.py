@@ -15,7 +15,7 @@ import pandas as pd
 from tdsp_vision.data.containers import RejectedImage
 from tdsp_vision.data.images import inspect_image
 from tdsp_vision.data.tables import read_csv, write_csv
-from tdsp_vision.paths import whole_file
+from tdsp_vision.files import whole_file
 
 UNUSED = ".unused"
 NOTES = ".verified.csv"  # path, sha256

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tdsp_vision import paths
 from tdsp_vision.deployment.backends import SERVING_IMAGE, Backend, Release
+from tdsp_vision.files import whole_folder
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 MAX_WARMUP = 16  # TensorFlow Serving takes 1000; a few open every code path
@@ -83,7 +84,7 @@ def write_build_context(release: Release, version_folder: Path, warmup: Sequence
         FileNotFoundError: if a file is missing.
     """
     name = release.model_name
-    with paths.whole_folder(release.context) as draft:
+    with whole_folder(release.context) as draft:
         model = draft / "model" / str(release.version)
         shutil.copytree(version_folder, model)
         (model / WARMUP).parent.mkdir(exist_ok=True)

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from string import Template
 
-from tdsp_vision import paths
 from tdsp_vision.deployment.backends import SERVING_IMAGE
 from tdsp_vision.deployment.build_context import USER
 from tdsp_vision.deployment.cluster_templates import TEMPLATES
+from tdsp_vision.files import write_text
 
 REST_PORT, GRPC_PORT = 8501, 8500  # inside the image, which is told so by its Dockerfile
 MOST = {"version": 2**63 - 1, "replicas": 100, "port": 65_000}
@@ -102,5 +102,5 @@ def write_cluster_files(
         "grpc_port": GRPC_PORT,
     }
     for name, text in TEMPLATES.items():
-        paths.write_text(folder / name, Template(text).substitute(words))
+        write_text(folder / name, Template(text).substitute(words))
     return [folder / name for name in TEMPLATES]

@@ -18,6 +18,7 @@ from tdsp_vision.data.tables import read_json
 from tdsp_vision.deployment.graph import Decision, add_endpoints
 from tdsp_vision.deployment.session import ServedVersion
 from tdsp_vision.deployment.versions import versions_in
+from tdsp_vision.files import whole_folder, write_json
 from tdsp_vision.modeling.batches import preprocess
 
 MODEL_INFO = "assets.extra/model_info.json"
@@ -49,10 +50,10 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
     archive.track(model)
     add_endpoints(archive, model, decision, info["image_size"])
     version = serving_folder / str(max(versions_in(serving_folder), default=0) + 1)
-    with paths.whole_folder(version) as draft:
+    with whole_folder(version) as draft:
         logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
         archive.write_out(draft, verbose=False)
-        paths.write_json(draft / MODEL_INFO, info)
+        write_json(draft / MODEL_INFO, info)
         noise = np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)
         verify_export(draft, model, [tf.io.encode_png(noise).numpy(), b"not an image"])
     return version

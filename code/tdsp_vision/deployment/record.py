@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tdsp_vision import paths
+from tdsp_vision.files import write_json
 
 RECORD = "deployment.json"
 LOCK = ".lock"
@@ -28,7 +29,7 @@ def read_record(folder: Path) -> dict:
 
 def write_record(folder: Path, record: dict) -> None:
     """Write the record, whole or not at all."""
-    paths.write_json(folder / RECORD, record)
+    write_json(folder / RECORD, record)
 
 
 @contextmanager

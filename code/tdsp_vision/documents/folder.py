@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tdsp_vision.documents.render import DOCUMENTS, page_name, render_html, render_markdown
-from tdsp_vision.paths import DatasetPaths, shown, whole_folder
+from tdsp_vision.files import whole_folder
+from tdsp_vision.paths import DatasetPaths, shown
 
 ANSWERS = "answers.yml"
 _OURS = {"figures", ANSWERS} | {f"{name}.md" for name in DOCUMENTS} | {page_name(name) for name in DOCUMENTS}

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tdsp_vision.data.tables import file_sha256, read_csv, write_csv
+from tdsp_vision.files import whole_folder
 from tdsp_vision.modeling.augment import augment_batch
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION, as_uint8, image_batches
 from tdsp_vision.modeling.imgaug_numpy2 import iaa
-from tdsp_vision.paths import checked_name, whole_folder
+from tdsp_vision.paths import checked_name
 
 BATCH = 32
 

@@ -19,9 +19,9 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.tables import file_sha256
-from tdsp_vision.locks import file_lock
+from tdsp_vision.files import file_lock, whole_file
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches, preprocess
-from tdsp_vision.paths import shown, whole_file
+from tdsp_vision.paths import shown
 
 CHUNK = 4096  # images between two writes of the cache; what a killed run can lose
 

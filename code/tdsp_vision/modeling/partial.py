@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
+from tdsp_vision.files import whole_file
 from tdsp_vision.modeling.backbones import stage_ends
 from tdsp_vision.modeling.batches import rows_of_epoch
 from tdsp_vision.modeling.features import file_digests, network_digest, predict_files
-from tdsp_vision.paths import whole_file
 
 PIECE = 64_000_000  # bytes of activations in memory at a time
 BATCH = 32

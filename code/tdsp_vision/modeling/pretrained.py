@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tdsp_vision.data.tables import file_sha256
-from tdsp_vision.paths import resolve, whole_file
+from tdsp_vision.files import whole_file
+from tdsp_vision.paths import resolve
 
 # x * scale + offset: from RGB values between 0 and 255 to what networks trained on ImageNet expect.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,8 +23,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tdsp_vision.files import whole_file
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION
-from tdsp_vision.paths import shown, whole_file
+from tdsp_vision.paths import shown
 
 
 def fingerprint(settings: dict) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tdsp_vision.locks import file_lock
+from tdsp_vision.files import file_lock
 from tdsp_vision.paths import OutputPaths, resolve, shown
 
 # Read by MLflow when it is imported. A server that does not answer is asked four times, not seven.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tdsp_vision.data.tables import read_json, write_csv
-from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown, whole_folder, write_json, write_text
+from tdsp_vision.files import whole_folder, write_json, write_text
+from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown
 
 if TYPE_CHECKING:  # keras takes seconds to import, and finding a run needs none of it
     import keras

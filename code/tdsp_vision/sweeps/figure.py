@@ -1,6 +1,6 @@
 """The figure of a sweep: how good the trials are on validation, against the time that their training took."""
 
-from tdsp_vision import paths
+from tdsp_vision.files import whole_file
 from tdsp_vision.sweeps.results import METRICS, measure
 from tdsp_vision.sweeps.trial import Trial
 
@@ -29,7 +29,7 @@ def write_figure(sweep, ended: list[tuple[Trial, dict]]) -> None:
     if len(groups) > 1:
         figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.suptitle(f"{sweep.outputs.dataset}: {len(done)} trials of sweep {sweep.id}", fontsize=11)
-    with paths.whole_file(sweep.folder / "results.png") as draft:
+    with whole_file(sweep.folder / "results.png") as draft:
         figure.savefig(draft, dpi=120)
 
 

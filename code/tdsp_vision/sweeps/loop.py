@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TextIO
 
 from tdsp_vision import paths
-from tdsp_vision.locks import file_lock
+from tdsp_vision.files import file_lock, write_text
 from tdsp_vision.sweeps.figure import write_figure
 from tdsp_vision.sweeps.plan import Sweep
 from tdsp_vision.sweeps.progress import SweepProgress
@@ -64,14 +64,14 @@ class SweepLoop:
                     write_csv(self.sweep, self.ended, self.metric)
                 for trial in self._running.values():
                     if self.source.hopeless(trial):
-                        paths.write_text(trial.file("end.txt"), "pruned")
+                        write_text(trial.file("end.txt"), "pruned")
                 self._progress.redraw(len(self._running))
         except KeyboardInterrupt:
             words = f"{len(self.ended)} of {self.source.total} trials; the same command goes on from there"
             raise KeyboardInterrupt(f"interrupted after {words}") from None
         finally:
             for trial in self._open:
-                paths.write_text(trial.file("end.txt"), "stopped")
+                write_text(trial.file("end.txt"), "stopped")
             wait(self._running, timeout=30)
             self._progress.close()
             self.machines.close()

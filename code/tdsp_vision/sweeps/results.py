@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdsp_vision import paths
+from tdsp_vision.files import write_text
 from tdsp_vision.sweeps.trial import Trial, plain
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def results_table(ended: list[tuple[Trial, dict]], metric: str) -> "pd.DataFrame
 def write_csv(sweep, ended: list[tuple[Trial, dict]], metric: str) -> None:
     """Write results.csv of `sweep`, whole or not at all."""
     if ended:
-        paths.write_text(sweep.folder / "results.csv", results_table(ended, metric).to_csv(index=False))
+        write_text(sweep.folder / "results.csv", results_table(ended, metric).to_csv(index=False))
 
 
 def in_words(sweep, ended: list[tuple[Trial, dict]], metric: str) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 import psutil
 
 from tdsp_vision import paths
+from tdsp_vision.files import write_json
 
 POLL = 0.1  # seconds between two looks at a worker
 _WORKER = "tdsp_vision.sweeps.worker"
@@ -99,7 +100,7 @@ def run_trial(trial: Trial, environment: Mapping[str, str]) -> dict:
     if trial.result().get("status") == "done":
         return trial.result()
     started = time.monotonic()
-    paths.write_json(trial.file("trial.json"), asdict(trial))
+    write_json(trial.file("trial.json"), asdict(trial))
     trial.file("result.json").unlink(missing_ok=True)
     with trial.file("log.txt").open("wb") as log, _worker(trial, environment, log) as worker:
         while worker.poll() is None and not trial.file("end.txt").exists():

@@ -13,9 +13,8 @@ from pathlib import Path
 import psutil
 
 from tdsp_vision.execution import RunFailed, run_notebook
-from tdsp_vision.locks import file_lock
+from tdsp_vision.files import file_lock, write_json
 from tdsp_vision.parameters import declared_parameters
-from tdsp_vision.paths import write_json
 from tdsp_vision.sweeps.trial import Trial, end_processes_of, tidy
 
 

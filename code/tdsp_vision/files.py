@@ -1,0 +1,86 @@
+"""How files are written, whole or not at all, and a lock on a file between processes.
+
+The kernel frees the lock when its holder ends, however it ends, so a killed process leaves nothing to clear away. The
+file stays, empty, and is never removed: a removed one could be locked by two at once. Linux and macOS; not Windows,
+which has no `fcntl`. Between machines it holds only where their shared file system passes locks on (NFS 4 does).
+"""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tdsp_vision.paths import shown
+
+
+@contextmanager
+def whole_file(path: Path):
+    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix[:10], dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path):
+    """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
+    taken = FileExistsError(f"{shown(path)} is already there and is not overwritten.")
+    if path.exists():
+        raise taken
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)
+        draft.rename(path)
+    except OSError as error:
+        raise taken if error.errno == errno.ENOTEMPTY else error from None  # it has appeared meanwhile
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as indented JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock on `path` (made where missing, with its folders) while the block runs; threads count as well.
+
+    Not to be taken twice by the same thread: it would wait for itself. Source: flock(2).
+
+    Args:
+        wait: whether to wait for as long as another holds it.
+
+    Raises:
+        BlockingIOError: without `wait`, where another process or thread holds it.
+    """
+    import fcntl  # here, so that on Windows only what needs a lock fails
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{shown(path)} is locked: another process works there; wait until it ends."
+            ) from None
+        yield
