@@ -17,7 +17,7 @@ from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.exercises import exercises
 from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
-from tdsp_vision.sweeps.commands import sweep
+from tdsp_vision.sweeps.sweep import sweep_command as sweep
 
 STAGE = click.Choice(list(paths.NOTEBOOKS))
 

@@ -131,7 +131,7 @@ def run_walkthrough(
             raise KeyboardInterrupt(f"interrupted in stage {step.title}; run again to go on") from None
         if step.stage == "model":
             runs.append(displayed_run(executed))
-            _keep_in_history(outputs, runs[-1], executed)
+            attach_to_history(outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
 
 
@@ -300,7 +300,7 @@ def _usual_seconds(outputs: paths.OutputPaths, name: str, notebook: Path) -> flo
     return None
 
 
-def _keep_in_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
+def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
     """Add the executed notebook, which is whole only now, to the run that it logged itself."""
     if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
         from tdsp_vision.modeling.tracking import attach_notebook
