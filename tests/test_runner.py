@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from click.testing import CliRunner
-from toys import toy_notebooks
+from toys import toy_command, toy_notebooks
 
 from tdsp_vision import paths
 from tdsp_vision.__main__ import main
@@ -158,17 +158,10 @@ def test_a_fault_of_the_program_keeps_its_traceback_in_a_file_that_is_named(work
 
 
 def test_an_interrupt_leaves_one_sentence_and_no_kernel(tmp_path):
-    toys = {stage: str(path) for stage, path in toy_notebooks(tmp_path).items()}
-    script = f"""
-from pathlib import Path
-from tdsp_vision import paths
-paths.NOTEBOOKS.update({{stage: Path(path) for stage, path in {toys!r}.items()}})
-from tdsp_vision.__main__ import main
-main(["run", "--stage", "model", "-p", "BATCH_SIZE", "15", "--watched"])
-"""
+    command = toy_command(tmp_path, "run", "--stage", "model", "-p", "BATCH_SIZE", "15", "--watched")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"TDSP_WORKSPACE": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         note = tmp_path / "outputs/lesions/kernel.pid"
         while not note.is_file():
             assert process.poll() is None

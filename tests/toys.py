@@ -5,6 +5,7 @@ What a toy is to do besides is told by parameters that it does not need otherwis
 """
 
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -62,11 +63,27 @@ def toy_notebooks(folder: Path) -> dict[str, Path]:
     """Write the three toys into `folder`; stage -> notebook."""
     made = {}
     for stage, body in {"data": DATA, "model": MODEL, "deploy": DEPLOY}.items():
-        cells = json.loads(NOTEBOOKS[stage].read_text(encoding="utf-8"))["cells"]
-        (source,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+        real = json.loads(NOTEBOOKS[stage].read_text(encoding="utf-8"))
+        (source,) = ["".join(c["source"]) for c in real["cells"] if "parameters" in c["metadata"].get("tags", [])]
         sources = [source, CHECK.format(stage=stage), body.strip()]
         toy = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        toy.metadata.update(real["metadata"])
         toy.cells[0].metadata["tags"] = ["parameters"]
         made[stage] = folder / f"{stage}.ipynb"
         nbformat.write(toy, made[stage])
     return made
+
+
+def toy_command(folder: Path, *arguments: str) -> list[str]:
+    """Command line of the program with toys, written into `folder`, in place of the notebooks."""
+    if not (folder / "model.ipynb").exists():
+        toy_notebooks(folder)
+    script = f"""
+import sys
+from pathlib import Path
+from tdsp_vision import paths
+paths.NOTEBOOKS.update({{stage: Path({str(folder)!r}) / f"{{stage}}.ipynb" for stage in paths.NOTEBOOKS}})
+from tdsp_vision.__main__ import main
+main(sys.argv[1:])
+"""
+    return [sys.executable, "-c", script, *arguments]

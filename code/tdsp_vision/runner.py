@@ -173,9 +173,10 @@ def run_notebook(
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,
-                cwd=notebook.parent,
                 on_cell_execute=count,
-                kernel_manager_class=_kernel_of_this_interpreter(environment or {}, log, Path(sockets)),
+                kernel_manager_class=_kernel_of_this_interpreter(
+                    notebook.parent, environment or {}, log, Path(sockets)
+                ),
             )
         except PapermillExecutionError as error:
             words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
@@ -191,9 +192,10 @@ def run_notebook(
     return output
 
 
-def _kernel_of_this_interpreter(environment: Mapping[str, str], log, sockets: Path) -> type:
+def _own_kernel(folder: Path, environment: Mapping[str, str], log, sockets: Path) -> type:
     """Kernel manager class that starts `sys.executable`, whatever kernels are registered on the machine.
 
+    It works in `folder`; papermill would change the folder of this whole process, and a sweep runs several at once.
     What the process itself prints goes to `log`. It is spoken to through files in the empty folder `sockets`: of many
     kernels that start at once, two may want the same network port.
     """
@@ -212,7 +214,8 @@ def _kernel_of_this_interpreter(environment: Mapping[str, str], log, sockets: Pa
             super().__init__(**options, **files if len(str(sockets)) < 90 else {})
 
         async def start_kernel(self, **options):
-            return await super().start_kernel(**options, stdout=log, stderr=log)
+            own = {"cwd": str(folder), "stdout": log, "stderr": log}
+            return await super().start_kernel(**options | own)
 
     return KernelOfThisInterpreter
 

@@ -4,6 +4,7 @@ Every node has the package installed and sees the repository, data and outputs u
 folder). What keeps a trial from running twice is said in `trial`. Source: docs.ray.io, "Fault tolerance", "Tasks".
 """
 
+import math
 import os
 from collections.abc import Callable
 
@@ -11,11 +12,11 @@ from tdsp_vision.errors import RunFailed
 from tdsp_vision.sweeps.trial import run_trial
 
 
-def connect(address: str, cpus: float, gpus: float) -> tuple[Callable[..., dict], int]:
+def connect(address: str, gpus: float) -> tuple[Callable[..., dict], int]:
     """`run_trial` on the cluster at `address` ("auto": the one that this machine belongs to), and how many at once.
 
     Args:
-        cpus, gpus: that each trial takes, as Ray counts them; a trial sees no GPU unless it takes one.
+        gpus: that each trial takes beside one CPU, as Ray counts them; a trial sees no GPU unless it takes one.
 
     Raises:
         RunFailed: Ray is not installed, or no cluster answers, or it has too little.
@@ -31,12 +32,12 @@ def connect(address: str, cpus: float, gpus: float) -> tuple[Callable[..., dict]
         words = " ".join(str(error).split())[:300]
         raise RunFailed(f"No Ray cluster answers at {address!r}; start one with `ray start`. ({words})") from None
     there = ray.cluster_resources()
-    room = int(min(there.get(kind, 0) / count for kind, count in (("CPU", cpus), ("GPU", gpus)) if count))
+    room = int(min(there.get("CPU", 0), there.get("GPU", 0) / gpus if gpus else math.inf))
     if not room:
         ray.shutdown()
-        raise RunFailed(f"A trial takes {cpus:g} CPUs and {gpus:g} GPUs, more than the Ray cluster has.")
+        raise RunFailed(f"A trial takes 1 CPU and {gpus:g} GPUs, more than the Ray cluster has.")
     # A lost node ends as many trials as it runs, so a retry says nothing about the trial itself.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=5)(run_trial)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5)(run_trial)
 
     def run(trial, environment, stop) -> dict:
         reference = task.remote(trial, environment)

@@ -3,7 +3,7 @@
 Optuna hands out the combinations: all of a grid (`GridSampler`), or drawn from ranges where the ones before were good
 (`TPESampler`: Bergstra et al. 2011), remembered in `search.db`. Each combination is a `trial.Trial`, which runs exactly
 once; a sweep that is started again goes on, because trials whose run is there are only read. In
-`outputs/<dataset>/sweeps/<id>/`: results.csv, a row for each trial; combinations.csv, mean and range over SEED; results.png.
+`outputs/<dataset>/sweeps/<id>/results.csv` is a row for each trial.
 
 Results are sorted by validation. By the test, the best of many would partly be the luckiest, and the number that is to
 say how good the model is would be too high.
@@ -29,9 +29,9 @@ import click
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
-from tdsp_vision.files import file_lock, whole_file, write_text
+from tdsp_vision.files import file_lock, write_text
 from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings
-from tdsp_vision.sweeps.trial import Trial, run_trial, trial_name
+from tdsp_vision.sweeps.trial import Trial, make_trial, run_trial
 
 METRICS = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one data set in one place
@@ -39,10 +39,10 @@ _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one dat
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: values to try by name (`choices`), ranges to draw from (low, high, log), the same for all (`fixed`)."""
+    """A sweep: `choices` name -> values to try, `ranges` name -> (low, high, log), `others` all that does not vary."""
 
     notebook: Path
-    fixed: dict[str, object]
+    others: dict[str, object]
     choices: dict[str, list]
     ranges: dict[str, tuple[float, float, bool]]
     metric: str
@@ -53,31 +53,16 @@ class Sweep:
         """Parameters that vary."""
         return [*self.choices, *self.ranges]
 
-    @property
-    def whole(self) -> dict[str, object]:
-        """Every parameter that does not vary, with its value."""
-        # Which run is the previous one would depend on the order in which trials end.
-        return defaults(self.notebook) | {"COMPARE": "none"} | self.fixed
-
-    @property
-    def outputs(self) -> paths.OutputPaths:
-        return paths.OutputPaths(self.whole["OUTPUT_DIR"], self.whole["DATASET_NAME"])
-
     def trial(self, values: Mapping[str, object]) -> Trial:
-        """The trial with the values of what varies; its name depends on nothing else of this sweep."""
-        data = paths.DatasetPaths(self.whole["DATA_DIR"], self.whole["DATASET_NAME"])
-        parameters = self.whole | dict(values) | {"RUN_NAME": ""}
-        name = trial_name(parameters, self.notebook, [data.manifest, data.corrections])
-        output_dir = str(self.outputs.root.parent)
-        given = self.fixed | dict(values) | {"COMPARE": self.whole["COMPARE"], "RUN_NAME": name}
-        return Trial(name, dict(values), given, str(self.notebook), output_dir, data.name)
+        """The trial with the values of what varies; nothing else of this sweep shapes it."""
+        return make_trial(values, self.others, self.notebook)
 
     @property
     def folder(self) -> Path:
         """Folder of results; its name is a digest of all that shapes them."""
-        content = [self.trial({}).name, self.choices, self.ranges, self.metric, self.trials is None]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
-        return self.outputs.sweeps / digest
+        base = self.trial({})
+        content = [base.name, self.choices, self.ranges, self.metric, self.trials is None]
+        return base.outputs.sweeps / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def plan_sweep(
@@ -86,9 +71,8 @@ def plan_sweep(
     ranges: Mapping[str, str],
     metric: str = "auc",
     trials: int | None = None,
-    notebook: Path | None = None,
 ) -> Sweep:
-    """A sweep over `notebook`, by default the modeling notebook; every value is typed and checked here.
+    """A sweep over the modeling notebook; every value is typed and checked here.
 
     Args:
         choices: name -> values with commas between, as in "224,448"; a comma within brackets belongs to a value.
@@ -106,25 +90,22 @@ def plan_sweep(
             raise ParameterError(f"{name} is no parameter of the modeling notebook, and a sweep runs that only{more}.")
         if names.count(name) > 1:
             raise ParameterError(f"{name} is given more than once; give it once: its values, its range or its value.")
-    for name in names:
         if name == "RUN_NAME" or (name in _PLACES and name not in fixed):
             raise ParameterError(f"{name} cannot vary in a sweep, which is about one data set and names its own runs.")
     if not choices and not ranges:
         raise ParameterError("Nothing varies: give values with -g NAME VALUE,VALUE or, for a search, a range with -r.")
     if ranges and not trials:
         raise ParameterError("A range is searched: say with --trials how many trials there may be in all.")
-    made = Sweep(
-        notebook or paths.NOTEBOOKS["model"],
-        {name: LIMITS["model"][name].read(name, value) for name, value in sorted(fixed.items())},
-        {name: _values(name, text) for name, text in sorted(choices.items())},
-        {name: _range(name, text) for name, text in sorted(ranges.items())},
-        metric,
-        trials,
-    )
-    ends = made.choices | {name: [low, high] for name, (low, high, _) in made.ranges.items()}
+    notebook = paths.NOTEBOOKS["model"]
+    # Which run is the previous one would depend on the order in which trials end.
+    others = defaults(notebook) | {"COMPARE": "none"}
+    others |= {name: LIMITS["model"][name].read(name, value) for name, value in fixed.items()}
+    tried = {name: _values(name, text) for name, text in sorted(choices.items())}
+    spans = {name: _range(name, text) for name, text in sorted(ranges.items())}
+    ends = tried | {name: [low, high] for name, (low, high, _) in spans.items()}
     for values in itertools.product(*ends.values()):
-        check_parameters("model", made.whole | dict(zip(ends, values, strict=True)))
-    return made
+        check_parameters("model", others | dict(zip(ends, values, strict=True)))
+    return Sweep(notebook, others, tried, spans, metric, trials)
 
 
 def _values(name: str, text: str) -> list:
@@ -179,7 +160,7 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
                 how = result["status"] if value is None else f"validation {sweep.metric} {value:.3f}"
                 label = f"{len(ended)}/{total} {trial.title} ".ljust(40, ".")
                 click.echo(f"{label} {result.get('seconds', 0):.0f} s  {how}{rest}")
-                _write_results(sweep, study)
+                write_text(sweep.folder / "results.csv", results_table(sweep, study).to_csv(index=False))
 
             old = signal.signal(signal.SIGINT, lambda *_: stop.set())
             try:
@@ -189,9 +170,7 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
                 signal.signal(signal.SIGINT, old)
     except BlockingIOError:
         raise RunFailed(f"Sweep {sweep.folder.name} is running already; wait until it ends.") from None
-    if stop.is_set():
-        raise KeyboardInterrupt("interrupted; the same command goes on from there")
-    return _write_results(sweep, study)
+    return results_table(sweep, study)
 
 
 def _study(sweep: Sweep):
@@ -224,7 +203,7 @@ def _objective(sweep: Sweep, run: Callable[..., dict], stop: threading.Event, as
     ours = {name: value for name, value in os.environ.items() if name.startswith(("TDSP_", "MLFLOW_"))}
     result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())}, stop)
     if result["status"] == "stopped":
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("interrupted; the same command goes on from there")
     asked.set_user_attr("result", result)
     if result["status"] == "failed":
         raise RunFailed(result["error"])
@@ -243,113 +222,61 @@ def _finished(study) -> list:
 
 def measure(trial: Trial, result: dict, side: str, metric: str) -> float | None:
     """A metric of `side` (validation, test, seconds) of the trial's run; balanced accuracy where there is no AUC."""
-    file = trial.outputs.runs / result.get("run", "") / "metrics.json"
-    if "run" not in result or not file.is_file():
-        return None
-    block = json.loads(file.read_text(encoding="utf-8")).get(side, {})
-    value = block.get(metric)
-    return block.get("balanced_accuracy") if value is None and metric == "auc" else value
+    file = trial.outputs.runs / str(result.get("run")) / "metrics.json"
+    block = json.loads(file.read_text(encoding="utf-8")).get(side, {}) if file.is_file() else {}
+    return block.get("balanced_accuracy") if metric == "auc" and block.get("auc") is None else block.get(metric)
 
 
 def results_table(sweep: Sweep, study):
-    """pandas.DataFrame, a row for each trial that ended, best validation first: what varies, status, metrics of
-    validation and test (0 to 1), seconds, run, error, executed notebook."""
+    """pandas.DataFrame, a row for each trial that ended, best validation first: what varies, status, run, error,
+    executed notebook, seconds of training, the metric (0 to 1) on validation and test; and on validation its mean,
+    lowest and highest value over SEED for the combination that the row belongs to."""
     import pandas as pd
 
     rows = []
     for one in _finished(study):
         trial, result = _trial_of(sweep, one), one.user_attrs["result"]
         row = {name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in trial.values.items()}
-        row["status"] = result["status"]
-        for side, metric in itertools.product(("validation", "test"), METRICS):
-            row[f"{side}_{metric}"] = measure(trial, result, side, metric)
-        row |= {"train_seconds": measure(trial, result, "seconds", "train"), "run": result.get("run")}
-        row |= {"error": result.get("error"), "notebook": paths.shown(trial.folder / f"{trial.name}.ipynb")}
+        row |= {"status": result["status"], "run": result.get("run"), "error": result.get("error")}
+        row |= {"notebook": paths.shown(trial.executed), "train_seconds": measure(trial, result, "seconds", "train")}
+        row |= {side: measure(trial, result, side, sweep.metric) for side in ("validation", "test")}
         rows.append(row)
-    table = pd.DataFrame(rows).drop_duplicates(sweep.names)
-    numbers = [f"{side}_{metric}" for side in ("validation", "test") for metric in METRICS]
-    table[numbers] = table[numbers].astype(float)
-    return table.sort_values([f"validation_{sweep.metric}", *sweep.names], ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows).drop_duplicates(sweep.names).astype({"validation": float, "test": float})
+    over_seeds = table.groupby([name for name in sweep.names if name != "SEED"] or [0] * len(table)).validation
+    for name, how in (("mean", "mean"), ("lowest", "min"), ("highest", "max")):
+        table[name] = over_seeds.transform(how)
+    return table.sort_values(["status", "mean", "validation"], ascending=[True, False, False], ignore_index=True)
 
 
-def combinations_table(sweep: Sweep, table):
-    """pandas.DataFrame, a row for each combination apart from SEED: mean, lowest and highest of the metric on
-    validation and test, and how many splits there were; None where SEED does not vary or nothing is done."""
-    done = table[table.status == "done"]
+def paired_differences(sweep: Sweep, table) -> list[str]:
+    """Sentences: how far the best combination is ahead of each other one, split by split, where SEED varies."""
     names = [name for name in sweep.names if name != "SEED"]
-    if "SEED" not in sweep.names or done.empty:
-        return None
-    numbers = [f"{side}_{sweep.metric}" for side in ("validation", "test")]
-    grouped = done.groupby(names or (lambda _: "all"), sort=False)[numbers]
-    made = grouped.agg(["mean", "min", "max"])
-    made.columns = ["_".join(column) for column in made.columns]
-    made.insert(0, "splits", grouped.size())
-    return made.sort_values(f"{numbers[0]}_mean", ascending=False).reset_index()
-
-
-def paired_differences(sweep: Sweep, table, combinations) -> list[str]:
-    """A sentence for each combination but the best: how far the best is ahead on the splits that both have."""
-    names = [name for name in sweep.names if name != "SEED"]
-    if combinations is None or not names:
+    if len(names) == len(sweep.names) or not names:
         return []
-    done = table[table.status == "done"].set_index([*names, "SEED"])[f"test_{sweep.metric}"]
-    keys = [tuple(row) for row in combinations[names].itertuples(index=False)]
-    sentences = []
-    for key in keys[1:12]:
-        best, other = (done.loc[k] for k in (keys[0], key))
-        ahead = (best - other).dropna()
-        words = " ".join(f"{name}={value}" for name, value in zip(names, key, strict=True))
-        sentences.append(
-            f"On the same {len(ahead)} splits the first is ahead of {words} by {ahead.mean():+.3f} of test "
-            f"{METRICS[sweep.metric]} in the mean ({ahead.min():+.3f} to {ahead.max():+.3f}), in {(ahead > 0).sum()}."
-        )
-    return sentences
-
-
-def _write_results(sweep: Sweep, study):
-    table = results_table(sweep, study)
-    write_text(sweep.folder / "results.csv", table.to_csv(index=False))
-    combinations = combinations_table(sweep, table)
-    if combinations is not None:
-        write_text(sweep.folder / "combinations.csv", combinations.to_csv(index=False))
-    return table
-
-
-def write_figure(sweep: Sweep, table) -> None:
-    """Write results.png: the metric on validation against the seconds of training, a point for each trial."""
-    from matplotlib.figure import Figure
-
     done = table[table.status == "done"]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axis = figure.subplots()
-    few = [name for name in sweep.names if 2 <= done[name].nunique() <= 8]
-    for value, part in done.groupby(few[0]) if few else [("", done)]:
-        axis.plot(
-            part.train_seconds, part[f"validation_{sweep.metric}"], "o", label=f"{few[0]} {value}" if few else None
-        )
-    axis.set(xlabel="training time in seconds", ylabel=f"{METRICS[sweep.metric]} on validation")
-    if few:
-        axis.legend(fontsize=8)
-    with whole_file(sweep.folder / "results.png") as draft:
-        figure.savefig(draft, dpi=120)
+    title = done[names].astype(str).apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items()), axis=1)
+    scores = done.assign(title=title).pivot(index="SEED", columns="title", values="test")
+    first, *others = title.unique()[:12]
+    ahead = {other: (scores[first] - scores[other]).dropna() for other in others}
+    return [
+        f"{first} is ahead of {other} by {d.mean():+.3f} of test {METRICS[sweep.metric]} in the mean of {len(d)} splits"
+        f" ({d.min():+.3f} to {d.max():+.3f}), in {(d > 0).sum()} of them."
+        for other, d in ahead.items()
+    ]
 
 
 def in_words(sweep: Sweep, table) -> str:
-    """The table of what is done, means over SEED, a sentence for each trial that failed, and where the files lie."""
+    """The table of what is done, the comparison over SEED, a sentence for each failed trial, and where files lie."""
     done, failed = table[table.status == "done"], table[table.status == "failed"]
-    columns = [*sweep.names, *(f"{side}_{sweep.metric}" for side in ("validation", "test")), "train_seconds", "run"]
-    shown = {"index": False, "na_rep": "-", "float_format": "{:.4g}".format}
-    lines = [done[columns].to_string(**shown), ""] if len(done) else []
-    combinations = combinations_table(sweep, table)
-    if combinations is not None:
-        lines += [combinations.to_string(**shown), "", *paired_differences(sweep, table, combinations), ""]
+    over_seeds = ["mean", "lowest", "highest"] if "SEED" in sweep.names else []
+    columns = [*sweep.names, "validation", *over_seeds, "test", "train_seconds", "run"]
+    lines = [done[columns].to_string(index=False, na_rep="-", float_format="{:.4g}".format), ""] if len(done) else []
+    lines += paired_differences(sweep, table)
     for row in failed.to_dict("records"):
         title = " ".join(f"{name}={row[name]}" for name in sweep.names)
         lines.append(f"failed: {title}: {row['error']} ({row['notebook']})")
-    lines.append("Sorted by validation, by which to choose; the test only says how good the chosen one is.")
-    return "\n".join(
-        [*lines, f"{len(done)} of {len(table)} done; {paths.shown(sweep.folder)}: results.csv, results.png"]
-    )
+    lines.append(f"Sorted by the {METRICS[sweep.metric]} of validation; the test only says how good the chosen one is.")
+    return "\n".join([*lines, f"{len(done)} of {len(table)} done: {paths.shown(sweep.folder / 'results.csv')}"])
 
 
 def clock(seconds: float) -> str:
@@ -370,11 +297,8 @@ def clock(seconds: float) -> str:
 @click.option(
     "--ray", metavar="ADDRESS|auto", help="Run on this Ray cluster; outputs on a folder that all nodes share."
 )
-@click.option(
-    "--cpus", type=click.FloatRange(0, min_open=True), default=1, show_default=True, help="Ray: CPUs a trial."
-)
 @click.option("--gpus", type=click.FloatRange(0), default=0, show_default=True, help="Ray: GPUs a trial.")
-def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, cpus, gpus) -> None:
+def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus) -> None:
     """Run the modeling notebook for many combinations of its parameters.
 
     With --trials values are searched (Optuna), else all combinations of -g are run. The same command goes on where it
@@ -392,9 +316,8 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, cpus,
     if ray:
         from tdsp_vision.sweeps.cluster import connect
 
-        run, room = connect(ray, cpus, gpus)
-    click.echo(f"sweep of {made.outputs.dataset}, a line for each trial that ends: {paths.shown(made.folder)}")
+        run, room = connect(ray, gpus)
+    click.echo(f"sweep of {made.others['DATASET_NAME']}, a line for each trial that ends: {paths.shown(made.folder)}")
     table = run_sweep(made, run, jobs or room)
-    write_figure(made, table)
     click.echo(f"\n{in_words(made, table)}")
     sys.exit(1 if (table.status == "failed").any() else 0)
