@@ -174,9 +174,7 @@ def run_notebook(
                 language="python",
                 progress_bar=False,
                 on_cell_execute=count,
-                kernel_manager_class=_kernel_of_this_interpreter(
-                    notebook.parent, environment or {}, log, Path(sockets)
-                ),
+                kernel_manager_class=_own_kernel(notebook.parent, environment or {}, log, Path(sockets)),
             )
         except PapermillExecutionError as error:
             words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
