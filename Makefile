@@ -8,8 +8,8 @@ TESTS_READY := .venv/.ready-for-tests
 NOTEBOOKS := $(wildcard code/0*/*.ipynb)
 # uv installs the pinned packages in a seventh of pip's time.
 UV := uv==0.13.9
-# Tests that need an engine, a browser, a cluster or a second environment; .ci/run runs them too.
-NEEDS_MORE := engine or browser or ray or older_tensorflow or torch
+# Tests that need an engine, a browser, a cluster, a second environment or real photos; .ci/run runs them too.
+NEEDS_MORE := engine or browser or ray or older_tensorflow or torch or photos
 SELECT ?= not ($(NEEDS_MORE))
 
 # TensorFlow's start-up messages and the usage reports of libraries help nobody here.
