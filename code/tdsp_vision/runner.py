@@ -6,8 +6,6 @@ by cell. A notebook tells what it made by displaying `RUN_MIME` data, so nobody 
 run may have written meanwhile. papermill is imported only to run a notebook: it costs a second.
 """
 
-import contextlib
-import itertools
 import json
 import logging
 import os
@@ -112,7 +110,7 @@ def run_walkthrough(
         KeyboardInterrupt: names the stage; its kernel is gone.
     """
     steps, dataset, outputs = plan(settings, list(stages), notebooks)
-    folder = _new_folder(outputs.notebooks)
+    folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
     for number, step in enumerate(steps, 1):
         executed = folder / f"{step.name}.ipynb"
@@ -309,59 +307,43 @@ def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> N
         attach_notebook(outputs, run, executed)
 
 
-def _new_folder(parent: Path) -> Path:
-    """`parent`/<YYYYmmdd-HHMMSS>, made here; two walkthroughs in one second get different ones."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            (parent / name).mkdir(parents=True)
-            return parent / name
-
-
 def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path) -> str:
-    """Table of a finished walkthrough: images, a line for each run, where things lie, and the scored request.
+    """Tables of a finished walkthrough: images, a line for each run, where things lie, and the scored request.
 
     Args:
         stages: which of data, model, deploy were run; only their results are shown.
         runs: ids of the modeling runs, in order.
         notebooks: folder of the executed notebooks.
     """
+    import pandas as pd
+
+    def table(rows: list[dict]) -> str:
+        return pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format="{:.3f}".format)
+
     lines = []
     if stages & {"data", "model"}:
         counts = _read(dataset.info)["counts"]
         each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
-        more = f" and {len(counts) - 12} classes more" if len(counts) > 12 else ""
-        lines += [f"{'images':<16}{sum(counts.values())}: {each}{more}", ""]
+        lines.append(f"{sum(counts.values())} images of {len(counts)} classes: {each}")
     if runs:
-        lines.append(f"{'classifier':<16}accuracy   balanced accuracy   AUC (95 % interval)    run")
-    for run in runs:
-        metrics = _read(outputs.runs / run / "metrics.json")
-        test = metrics["test"]
-        accuracy, balanced, auc = (_number(test.get(name)) for name in ("accuracy", "balanced_accuracy", "auc"))
-        interval = "-".join(map(_number, test.get("auc_ci") or []))
-        auc += f" ({interval})" if interval else ""
-        lines.append(f"{metrics['classifier']:<16}{accuracy:<11}{balanced:<20}{auc:<22} {run}")
-    lines += ["", *(f"{'model':<16}{paths.shown(outputs.runs / run / 'model.keras')}" for run in runs)] if runs else []
-    lines.append(f"{'notebooks':<16}{paths.shown(notebooks)}")
+        results = [(run, _read(outputs.runs / run / "metrics.json")) for run in runs]
+        names = ("accuracy", "balanced_accuracy", "auc", "auc_ci")
+        kinds = [{"run": run, "classifier": metrics["classifier"]} for run, metrics in results]
+        tests = [{name: metrics["test"].get(name) for name in names} for _, metrics in results]
+        lines += ["", table([kind | test for kind, test in zip(kinds, tests, strict=True)])]
+        lines.append(f"\nmodels and figures in {paths.shown(outputs.runs)}")
+    lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if "deploy" in stages:
-        lines += ["", *_scored_request(outputs.deployment)]
+        folder = outputs.deployment
+        service, answers = _read(folder / "service.json"), _read(folder / "response.json")["predictions"]
+        # Under a threshold the label that is named need not have the highest score, so all scores are shown.
+        rows = [
+            {"image": "/".join(Path(file).parts[-2:]), "label": answer["label"] if answer["valid"] else "no image"}
+            | dict(zip(service["classes"][:12], answer["scores"], strict=False))
+            for file, answer in zip(service["files"], answers, strict=True)
+        ]
+        lines += [f"\nscored request {paths.shown(folder / 'request.json')}: {service['what']}", table(rows)]
     return "\n".join(lines)
-
-
-def _scored_request(folder: Path) -> list[str]:
-    """The request that the deployment notebook sent, and what was answered: under a threshold the label that is
-    named need not have the highest score."""
-    service, response = _read(folder / "service.json"), _read(folder / "response.json")
-    classes = service["classes"]
-    lines = [f"{'scored request':<16}{paths.shown(folder / 'request.json')}", f"{'':<16}{service['what']}"]
-    for file, answer in zip(service["files"], response["predictions"], strict=True):
-        score = (
-            f"{answer['label']} {answer['scores'][classes.index(answer['label'])]:.3f}"
-            if answer["valid"]
-            else "no image"
-        )
-        lines.append(f"{'':<16}{'/'.join(Path(file).parts[-2:]):<36} {score}")
-    return lines
 
 
 def _read(file: Path) -> dict:
@@ -369,10 +351,6 @@ def _read(file: Path) -> dict:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunFailed(f"{paths.shown(file)} is missing; the notebook ran to its end without writing it.") from None
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def end_with_starter() -> None:
