@@ -132,16 +132,6 @@ class Notebook:
         active = cells.evaluate_all("cells => cells.findIndex(cell => cell.classList.contains('jp-mod-active'))")
         return cells.count(), active
 
-    def choose_theme(self, name: str) -> None:
-        """Turn JupyterLab's theme to Light or Dark."""
-        self.page.get_by_role("menuitem", name="Settings").click()
-        self.page.get_by_role("menuitem", name="Theme", exact=True).hover()
-        self.page.get_by_role("menuitem", name=f"JupyterLab {name}", exact=True).click()
-
-    def picture(self, name: str, number: int) -> None:
-        """Write a screenshot of what a cell shows to the folder of artefacts."""
-        self.output(number).screenshot(path=self.artefacts / f"{name}.png")
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):

@@ -23,8 +23,6 @@ def test_it_opens_with_the_corrections_and_a_damaged_file_is_a_placeholder(root,
     for tile, words in ((ui.tiles[3], "03.png cannot be shown"), (ui.tiles[4], "No such file")):
         assert words in tile.picture.value and "<img" not in tile.picture.value
     assert "was <b>robin</b>" in ui.tiles[1].picture.value
-    with pytest.raises(ValueError, match=r"owl.png', which is not in the manifest"):
-        AnnotationUI(root, manifest, {"owl.png": WREN})
 
 
 def test_decisions_are_counted_until_the_notebook_takes_them(root, manifest, press):

@@ -137,7 +137,7 @@ class AnnotationUI(pictures.Panel):
         page_size: images on a page.
 
     Raises:
-        ValueError: if a correction is of an image that is not in the manifest, or `suspicion` has another length.
+        ValueError: if `suspicion` has not one value for each row.
     """
 
     def __init__(

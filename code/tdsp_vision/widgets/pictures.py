@@ -19,9 +19,9 @@ from PIL import Image
 from tdsp_vision.data.plots import BLUE, GRAY, ORANGE  # noqa: F401  the colors of the figures
 from tdsp_vision.data.plots import thumbnail as read_small
 
-# JupyterLab runs its shortcuts, such as "x" or an arrow key, in the middle of a widget, too, unless the element that has
-# the focus has the attribute named below (Lumino's CommandRegistry). No trait of a widget sets it, so a handler of the
-# page does, from the moment at which the panel is drawn and the animation of its first child starts.
+# JupyterLab runs its shortcuts, such as "x" or an arrow key, in the middle of a widget, too, unless the focused element
+# has the attribute named below (Lumino's CommandRegistry). No trait of a widget sets it, so a handler of the page does,
+# from the moment at which the panel is drawn and the animation of its first child starts.
 PANEL = """<style>
 @keyframes tdsp-attached { from { opacity: 0 } }
 .tdsp-keys { animation: tdsp-attached 1ms }
@@ -122,11 +122,11 @@ class Pages(traitlets.HasTraits):
 def pager(pages: Pages) -> widgets.HBox:
     """Previous, next, position, and the number of the page to type. No button is ever off and loses the keyboard."""
     back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
-    number, position = widgets.BoundedIntText(1, 1, description="Page", **narrow("140px")), widgets.Label()
+    number, position = widgets.IntText(1, description="Page", **narrow("140px")), widgets.Label()
     back.on_click(lambda _: pages.step(-1))
     forward.on_click(lambda _: pages.step(1))
-    traitlets.link((pages, "count"), (number, "max"))
-    traitlets.link((pages, "page"), (number, "value"))
+    number.observe(lambda change: setattr(pages, "page", change["new"]), "value")
+    pages.observe(lambda _: setattr(number, "value", pages.page), "page")
     traitlets.link((pages, "position"), (position, "value"))
     return wrapping([back, forward, position, number])
 
