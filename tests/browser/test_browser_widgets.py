@@ -39,15 +39,11 @@ ANNOTATION, READ, THRESHOLD, CONFUSION, RESULTS, FORM = range(1, 7)
 
 @pytest.fixture(scope="module")
 def notebook(lab):
-    """All cells run; at the end every widget is looked at in a wide, a narrow and a dark page."""
+    """All cells run."""
     notebook = lab(CELLS)
     for number in range(len(CELLS)):
         notebook.run(number)
-    yield notebook
-    for width in (1400, 700):
-        notebook.page.set_viewport_size({"width": width, "height": 1000})
-        for number in (ANNOTATION, THRESHOLD, CONFUSION, RESULTS, FORM):
-            notebook.output(number).screenshot(path=notebook.artefacts / f"widget-{number}-{width}.png")
+    return notebook
 
 
 @pytest.fixture
@@ -99,6 +95,7 @@ def test_the_checked_images_get_a_new_label_and_zoom_leads_back(notebook, expect
     expect(grid).to_contain_text("6 of 60")
     back.press("Enter")
     expect(grid).to_contain_text("1–12 of 60")
+    expect(grid.get_by_title("Zoom 05.png")).to_be_focused()
     assert notebook.errors == []
 
 
@@ -142,6 +139,16 @@ def test_wrong_results_are_stepped_through_past_a_damaged_image(notebook, expect
     expect(look).to_contain_text("red speaks for malignant")
     expect(look).to_contain_text("from 0.500")
     assert notebook.where() == before and notebook.errors == []
+
+
+@pytest.mark.parametrize("width", [1400, 800, 400])
+def test_every_widget_fits_into_the_page(notebook, width):
+    notebook.page.set_viewport_size({"width": width, "height": 1000})
+    for number in (ANNOTATION, THRESHOLD, CONFUSION, RESULTS, FORM):
+        notebook.picture(f"widget-{number}-{width}", number)
+    sizes = notebook.page.locator(".tdsp").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+    notebook.page.set_viewport_size({"width": 1400, "height": 1000})
+    assert sizes == [0] * 5
 
 
 def test_a_run_is_started_from_the_form_and_ends(notebook, expect):

@@ -95,8 +95,8 @@ class Tile(widgets.VBox):
     def __init__(self, ui: "AnnotationUI"):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
         self.picture, self.zoom = widgets.HTML(), pictures.button("Zoom")
-        self.chosen = widgets.Checkbox(indent=False, tabbable=True, **pictures.narrow())
-        self.label = widgets.Dropdown(tabbable=True, layout={"flex": "1 1 80px", "width": "auto"})
+        self.chosen = pictures.control(widgets.Checkbox, "", indent=False)
+        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"})
         self.label.style.description_width = "0px"  # read to the blind, not shown: the name stands above already
         super().__init__([self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])])
         self.layout.padding, self.layout.min_width = "4px", "0"
@@ -145,9 +145,11 @@ class AnnotationUI(pictures.Panel):
     ):
         self.root, self.state = Path(root), Annotation(manifest, corrections or {}, suspicion)
         self.page_size, self.pages = page_size, pictures.Pages(size=page_size)
-        self.find = pictures.search("Show", "all: choose or type", continuous_update=False)
-        self.all = widgets.Checkbox(description="Check all", indent=False, tabbable=True, **pictures.narrow())
-        self.new = pictures.search("New label", "known, or a new one")
+        self.find = pictures.control(
+            widgets.Combobox, "Show", placeholder="all: choose or type", continuous_update=False
+        )
+        self.all = pictures.control(widgets.Checkbox, "Check all", indent=False)
+        self.new = pictures.control(widgets.Combobox, "New label", placeholder="known, or a new one")
         self.give = pictures.button("Relabel checked images", icon="tags")
         self.undo, self.summary = pictures.button("Undo", icon="undo"), widgets.HTML()
         self.tiles = [Tile(self) for _ in range(page_size)]

@@ -76,7 +76,7 @@ class ConfusionMatrixUI(pictures.Panel):
         """A field that offers every cell with images, the most frequent mistakes first."""
         cells = sorted(np.argwhere(self.counts).tolist(), key=lambda cell: -self.mistakes[*cell])
         offered = {self.in_words(*cell): cell for cell in cells}
-        search = pictures.search("Cell", "type the name of a class", options=tuple(offered))
+        search = pictures.control(widgets.Combobox, "Cell", "520px", placeholder="type a class", options=tuple(offered))
 
         def take(change) -> None:
             if change["new"] in offered:

@@ -35,15 +35,11 @@ PANEL = """<style>
 
 
 class Panel(widgets.VBox):
-    """A widget whose keys stay in it, and that is shown as `static_html` where there is no kernel."""
+    """A widget whose keys stay in it. A notebook that was exported, or is not trusted yet, shows `static_html()`."""
 
     def __init__(self, children: Sequence[widgets.Widget], **traits):
         super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children], **traits)
         self.add_class("tdsp")
-
-    def static_html(self) -> str:
-        """The static twin: what a notebook that was exported, or is not trusted yet, shows in place of the widget."""
-        raise NotImplementedError
 
     def _repr_mimebundle_(self, **options) -> dict:
         twin = f'<div class="tdsp">{PANEL}{self.static_html()}</div>'
@@ -122,7 +118,7 @@ class Pages(traitlets.HasTraits):
 def pager(pages: Pages) -> widgets.HBox:
     """Previous, next, position, and the number of the page to type. No button is ever off and loses the keyboard."""
     back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
-    number, position = widgets.IntText(1, description="Page", **narrow("140px")), widgets.Label()
+    number, position = control(widgets.IntText, "Page", "140px"), widgets.Label()
     back.on_click(lambda _: pages.step(-1))
     forward.on_click(lambda _: pages.step(1))
     number.observe(lambda change: setattr(pages, "page", change["new"]), "value")
@@ -136,19 +132,10 @@ def button(description: str, **traits) -> widgets.Button:
     return widgets.Button(description=description, tabbable=True, layout={"width": "auto"}, **traits)
 
 
-def dropdown(description: str, options: Sequence) -> widgets.Dropdown:
-    """A list to choose one of `options` from, values or (name, value); its description is read to the blind, too."""
-    return widgets.Dropdown(description=description, options=options, tabbable=True, **narrow())
-
-
-def search(description: str, placeholder: str, **traits) -> widgets.Combobox:
-    """A field to type in that offers what fits, however many `options` there are."""
-    return widgets.Combobox(description=description, placeholder=placeholder, **traits, **narrow("360px"))
-
-
-def narrow(width: str = "auto") -> dict:
-    """Arguments of a control: no wider than the page, and no room kept for a longer description."""
-    return {"layout": widgets.Layout(width=width, max_width="98%"), "style": {"description_width": "initial"}}
+def control(kind: type[widgets.Widget], description: str, width: str = "auto", **traits) -> widgets.Widget:
+    """A control no wider than the page, with its description in full, which is read to the blind, too."""
+    layout = {"width": width, "max_width": "98%"}
+    return kind(description=description, layout=layout, style={"description_width": "initial"}, **traits)
 
 
 def wrapping(children: Sequence[widgets.Widget], align: str = "center") -> widgets.HBox:

@@ -77,8 +77,8 @@ class PrecisionRecallUI(pictures.Panel):
             given = f"The threshold is {threshold} and the positive class {positive_class!r}"
             raise ValueError(f"{given}; allowed is a number from 0 to 1 with a positive class, and None with ''.")
         scale = {"min": 0, "max": 1, "step": 0.001, "readout": False}
-        self.slider = widgets.FloatSlider(description="Threshold", **scale, **pictures.narrow("420px"))
-        self.number = widgets.Text(description="exactly", continuous_update=False, **pictures.narrow("140px"))
+        self.slider = pictures.control(widgets.FloatSlider, "Threshold", "420px", **scale)
+        self.number = pictures.control(widgets.Text, "exactly", "140px", continuous_update=False)
         self.refusal, self.numbers, self.curves = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.threshold, self.presets = threshold, pictures.wrapping([])
         moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])

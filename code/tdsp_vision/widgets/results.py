@@ -146,7 +146,7 @@ class ResultsUI(pictures.Panel):
             for the image in view, while a heat map is asked for.
         neighbours: row number -> columns path, label, distance; see `nearest_training_images`. Called only for the
             image in view.
-        threshold: class to the score from which on it is called, drawn on its bar; `{}` where the highest decides.
+        threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
 
     Raises:
         ValueError: if the predictions do not fit (`judged`).
@@ -156,12 +156,15 @@ class ResultsUI(pictures.Panel):
         self, root: Path, predictions: pd.DataFrame, classes: list[str], explain=None, neighbours=None, threshold=None
     ):
         self.root, self.table, self.classes = Path(root), judged(predictions, classes), classes
-        self.explain, self.neighbours, self.threshold = explain, neighbours, threshold or {}
-        self.shown = pictures.dropdown("Show", SHOWN)
-        self.label = pictures.dropdown("True class", [("all", ""), *((name, name) for name in classes)])
-        self.order = pictures.dropdown("Order", list(ORDERS.items()))
+        self.explain, self.neighbours = explain, neighbours
+        self.threshold = {name: score for name, score in (threshold or {}).items() if name}
+        self.shown = pictures.control(widgets.Dropdown, "Show", options=SHOWN)
+        labels = [("all", ""), *((name, name) for name in classes)]
+        self.label = pictures.control(widgets.Dropdown, "True class", options=labels)
+        self.order = pictures.control(widgets.Dropdown, "Order", options=list(ORDERS.items()))
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
-        self.heat, self.pages = pictures.dropdown("Heat map", heats), pictures.Pages(size=1)
+        self.heat = pictures.control(widgets.Dropdown, "Heat map", options=heats)
+        self.pages = pictures.Pages(size=1)
         self.about, self.alike = widgets.HTML(), widgets.HTML()
         self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
