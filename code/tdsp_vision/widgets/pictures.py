@@ -56,7 +56,8 @@ def thumbnail(path: Path, side: int) -> Image.Image:
     try:
         return read_small(path, side)
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        raise ValueError(f"{path.name} cannot be shown: {getattr(error, 'strerror', None) or error}") from error
+        reason = str(getattr(error, "strerror", None) or error).replace(str(path), path.name)
+        raise ValueError(f"{path.name} cannot be shown: {reason}") from error
 
 
 def picture(source: Path | Image.Image, alt: str, side: int, opacity: float = 1) -> str:
