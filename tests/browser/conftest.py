@@ -115,10 +115,8 @@ class Notebook:
         before = prompt.inner_text()
         editor.click()
         self.page.keyboard.press("Shift+Enter")
-        self.page.wait_for_function(
-            "([prompt, before]) => /\\d/.test(prompt.innerText) && prompt.innerText != before",
-            arg=[prompt.element_handle(), before],
-        )
+        numbered = "([prompt, before]) => /\\d/.test(prompt.innerText) && prompt.innerText != before"
+        self.page.wait_for_function(numbered, arg=[prompt.element_handle(), before])
         assert not self.errors
 
     def press(self, *keys: str) -> None:

@@ -1,7 +1,7 @@
 """The form: a control for each parameter, a wrong value beside it, what a run is given, and how it is followed."""
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,7 +12,7 @@ from ipywidgets import Checkbox, Dropdown, Text
 
 from tdsp_vision import paths
 from tdsp_vision.parameters import LIMITS, Limit
-from tdsp_vision.widgets.params import BackgroundRun, ParameterForm, ParamsUI, parameter_table, run_of
+from tdsp_vision.widgets.params import BackgroundRun, ParameterForm, ParamsUI, parameter_table
 
 LINE = {"step": 1, "steps": 1, "title": "toy <1>", "cell": 2, "cells": 5, "seconds": 4}
 
@@ -20,13 +20,9 @@ LINE = {"step": 1, "steps": 1, "title": "toy <1>", "cell": 2, "cells": 5, "secon
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A notebook with a parameter of each kind in place of the second stage."""
-    limits = {
-        "CLASSIFIER": Limit(str, "svm | dnn", words=("svm", "dnn")),
-        "SVM_C": Limit(list, "svm: penalties to try", each=Limit(float, "", 0.001, 10)),
-        "EPOCHS": Limit(int, "dnn: passes over the images", 1, 100),
-        "LOUD": Limit(bool, "says more"),
-        "NAME": Limit(str, 'of the run; "" takes the classifier'),
-    }
+    limits = {"CLASSIFIER": Limit(str, "svm | dnn", words=("svm", "dnn")), "LOUD": Limit(bool, "says more")}
+    limits |= {"SVM_C": Limit(list, "svm: penalties to try", each=Limit(float, "", 0.001, 10))}
+    limits |= {"EPOCHS": Limit(int, "dnn: passes over the images", 1, 100), "NAME": Limit(str, "of the run")}
     source = 'CLASSIFIER = "svm"\nSVM_C = [0.1, 1.0]\nEPOCHS = 3\nLOUD = False\nNAME = "a"'
     cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
     (tmp_path / "toy.ipynb").write_text(json.dumps({"cells": [cell]}))
@@ -60,10 +56,10 @@ def test_a_run_gets_the_classifier_and_what_is_used_and_changed(toy):
     assert given == {"CLASSIFIER": "svm", "SVM_C": "[0.1, 0.1]", "LOUD": "True", "NAME": ""}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "sentence"),
-    [("EPOCHS", "101", "EPOCHS is 101; allowed"), ("SVM_C", "[1, 99]", "SVM_C[1] is 99.0; allowed")],
-)
+WRONG = [("EPOCHS", "101", "EPOCHS is 101; allowed"), ("SVM_C", "[1, 99]", "SVM_C[1] is 99.0; allowed")]
+
+
+@pytest.mark.parametrize(("name", "text", "sentence"), WRONG)
 def test_a_wrong_value_is_said_beside_its_field_and_holds_the_run_back(toy, press, name, text, sentence):
     ui = ParamsUI("model", BackgroundRun())
     ui.controls[name].value = text
@@ -74,26 +70,16 @@ def test_a_wrong_value_is_said_beside_its_field_and_holds_the_run_back(toy, pres
     assert ui.error == "" and "python -m tdsp_vision run --stage model" in ui.terminal.value
 
 
-@pytest.mark.parametrize("stage", ["data"])
-def test_the_real_notebooks_make_a_form_that_changes_nothing(stage):
-    assert ParameterForm(stage).values() == ParameterForm(stage).defaults
-    assert run_of(stage) is run_of(stage)
-
-
 def script(text):
     """The command of a script."""
     return [sys.executable, "-c", text]
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "printed"),
-    [
-        ("print('{1} <b>')", "done", "{1} <b>"),
-        ("raise SystemExit('no such image')", "failed", "no such image"),
-        ("import sys; sys.exit(130)", "stopped", ""),
-        ("import os; os.kill(os.getpid(), 9)", "failed", "signal 9"),
-    ],
-)
+ENDS = [("print('{1} <b>')", "done", "{1} <b>"), ("raise SystemExit('no such image')", "failed", "no such image")]
+ENDS += [("raise SystemExit(130)", "stopped", ""), ("import os; os.kill(os.getpid(), 9)", "failed", "signal 9")]
+
+
+@pytest.mark.parametrize(("code", "status", "printed"), ENDS)
 def test_a_run_is_followed_to_its_end_and_links_its_notebook(toy, code, status, printed):
     (toy / "a b.ipynb").write_text("{}")
     ui = ParamsUI("model", BackgroundRun())
@@ -124,16 +110,15 @@ def test_a_run_that_ends_while_stop_is_pressed_leaves_the_form_usable():
     run.start(script("pass"))
     held = run.lock
 
-    class Late:
-        """Lets the run end between the click and the moment it takes the lock."""
+    class Late(contextlib.AbstractContextManager):
+        """Lets the run end between the click and the moment at which `stop` has the lock."""
 
         def __enter__(self):
             run.lock = held
             run.thread.join()
-            return held.__enter__()
 
         def __exit__(self, *error):
-            return held.__exit__(*error)
+            pass
 
     run.lock = Late()
     run.stop()
@@ -146,14 +131,8 @@ def test_a_run_that_ends_while_stop_is_pressed_leaves_the_form_usable():
 def test_a_run_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path):
     note = tmp_path / "pid"
     waits = f"import os, pathlib, sys; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); sys.stdin.read()"
-    starter = f"""
-import sys
-from tdsp_vision.widgets.params import BackgroundRun
-run = BackgroundRun()
-run.start([sys.executable, "-c", {waits!r}])
-run.thread.join()
-"""
-    process = subprocess.Popen(script(starter), env=dict(os.environ))
+    starter = "import sys; from tdsp_vision.widgets.params import BackgroundRun; run = BackgroundRun(); "
+    process = subprocess.Popen(script(f"{starter}run.start([sys.executable, '-c', {waits!r}]); run.thread.join()"))
     while not (note.is_file() and note.read_text()):
         time.sleep(0.05)
     child = psutil.Process(int(note.read_text()))

@@ -35,14 +35,15 @@ def test_it_starts_at_the_given_threshold_and_a_slider_that_rounds_does_not_move
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.8, 1.0])
 def test_the_numbers_are_those_of_the_decision(ui, threshold):
     ui.slider.value = threshold
-    called = decide(*drawn()[1:], threshold) == CLASSES[1]
-    truth = drawn()[0] == CLASSES[1]
-    counts = [(truth & called).sum(), (truth & ~called).sum(), (~truth & called).sum(), (~truth & ~called).sum()]
-    assert ui.look.counts(ui.threshold) == counts
-    assert f"<b>{counts[0]} are found, {counts[1]} missed</b>" in ui.numbers.value
-    assert (
-        "of 40 &lt;b&gt;bad images" in ui.numbers.value and f"specificity <b>{counts[3] / 120:.3f}" in ui.numbers.value
-    )
+    called, truth = decide(*drawn()[1:], threshold) == CLASSES[1], drawn()[0] == CLASSES[1]
+    found, missed, alarms, spared = ((side & call).sum() for side in (truth, ~truth) for call in (called, ~called))
+    assert ui.look.counts(ui.threshold) == [found, missed, alarms, spared]
+    for words in (
+        f"<b>{found} are found, {missed} missed</b>",
+        "40 &lt;b&gt;bad",
+        f"specificity <b>{spared / 120:.3f}",
+    ):
+        assert words in ui.numbers.value
 
 
 def test_presets_keep_their_promise_and_lead_back(ui, press):

@@ -20,17 +20,11 @@ def test_filters_and_orders(predictions):
     assert np.isfinite(judged(predictions.assign(score_robin=0.0), CLASSES).loss).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        (lambda table: table.drop(columns="score_robin"), "score_robin"),
-        (lambda table: table.assign(predicted="owl"), "owl"),
-        (lambda table: pd.concat([table, table]), "each row once"),
-    ],
-)
-def test_predictions_that_do_not_fit_are_refused(predictions, change, word):
-    with pytest.raises(ValueError, match=f"predictions need.*{word}"):
-        judged(change(predictions), CLASSES)
+def test_predictions_that_do_not_fit_are_refused(predictions):
+    twice, strange = pd.concat([predictions] * 2), predictions.assign(predicted="owl")
+    for wrong, word in ((predictions.drop(columns="score_robin"), "score_robin"), (strange, "owl"), (twice, "once")):
+        with pytest.raises(ValueError, match=f"predictions need.*{word}"):
+            judged(wrong, CLASSES)
 
 
 def test_a_damaged_image_is_a_placeholder_and_the_next_one_is_shown(root, predictions):

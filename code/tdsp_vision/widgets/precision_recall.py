@@ -25,8 +25,10 @@ class Look:
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str):
-        self.known = np.asarray(labels, object), np.asarray(scores, np.float64), classes, positive_class
-        self.truth, self.score = self.known[0] == positive_class, self.known[1][:, classes.index(positive_class)]
+        self.truth, rest = np.asarray(labels) == positive_class, f"not {positive_class}"
+        self.score = np.asarray(scores, np.float64)[:, classes.index(positive_class)]
+        names = np.where(self.truth, positive_class, rest).astype(object)
+        self.known = names, np.column_stack([1 - self.score, self.score]), [rest, positive_class], positive_class
         inside, outside = self.truth.sum(), (~self.truth).sum()
         if not inside or not outside:
             words = f"There are {inside} images of the class {positive_class} and {outside} of others"
