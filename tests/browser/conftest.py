@@ -119,11 +119,6 @@ class Notebook:
         self.page.wait_for_function(numbered, arg=[prompt.element_handle(), before])
         assert not self.errors
 
-    def press(self, *keys: str) -> None:
-        """Press keys, one after the other."""
-        for key in keys:
-            self.page.keyboard.press(key)
-
     def where(self) -> tuple[int, int]:
         """How many cells there are and which is the active one: a key that reached JupyterLab would change them."""
         cells = self.page.locator(".jp-Notebook .jp-Cell")
