@@ -55,7 +55,7 @@ def refresh(
         dataset = declared_parameters(notebooks["data"])["DATASET_NAME"].default
         data, made = (str(workspace / part) for part in ("data", "outputs"))
         places = paths.DatasetPaths(data, dataset), paths.OutputPaths(made, dataset)
-        fill(*places, "latest", documents, documents / "answers.yml", small=True)
+        fill(*places, "latest", documents, documents / "answers.yml")
     shutil.rmtree(workspace)
 
 
