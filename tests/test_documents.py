@@ -69,7 +69,7 @@ def test_what_changed_since_the_run_and_what_is_drawn_is_said(made):
     dataset.corrections.write_text("path,label\nimages/0.jpg,malignant\nimages/1.jpg,EXCLUDE\n")
     dataset.manifest.write_text(dataset.manifest.read_text().replace("A. Person", "drawn by tdsp_vision.data"))
     sheet = rendered(made)["datasheet"]
-    assert "corrected 2 labels in `corrections.csv`, 1 of them to leave the image out" in sheet
+    assert "gave 2 images another label, or left them out" in sheet
     assert "2 of the images that the run used" in sheet and "and 1 are new or changed" in sheet
     assert "39 of 39 images are drawings" in sheet
 

@@ -5,6 +5,8 @@ Out: a dict of plain values, the only source of the documents. What no file says
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +16,7 @@ from tdsp_vision.errors import ParameterError
 from tdsp_vision.paths import DatasetPaths, OutputPaths, shown
 
 DRAWN = "drawn by tdsp_vision"  # how the attribution of a drawn sample image begins
-MOST_LISTED = 10  # wrong test images
-TEXT = ("path", "label", "predicted", "reason", "sha256")  # columns that stay text even where all values are numbers
+TEXT = dict.fromkeys(("path", "label", "predicted", "sha256"), str)  # columns that stay text even if all are numbers
 
 
 def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
@@ -24,14 +25,13 @@ def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
     Returns:
         run, dataset (names); figures (names of the run's); metrics, model_card, parameters, info, report, dictionary,
         service, parity, latency (content of the files; None where there is none, the last three also where another
-        run was deployed, which `other_run` then names); history (rows); sides, wrong, images, corrections
-        and changed (as the functions below count them; None where a table is absent or lacks a column).
+        run was deployed, which `other_run` then names); history (rows); corrected (how many images a
+        person gave another label, or left out); sides, wrong, images and changed (as the functions below count them).
 
     Raises:
         ParameterError: a file is not what it should be.
     """
     manifest = load_manifest(dataset) if dataset.manifest.is_file() else None
-    splits = _read(run / "splits.csv")
     facts = {
         "run": run.name,
         "dataset": dataset.name,
@@ -39,12 +39,12 @@ def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
         "info": _read(dataset.info),
         "report": _read(dataset.report),
         "dictionary": _read(dataset.dictionary),
-        "history": _counted(lambda table: table.to_dict("records"), _read(run / "history.csv")),
-        "sides": _counted(_sides, splits),
-        "wrong": _counted(_wrong, _read(run / "predictions.csv")),
-        "images": _counted(_images, manifest),
-        "corrections": _counted(_corrections, _read(dataset.corrections)),
-        "changed": _counted(_changed, manifest, splits),
+        "history": _read(run / "history.csv", lambda table: table.to_dict("records")),
+        "sides": _read(run / "splits.csv", _sides),
+        "wrong": _read(run / "predictions.csv", _wrong),
+        "corrected": _read(dataset.corrections, lambda table: table["path"].nunique()),
+        "images": None if manifest is None else _images(manifest),
+        "changed": None if manifest is None else _read(run / "splits.csv", partial(_changed, manifest)),
     }
     facts |= {name: _read(run / f"{name}.json") for name in ("metrics", "model_card", "parameters")}
     deployed = {name: _read(outputs.deployment / f"{name}.json") for name in ("service", "parity", "latency")}
@@ -52,15 +52,17 @@ def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
     return facts | (deployed if served == run.name else {"other_run": served})
 
 
-def _read(file: Path) -> object:
-    """Content of a JSON file, a table of a CSV file (only an empty field is a missing value), or text."""
+def _read(file: Path, count: Callable[[object], object] = lambda content: content) -> object:
+    """What `count` makes of a JSON file, a CSV table or a text; None where the file or a column of it is missing."""
     if not file.is_file():
         return None
     try:
-        if file.suffix == ".csv":
-            return pd.read_csv(file, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+        if file.suffix == ".csv":  # only an empty field is a missing value: a class may be called `None` or `NA`
+            return count(pd.read_csv(file, dtype=TEXT, keep_default_na=False, na_values=[""]))
         text = file.read_text(encoding="utf-8")
         return json.loads(text, object_hook=_without_nulls) if file.suffix == ".json" else text
+    except KeyError:
+        return None
     except ValueError as error:
         raise ParameterError(f"{shown(file)} cannot be read: {' '.join(str(error).split())}.") from None
 
@@ -68,13 +70,6 @@ def _read(file: Path) -> object:
 def _without_nulls(entries: dict) -> dict:
     """An entry that is null says as little as one that is not there."""
     return {key: value for key, value in entries.items() if value is not None}
-
-
-def _counted(count, *tables: pd.DataFrame | None) -> dict | list | None:
-    try:
-        return None if any(table is None for table in tables) else count(*tables)
-    except KeyError:  # a column is not there
-        return None
 
 
 def _sides(splits: pd.DataFrame) -> dict:
@@ -86,11 +81,11 @@ def _sides(splits: pd.DataFrame) -> dict:
 
 
 def _wrong(predictions: pd.DataFrame) -> dict:
-    """How many test images were called wrongly, and the ones with the highest score: path, label, predicted, score."""
+    """How many test images were called wrongly, and the ten with the highest score: path, label, predicted, score."""
     test = predictions[predictions["split"] == "test"]
     wrong = test[test["label"] != test["predicted"]]
     wrong = wrong.assign(score=wrong.filter(like="score_").max(axis=1))
-    return {"n": len(wrong), "tested": len(test), "first": wrong.nlargest(MOST_LISTED, "score").to_dict("records")}
+    return {"n": len(wrong), "tested": len(test), "first": wrong.nlargest(10, "score").to_dict("records")}
 
 
 def _images(manifest: pd.DataFrame) -> dict:
@@ -100,11 +95,6 @@ def _images(manifest: pd.DataFrame) -> dict:
         "licenses": manifest["license"].replace("", "unknown").value_counts().to_dict(),
         "drawn": manifest["attribution"].str.startswith(DRAWN).sum(),
     }
-
-
-def _corrections(corrections: pd.DataFrame) -> dict:
-    last = corrections.drop_duplicates("path", keep="last")["label"]
-    return {"n": len(last), "excluded": (last == "EXCLUDE").sum()}
 
 
 def _changed(manifest: pd.DataFrame, splits: pd.DataFrame) -> dict:

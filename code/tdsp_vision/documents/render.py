@@ -19,10 +19,7 @@ from tdsp_vision.parameters import nearest, read_settings
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTIONS = TEMPLATES / "questions.yml"
 # What begins markup in CommonMark: anywhere (an underscore within a word does not), then at the start of a line.
-_MARKUP = re.compile(
-    r"[&<>`*\[\]|\\~$]|(?<![^\W_])_|_(?![^\W_])"
-    r"|^[#=]|^[+-](?=[\s-]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)"
-)
+_MARKUP = re.compile(r"[&<>`*\[\]|\\~$]|(?<![^\W_])_|_(?![^\W_])|^[#=]|^[+-](?=[\s-]|$)|^\d(?=\d?[.)](\s|$))")
 
 
 def render_markdown(facts: dict, answers: dict[str, object]) -> dict[str, str]:
