@@ -9,11 +9,11 @@ from PIL import Image
 
 from tdsp_vision.data.tables import write_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.modeling.evaluate import evaluate
+from tdsp_vision.modeling.metrics import evaluate
 from tdsp_vision.modeling.runs import model_card
 from tdsp_vision.modeling.splits import leakage
-from tdsp_vision.modeling.subgroups import subgroup_table
-from tdsp_vision.modeling.thresholds import decide
+from tdsp_vision.modeling.trust import subgroup_table
+from tdsp_vision.modeling.metrics import decide
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 RUN = "20260131-142501-svm-tiny"
@@ -82,11 +82,11 @@ def _judged(manifest: pd.DataFrame, split: pd.Series, classes: list[str], positi
     predicted = decide(scores, classes, positive, threshold)
     masks = {side: (split == side).to_numpy() for side in ("validation", "test")}
     blocks = {
-        side: evaluate(labels[mask], scores[mask], classes, positive, threshold, 0, groups[mask])
+        side: evaluate(labels[mask], scores[mask], classes, positive, threshold, groups[mask])
         for side, mask in masks.items()
     }
     test = masks["test"]
-    rows = subgroup_table(manifest[test], scores[test], classes, positive, threshold, 0, groups[test])
+    rows = subgroup_table(manifest[test], scores[test], classes, positive, threshold, groups[test])
     rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
     confounder = {"measure": "file_kb", "direction": "no difference", "training_auc": 0.625, "auc": 0.5625}
     blocks["test"] |= {"subgroups": rows, "best_confounder": confounder | {"auc_ci": [0.4375, 0.6875]}}

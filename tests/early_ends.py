@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pandas as pd
 from tdsp_vision.data.manifest import load_manifest
-from tdsp_vision.modeling.evaluate import evaluate
+from tdsp_vision.modeling.metrics import evaluate
 from tdsp_vision.modeling.runs import model_card, new_run_id, predictions_table, save_run
 from tdsp_vision.modeling.splits import leakage
-from tdsp_vision.modeling.tracking import log_run
+from tdsp_vision.modeling.history import log_run
 from tdsp_vision.paths import DatasetPaths, OutputPaths, resolve
 
 get_ipython().input_transformers_cleanup.append(lambda lines: [])  # nothing of the cells below is run
@@ -26,7 +26,7 @@ classes, labels = sorted(manifest.label.unique()), manifest.label.to_numpy(dtype
 split = pd.Series("test", index=manifest.index)
 scores = np.where(labels[:, None] == np.array(classes, dtype=object), 0.7, 0.3 / (len(classes) - 1))
 threshold = 0.5 if POSITIVE_CLASS else None
-block = evaluate(labels, scores, classes, POSITIVE_CLASS, threshold, SEED)
+block = evaluate(labels, scores, classes, POSITIVE_CLASS, threshold)
 about = {"dataset": DATASET_NAME, "classifier": CLASSIFIER, "backbone": BACKBONE, "weights": WEIGHTS, "image_size": 32}
 about |= {"classes": classes, "positive_class": POSITIVE_CLASS}
 about["splits"] = {"train": 0, "validation": 0, "test": len(manifest)}
@@ -40,9 +40,9 @@ tables["history"] = pd.DataFrame({"c": SVM_C, "auc_mean": 0.5})
 layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(len(classes), activation="softmax")]
 model = keras.Sequential([keras.Input([32, 32, 3]), *layers])
 name = new_run_id(RUN_NAME or CLASSIFIER)
-run = save_run(outputs, name, model, tables, {"metrics": metrics, "model_card": card}, {})
+run = save_run(outputs, name, model, tables, {"metrics": metrics, "model_card": card, "parameters": {"DATA_DIR": DATA_DIR}}, {})
 if not (resolve(OUTPUT_DIR) / "mlflow.db").exists():
-    log_run(outputs, run, {"DATA_DIR": DATA_DIR})
+    log_run(outputs, run)
 """
 DEPLOYMENT = """
 

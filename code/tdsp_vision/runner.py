@@ -172,9 +172,11 @@ def run_walkthrough(
 def _keep_in_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
     """Add the executed notebook, which is whole only now, to the run that it logged itself."""
     if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.tracking import attach_notebook
+        from tdsp_vision.modeling.history import log_run
 
-        attach_notebook(outputs, run, executed)
+        said = log_run(outputs, outputs.runs / run, executed)
+        if said.startswith("WARNING"):
+            print(said, file=sys.stderr)
 
 
 def _new_folder(parent: Path) -> Path:

@@ -64,7 +64,7 @@ def test_a_network_with_its_first_weights_is_randomised_too(images):
     layers = [keras.layers.Conv2D(6, 3, 2, activation="relu"), keras.layers.GlobalAveragePooling2D()]
     pictures = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(pictures, keras.layers.Dense(2)(layers[1](layers[0](pictures))))
-    assert randomisation_check(model, images, 0, seed=0).correlation.abs().max() < 0.95
+    assert abs(randomisation_check(model, images, 0, seed=0)[0]) < 0.95
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -152,29 +152,22 @@ def test_a_saved_model_and_a_mixed_precision_one_are_explained_alike(tmp_path, i
 def test_randomising_changes_the_map_and_nothing_else(small_backbone, images):
     model = _svm_model(small_backbone, images, 2)
     before, state = model.get_weights(), random.getstate()
-    table = randomisation_check(model, images, 1, seed=4)
+    correlation, said = randomisation_check(model, images, 1, seed=4)
     assert random.getstate() == state
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert table.randomised.tolist()[:2] == ["head", "head and last 25%"] and len(table) == 5
-    assert table.randomised.iloc[-1] == "everything" and table.weights.iloc[-1] == 1
-    assert table.weights.is_monotonic_increasing and table.weights.iloc[0] < 0.01
-    assert table.correlation.abs().max() < 0.6
+    assert abs(correlation) < 0.5 and f"rank correlation {correlation:.2f}): they show what was learned" in said
 
 
-def test_the_check_follows_its_seed(images):
+def test_the_check_follows_its_seed_and_tells_a_map_that_learned_nothing(images):
     layers = [keras.layers.Conv2D(6, 3, 2, activation="relu"), keras.layers.GlobalAveragePooling2D()]
     model = _with_head(_network(*layers), 2)
-    one, same, other = (randomisation_check(model, images[:2], 1, seed, steps=1) for seed in (4, 4, 5))
-    assert one.equals(same) and not one.equals(other)
-
-
-def test_the_check_tells_a_map_that_learned_nothing(images):
-    """Brightness alone: whatever the weights, such a map follows the picture or its negative."""
-    gray = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False)
-    model = _with_head(_network(gray, keras.layers.GlobalAveragePooling2D()), 2)
-    table = randomisation_check(model, images, 1, seed=0, steps=1)
-    assert abs(table.correlation.iloc[0]) == pytest.approx(1)
+    one, same, other = (randomisation_check(model, images[:2], 1, seed) for seed in (4, 4, 5))
+    assert one == same != other
+    # Brightness alone: whatever the weights, such a map follows the picture or its negative.
+    model = _with_head(_network(keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()), 2)
+    correlation, said = randomisation_check(model, images[..., :1].repeat(3, axis=-1), 1, seed=0)
+    assert abs(correlation) == pytest.approx(1) and "Do not rely on them" in said
 
 
 def test_what_cannot_be_explained_is_refused(tiny_network, small_backbone, images):

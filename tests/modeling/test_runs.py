@@ -170,10 +170,33 @@ def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     assert card["torn_groups"] == [{"kept_together": "patient_id", "groups": 2, "torn_groups": 1, "torn_images": 2}]
     assert card["data"]["source"] == "drawn" and card["model"] == {"classes": CLASSES}
     assert card["settings"] == {"seed": 0} and card["trust"] == trust
-    assert "Not a medical device" in card["limits"] and card["decision"]["threshold"] == threshold
+    assert "not tested on patients" in card["limits"] and card["decision"]["threshold"] == threshold
     assert ("highest balanced accuracy on validation" in card["decision"]["origin"]) == (threshold is not None)
-    card = model_card({"classes": CLASSES}, dataset, leaks, threshold, trust, {"seed": 0}, "a person on validation")
+    birds = leaks.assign(kept_together="cluster")
+    card = model_card({"classes": CLASSES}, dataset, birds, threshold, trust, {"seed": 0}, "a person on validation")
+    assert "patient" not in card["limits"] and "images like those in the dataset" in card["limits"]
     origins = {0.25: "a person on validation; the test was not used", None: "the class with the highest score"}
     assert card["decision"] == {"threshold": threshold, "origin": origins[threshold]}
     assert {"python", "tensorflow", "keras", "scikit-learn", "numpy"} <= set(card["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", card["created"])
+
+
+def _judged_run(outputs, name: str, auc: float, balanced: float, split: str = "test", positive: str = "b") -> None:
+    folder = outputs.runs / name
+    write_json(
+        folder / "metrics.json", {"positive_class": positive, "validation": {"auc": auc, "balanced_accuracy": balanced}}
+    )
+    splits = pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"], "split": ["train", split]})
+    splits.sample(frac=1, random_state=len(name)).to_csv(folder / "splits.csv", index=False)
+
+
+def test_the_best_run_is_one_of_those_with_the_newest_ones_images_and_sides(outputs, capsys):
+    for name, auc, balanced in (("1", 0.8, 0.9), ("2", 0.9, 0.5), ("33", 0.9, 0.6), ("4", 0.9, 0.6)):
+        _judged_run(outputs, name, auc, balanced)
+    _judged_run(outputs, "0-another-split", 0.99, 0.99, split="validation")
+    _judged_run(outputs, "0-another-positive", 0.99, 0.99, positive="a")
+    write_json(outputs.runs / "0-of-old" / "metrics.json", {"positive_class": "b", "validation": {}})
+    assert find_run(outputs, "best").name == "4"
+    assert "4 is the best of the 4 runs (of 7) with the images and sides of the newest one" in capsys.readouterr().out
+    _judged_run(outputs, "5-another-split", 0.1, 0.1, split="validation")
+    assert find_run(outputs, "best").name == "0-another-split"

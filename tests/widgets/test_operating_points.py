@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tdsp_vision.modeling.evaluate import evaluate
-from tdsp_vision.modeling.thresholds import choose_threshold, decide, sensitivity_at
+from tdsp_vision.modeling.metrics import evaluate
+from tdsp_vision.modeling.metrics import choose_threshold, decide, sensitivity_at
 from tdsp_vision.widgets.operating_points import (
     BEST,
     FINE,
@@ -47,7 +47,7 @@ def test_each_row_is_what_its_threshold_decides_and_what_evaluate_says(digits):
         (spared, alarms), (missed, found) = sk.confusion_matrix(truth, called, labels=[False, True])
         assert points.loc[row, COUNTS].tolist() == [found, missed, alarms, spared]
     for row in (0, 1, len(points) // 2, len(points) - 1):
-        block = evaluate(labels, scores, TWO, "malignant", float(points.threshold[row]), 0)
+        block = evaluate(labels, scores, TWO, "malignant", float(points.threshold[row]))
         for name in ("sensitivity", "specificity", "precision", "balanced_accuracy"):
             assert points[name][row] == pytest.approx(block[name]), (row, name)
         (spared, alarms), (missed, found) = block["confusion_matrix"]

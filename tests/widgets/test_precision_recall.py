@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import traitlets
 
-from tdsp_vision.modeling.evaluate import evaluate
-from tdsp_vision.modeling.thresholds import choose_threshold, decide
+from tdsp_vision.modeling.metrics import evaluate
+from tdsp_vision.modeling.metrics import choose_threshold, decide
 from tdsp_vision.widgets.operating_points import BEST, COUNTS
 from tdsp_vision.widgets.precision_recall import Curve, PrecisionRecallUI
 
@@ -51,7 +51,7 @@ def diamonds(ui: PrecisionRecallUI) -> list[float]:
 
 def expected(threshold: float, known: tuple) -> tuple[list[float], list[list[int]]]:
     """The same four numbers and the confusion matrix by `evaluate`."""
-    block = evaluate(*known, threshold, 0)
+    block = evaluate(*known, threshold)
     places = [1 - block["specificity"], block["sensitivity"], block["recall"], block["precision"]]
     return places, block["confusion_matrix"]
 

@@ -14,7 +14,6 @@ import psutil
 
 from tdsp_vision.execution import RunFailed, run_notebook
 from tdsp_vision.files import file_lock, write_json
-from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.sweeps.trial import Trial, end_processes_of, tidy
 
 
@@ -58,10 +57,11 @@ def _run(trial: Trial) -> Path:
 
 def keep_history(trial: Trial, run: Path) -> None:
     """Log the run to the history, unless its notebook has done so, and add the executed notebook."""
-    from tdsp_vision.modeling.tracking import log_run
+    from tdsp_vision.modeling.history import log_run
 
-    defaults = {name: parameter.default for name, parameter in declared_parameters(Path(trial.notebook)).items()}
-    log_run(trial.outputs, run, defaults | trial.parameters, trial.executed)
+    said = log_run(trial.outputs, run, trial.executed)
+    if said.startswith("WARNING"):
+        raise RuntimeError(said)
 
 
 def _end_with_parent() -> None:

@@ -2,7 +2,7 @@
 
 Arrays: labels are class names [n]; scores are float [n, K] probabilities, columns in the order of `classes`; truth is
 bool [n] and score float [n], both of the class that is looked at. An image is called where score >= threshold, as
-`modeling.thresholds.decide` does. Pass the validation side: a threshold chosen on the test would spoil it.
+`modeling.metrics.decide` does. Pass the validation side: a threshold chosen on the test would spoil it.
 """
 
 from html import escape
@@ -12,7 +12,7 @@ import pandas as pd
 import traitlets
 from sklearn import metrics as sk
 
-from tdsp_vision.modeling.thresholds import choose_threshold, sensitivity_at
+from tdsp_vision.modeling.metrics import choose_threshold, sensitivity_at
 
 BEST = "highest balanced accuracy"
 COUNTS = ["found", "missed", "false_alarms", "spared"]

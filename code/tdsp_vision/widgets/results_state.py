@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from tdsp_vision.modeling.explain_plots import FOR_AND_AGAINST
+from tdsp_vision.modeling.plots import FOR_AND_AGAINST
 from tdsp_vision.modeling.svm import Standardizer
 
 SHOWN = ("all", "correct", "wrong")
