@@ -144,13 +144,6 @@ def test_everything_of_a_run_is_in_the_history(outputs, folder, tmp_path):
     assert not {path.name for path in tmp_path.iterdir()} & {"mlruns", "mlartifacts", "mlflow.db"}
 
 
-def test_one_folder_name_on_two_machines_is_two_runs(outputs, folder):
-    log_run(outputs, folder)
-    shutil.rmtree(folder)
-    log_run(outputs, write_run(outputs, "r1", *_scores(TWO, 2.0)))
-    assert len(logged(outputs)) == 2
-
-
 def test_two_processes_in_a_new_store_one_is_killed_and_none_connects(outputs, folder):
     (outputs.root.parent / "mlflow.db").unlink()
     write_run(outputs, "killed", *_scores(TWO, 2.0))
@@ -274,17 +267,6 @@ def test_a_difference_is_measured_and_said(outputs, first, second, word):
     else:
         near, far = sorted((abs(low), abs(high)))
         assert said == f"B's AUC is {word} than A's by {abs(found):.3f} (95 % interval {near:.3f} to {far:.3f})."
-
-
-@pytest.mark.parametrize(("classes", "positive"), [(THREE, ""), (THREE, "b"), (TWO, "")])
-def test_several_classes_and_none_that_counts_most(outputs, classes, positive):
-    _pair(outputs, 0, 5, classes, positive)
-    comparison = compare_runs(outputs, ["r1", "r2"])
-    measure = "mean AUC" if classes == THREE and not positive else "AUC"
-    assert comparison.sentences[0].startswith(f"B's {measure} is higher")
-    assert ("specificity" in comparison.metrics.index) == bool(positive)
-    block = json.loads((outputs.runs / "r2" / "metrics.json").read_text())["test"]
-    assert comparison.metrics.loc["auc of validation", "B"] == comparison.metrics.B["auc"] == block["auc"]
 
 
 def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_that_differ(outputs):

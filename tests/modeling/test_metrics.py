@@ -18,7 +18,6 @@ from tdsp_vision.modeling.metrics import (
     evaluate,
     paired_auc_difference,
     sensitivity_at,
-    share_interval,
 )
 
 TWO, THREE, MANY = ["benign", "malignant"], ["a", "b", "c"], [f"c{k:03}" for k in range(200)]
@@ -195,12 +194,6 @@ def test_the_intervals_of_means_over_classes_keep_their_promise(n_classes):
         found = evaluate(*_case(classes, 120, seed=seed + 2), classes, "", None)["intervals"]
         held = {name: count + (found[name][0] <= true[name] <= found[name][1]) for name, count in held.items()}
     assert all(135 <= count <= 150 for count in held.values()), held
-
-
-def test_a_share_of_few_has_the_interval_of_wilson():
-    assert share_interval(1.0, 12) == pytest.approx([0.7575, 1], abs=1e-4)
-    assert share_interval(0.5, 10) == pytest.approx([0.2366, 0.7634], abs=1e-4)
-    assert share_interval(0.0, 5) == pytest.approx([0, 0.4345], abs=1e-4) and share_interval(0.0, 0) is None
 
 
 def _two_models(seed: int, groups: int, size: int = 1):

@@ -50,11 +50,6 @@ def test_curves(classes, positive):
         assert points == [pytest.approx([called[~truth].mean(), found]), pytest.approx([found, truth[called].mean()])]
 
 
-def test_a_threshold_that_calls_nothing_can_be_drawn():
-    labels, scores = _case(TWO)
-    _check(plots.roc_and_precision_recall(labels, scores, TWO, "malignant", 1.0), 2)
-
-
 def test_of_many_classes_the_dozen_that_matters_is_shown_and_said():
     many = [f"class $x$ {number}" for number in range(40)]
     labels, scores = _case(many)

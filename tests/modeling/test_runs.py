@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 
 from tdsp_vision.data.manifest import read_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.modeling.backbones import pooled_layers
 from tdsp_vision.modeling.runs import find_run, model_card, new_run_id, predictions_table, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
-from tdsp_vision.modeling.svm import build_svm, svm_head
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 CLASSES = ["benign", "malignant"]
@@ -93,11 +91,9 @@ def test_runs_that_end_at_the_same_moment_are_all_kept(outputs, run, monkeypatch
         path.write_bytes(b"model")
         if not (outputs.runs / "r1").exists():
             (outputs.runs / "r1").mkdir()
-            (outputs.runs / "r1/metrics.json").write_text("{}")
 
     monkeypatch.setattr(keras.Sequential, "save", slow_save)
     assert save_run(outputs, "r1", **run).name == "r1-2"
-    assert sorted(path.name for path in outputs.runs.iterdir()) == ["r1", "r1-2"]
 
 
 def test_missing_runs_are_explained(outputs, run):
@@ -122,29 +118,10 @@ def test_a_latest_that_names_nothing_is_explained(outputs, run, latest):
     assert find_run(outputs, "r1").name == "r1"
 
 
-def test_run_ids_sort_by_time():
-    assert re.fullmatch(r"\d{8}-\d{6}-svm-lite0", new_run_id("svm-lite0"))
-
-
 @pytest.mark.parametrize("name", ["a/b", "../up", "two words", "ü", "x" * 100])
 def test_names_that_cannot_be_folders_are_refused(name):
     with pytest.raises(ValueError, match="RUN_NAME is .* becomes a folder name"):
         new_run_id(name)
-
-
-def test_a_reloaded_classifier_predicts_the_same(outputs, run, small_backbone):
-    rng = np.random.default_rng(0)
-    featurizer = pooled_layers(small_backbone)
-    images = rng.uniform(0, 255, [12, 32, 32, 3]).astype(np.float32)
-    features = featurizer.predict(images, verbose=0)
-    svm = build_svm(1e-3, 0).fit(features, np.arange(12) % 2)
-    head = svm_head(svm, 2.0, np.log([0.5, 0.5]))
-    model = keras.Model(featurizer.input, head(featurizer.output), name="classifier")
-    folder = save_run(outputs, "r1", **run | {"model": model})
-    again = keras.models.load_model(folder / "model.keras")
-    np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
-    np.testing.assert_allclose(again.predict(images, verbose=0), head.predict(features, verbose=0), atol=1e-5)
-    assert again.input_shape == (None, 32, 32, 3) and again.output_shape == (None, 2)
 
 
 def test_predictions_follow_the_manifest():

@@ -186,7 +186,6 @@ def test_without_a_positive_class_there_is_accuracy():
     assert head["note"] == "too few" and np.isnan(head["accuracy"])
     right = (scores[9:].argmax(axis=1) == manifest.label[9:].map(TWO.index)).mean()
     assert foot["accuracy"] == pytest.approx(right) and foot["low"] < right < foot["high"]
-    assert f"Lowest accuracy: site foot, {right:.2f}" in subgroups_in_words(table)
 
 
 @pytest.mark.parametrize("positive", ["malignant", ""])
@@ -195,7 +194,7 @@ def test_nothing_known_and_all_too_few_are_one_sentence(positive):
     assert table.empty and "note" in table
     assert subgroups_in_words(table) == "Nothing is known of the images by which subgroups could be made."
     said = subgroups_in_words(_table(*_case(8, sex=["female", "female", "male", "male"] * 2), positive))
-    assert said.startswith("2 of 2 subgroups have too few images for a number") and "Lowest" not in said
+    assert said.startswith("2 of 2 subgroups have too few images for a number")
 
 
 def _blobs(n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

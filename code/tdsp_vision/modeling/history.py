@@ -55,19 +55,18 @@ def tracking_uri(output_dir: str) -> str:
     `?` and `%` of OUTPUT_DIR are written as an address needs them; what follows a `?` in an address that was given is
     for the database, as in `sqlite:///runs.db?timeout=60`.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI") or ""
-    if given and not given.startswith(_SQLITE):
+    own = str(resolve(output_dir) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    given = os.environ.get("MLFLOW_TRACKING_URI") or _SQLITE + own
+    if not given.startswith(_SQLITE):
         return given
-    path, _, options = given.removeprefix(_SQLITE).partition("?")
-    path = str(resolve(path or Path(output_dir) / "mlflow.db"))
-    quoted = path if given else path.replace("%", "%25").replace("?", "%3F")
-    return _SQLITE + quoted + (f"?{options}" if options else "")
+    path, *options = given.removeprefix(_SQLITE).split("?", 1)
+    return "?".join([f"{_SQLITE}{resolve(path)}", *options])
 
 
 def artifact_folder(output_dir: str) -> Path:
     """Folder for files of runs whose history is a database: beside an SQLite file, else in OUTPUT_DIR."""
     given = os.environ.get("MLFLOW_TRACKING_URI") or ""
-    file = given.removeprefix(_SQLITE).partition("?")[0] if given.startswith(_SQLITE) else ""
+    file = given.removeprefix(_SQLITE).split("?")[0] if given.startswith(_SQLITE) else ""
     return (resolve(file).parent if file else resolve(output_dir)) / "mlflow-artifacts"
 
 

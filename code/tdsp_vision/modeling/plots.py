@@ -134,18 +134,6 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     return _finish(figure)
 
 
-def losses_side_by_side(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Loss of several trainings by epoch, each with columns `loss` and `val_loss`: left training, right validation."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for axis, column, title in zip(axes, ("loss", "val_loss"), ("training", "validation"), strict=True):
-        for (name, table), color, style in zip(curves.items(), COLORS, itertools.cycle(("-", "--", "-.", ":"))):
-            axis.plot(range(1, len(table) + 1), table[column], style, color=color, label=name)
-        axis.set(title=title, xlabel="epoch")
-    axes[0].set_ylabel("loss")
-    _legend(axes[0])
-    return _finish(figure)
-
-
 def calibration_curves(
     scores: dict[str, np.ndarray], labels: np.ndarray, classes: list[str], positive_class: str
 ) -> Figure:

@@ -28,7 +28,7 @@ FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins e
 WIDEST = 0.1  # of an interval of the AUC
 FEWEST_OF_SUBGROUP = 10  # images of a class
 MOST_NAMED = 5  # classes in a sentence
-MOST_VALUES = 6  # a number with more different values is divided into thirds
+MOST_VALUES = 3  # a number with more different values is divided into thirds
 LARGER_SIDE = "larger side (px)"
 UNKNOWN = "(missing)"
 TOO_FEW = "too few"
@@ -212,18 +212,9 @@ def subgroups_in_words(table: pd.DataFrame) -> str:
     """One sentence on what the table can and cannot say."""
     if table.empty:
         return "Nothing is known of the images by which subgroups could be made."
-    few, measure = int((table.note != "").sum()), "auc" if "auc" in table else "accuracy"
-    said = (
-        f"{few} of {len(table)} subgroups have too few images for a number (fewer than {FEWEST_OF_SUBGROUP} of a "
-        f"class, or from fewer than {FEWEST_GROUPS} groups)."
-    )
-    if few == len(table):
-        return said
-    worst = table.loc[table[measure].idxmin()]
-    name = "AUC" if measure == "auc" else measure
     return (
-        f"{said} Lowest {name}: {worst['column']} {worst['value']}, {worst[measure]:.2f} (95 % interval "
-        f"{worst['low']:.2f} to {worst['high']:.2f}); of many subgroups one is always the lowest."
+        f"{(table.note != '').sum()} of {len(table)} subgroups have too few images for a number (fewer than "
+        f"{FEWEST_OF_SUBGROUP} of a class, or from fewer than {FEWEST_GROUPS} groups)."
     )
 
 
@@ -241,12 +232,10 @@ def _categories(values: pd.Series) -> pd.Series:
     known = values.replace("", pd.NA).dropna()
     if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_VALUES:
         known = pd.qcut(known, 3, duplicates="drop")
-        known = known.cat.rename_categories([f"{one.left:g} to {one.right:g}" for one in known.cat.categories])
-    known = known.astype("category")
-    known = known.cat.rename_categories([str(one) for one in known.cat.categories])
-    names = [*(name for name in known.cat.categories if name != UNKNOWN), UNKNOWN]
-    filled = known.astype(object).reindex(values.index, fill_value=UNKNOWN)
-    return pd.Series(pd.Categorical(filled, names, ordered=True)).cat.remove_unused_categories()
+        known = known.cat.rename_categories(lambda third: f"{third.left:g} to {third.right:g}")
+    known = known.astype("category").cat.rename_categories(str)
+    known = known.cat.set_categories(dict.fromkeys([*known.cat.categories, UNKNOWN]))
+    return known.reindex(values.index).fillna(UNKNOWN).cat.remove_unused_categories()
 
 
 def suspicious_labels(
