@@ -71,15 +71,6 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
         np.testing.assert_allclose(maps.sum(axis=(1, 2)), wanted[:, k], atol=1e-4 * np.ptp(wanted))
 
 
-def test_saturated_scores_do_not_fade_the_map(small_backbone, images):
-    model = _with_head(small_backbone, 2)
-    before = evidence_maps(model, images, 1)
-    dense = model.layers[-1].layers[-1]
-    dense.set_weights([dense.kernel.numpy() * 10_000, dense.bias.numpy()])
-    assert np.asarray(model(images, training=False)).max() == 1
-    np.testing.assert_allclose(evidence_maps(model, images, 1), before * 10_000, rtol=1e-3, atol=1e-2)
-
-
 @pytest.mark.parametrize("size", [32, 30])
 def test_evidence_stands_where_it_is(size):
     """A network that counts red: one red square speaks for red exactly where it is, a blue one against."""
@@ -96,16 +87,6 @@ def test_evidence_stands_where_it_is(size):
     assert found[3:9, 5:11].sum() == pytest.approx(255 * 16 / size**2, rel=1e-5)
     assert np.count_nonzero(found) == 2 * 36
     np.testing.assert_allclose(evidence_maps(model, image, 1)[0], -found, atol=1e-6)
-
-
-def test_hidden_dense_layers_are_followed_by_the_gradient(images):
-    """Without biases, ReLU layers are linear along the ray through the picture: gradient times activation is exact."""
-    layers = [keras.layers.Conv2D(4, 5, 3, activation="relu"), keras.layers.MaxPooling2D(2), keras.layers.Flatten()]
-    layers += [keras.layers.Dense(16, "relu", use_bias=False), keras.layers.Dense(3, use_bias=False)]
-    model = _network(*layers)  # without softmax, so that it says its logits
-    wanted = _contrasts(np.asarray(model(images), np.float64))
-    found = evidence_maps(model, images, 2)
-    np.testing.assert_allclose(found.sum(axis=(1, 2)), wanted[:, 2], atol=1e-3 * np.ptp(wanted))
 
 
 def test_each_image_may_have_its_own_class_and_batches_do_not_show(small_backbone, images):

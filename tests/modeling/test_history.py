@@ -228,20 +228,14 @@ def test_the_page_is_mlflows_own_on_this_machine_only(outputs, monkeypatch, tmp_
     commands = []
     monkeypatch.setattr(os, "execve", lambda *args: commands.append(args))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        said = CliRunner().invoke(history, ["--output-dir", outputs.output_dir, "--port", port])
-        assert said.exit_code == 1 and f"Port {port} is in use already; name another with --port" in said.output
-    said = CliRunner().invoke(history, ["--output-dir", outputs.output_dir, "--port", port])
-    assert said.exit_code == 0 and f"http://127.0.0.1:{port}" in said.output
-    [(program, command, environment)] = commands
-    assert program == sys.executable and command[1:4] == ["-m", "mlflow", "server"]
-    assert f"sqlite:///{outputs.root.parent}/mlflow.db" in command and "127.0.0.1" in command
-    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true" and environment["DO_NOT_TRACK"] == "true"
+        asked = ["--output-dir", outputs.output_dir, "--port", str(taken.getsockname()[1])]
+        assert "is in use already; name another with --port" in CliRunner().invoke(history, asked).output
+    assert CliRunner().invoke(history, asked).exit_code == 0
+    [(_, command, environment)] = commands
+    assert command[1:4] == ["-m", "mlflow", "server"] and f"sqlite:///{outputs.root.parent}/mlflow.db" in command
+    assert command[command.index("--host") + 1] == "127.0.0.1" and environment["DO_NOT_TRACK"] == "true"
     wrong = CliRunner().invoke(history, ["--log", str(tmp_path / "empty")])
     assert wrong.exit_code == 1 and "is no run folder: it has no metrics.json" in wrong.output
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://history.example:5000")
-    assert "the run history is at http://history.example:5000" in CliRunner().invoke(history).output
-    assert len(commands) == 1
 
 
 def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant"):
@@ -275,20 +269,9 @@ def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_tha
     write_run(outputs, "r2", *case, SVM_C=[1.0], RUN_NAME="two", GROUP_BY="")
     comparison = compare_runs(outputs, ["r1", "r2"])
     assert comparison.sentences == ["B's AUC minus A's is 0.000; too few groups of images differ for an interval."]
-    assert comparison.disagreements.empty and comparison.runs == {"A": "r1", "B": "r2"}
+    assert comparison.runs == {"A": "r1", "B": "r2"}
     assert comparison.settings.A.to_dict() == {"SVM_C": "[0.1]", "GROUP_BY": "not known"}
     assert comparison.settings.B.to_dict() == {"SVM_C": "[1.0]", "GROUP_BY": ""}
-
-
-@pytest.mark.parametrize("positive", ["7", ""])
-def test_images_on_which_runs_disagree_hardest_first(outputs, positive):
-    labels = np.array(["7", "007", "7", "007", "007"], object)
-    one, two = np.array([0.9, 0.2, 0.3, 0.6, 0.1]), np.array([0.4, 0.3, 0.8, 0.7, 0.8])  # of class 7
-    for run, score in (("r1", one), ("r2", two)):
-        write_run(outputs, run, labels, np.column_stack([1 - score, score]), NUMBERS, positive)
-    table = compare_runs(outputs, ["r1", "r2"]).disagreements
-    assert table.path.tolist() == ["002.jpg", "004.jpg", "000.jpg"] and table.label.tolist() == ["7", "007", "7"]
-    assert table.A.tolist() == ["007", "007", "7"] and table.B.tolist() == ["7", "7", "007"]
 
 
 def _head(classes=TWO, positive="malignant") -> dict:
@@ -331,12 +314,10 @@ def test_the_previous_run_is_the_newest_with_the_same_test(outputs):
     for run in ("20260101-a", "20260102-b"):
         write_run(outputs, run, LABELS, SCORES)
     write_run(outputs, "20260103-other-test", LABELS[:40], SCORES[:40])
-    write_json(outputs.runs / "20260104-no-tables" / "metrics.json", {})
-    assert runs_to_compare(outputs, "previous", _head(), _splits(LABELS)) == ["20260102-b"]
-    assert runs_to_compare(outputs, "20260101-a, 20260102-b", _head(), _splits(LABELS)) == ["20260101-a", "20260102-b"]
-    assert runs_to_compare(outputs, "none", _head(), _splits(LABELS)) == []
+    for compare, found in (("previous", ["20260102-b"]), ("20260101-a", ["20260101-a"]), ("none", [])):
+        assert runs_to_compare(outputs, compare, _head(), _splits(LABELS)) == found
     assert runs_to_compare(outputs, "previous", _head(["other"]), _splits(LABELS)) == []
     with pytest.raises(
-        ValueError, match="20260101-a and 20260103-other-test cannot be compared: of its 40 test images"
+        ValueError, match="20260101-a and 20260103-other-test cannot be compared: of its 40"
     ):
         compare_runs(outputs, ["20260101-a", "20260103-other-test"])

@@ -10,7 +10,6 @@ from sklearn import metrics as sk
 
 from tdsp_vision.modeling import metrics
 from tdsp_vision.modeling.metrics import (
-    auc,
     auc_interval,
     auc_with_interval,
     choose_threshold,
@@ -22,7 +21,7 @@ from tdsp_vision.modeling.metrics import (
 
 TWO, THREE, MANY = ["benign", "malignant"], ["a", "b", "c"], [f"c{k:03}" for k in range(200)]
 KEYS = {
-    *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "macro_auc", "ece"),
+    *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "ece"),
     *("ece_positive", "brier", "log_loss", "sensitivity", "specificity", "sensitivity_at_specificity", "threshold"),
     *("auc_ci", "intervals", "no_interval", "per_class", "confusion_matrix", "n"),
 }
@@ -59,7 +58,6 @@ def test_the_numbers_are_scikit_learns(classes, positive):
         "f1": sk.f1_score(labels, predicted, **average),
         "auc": np.mean([sk.roc_auc_score(*one) for one in ranked]),
         "average_precision": np.mean([sk.average_precision_score(*one) for one in ranked]),
-        "macro_auc": np.mean([sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)]),
         "brier": sk.brier_score_loss(labels, scores, labels=classes),
         "log_loss": sk.log_loss(labels, scores, labels=classes),
     }
@@ -110,13 +108,6 @@ def test_the_block_has_the_agreed_keys_and_is_plain_json(classes, positive, skil
         assert 0 <= low <= block[name] <= high <= 1 and high - low > 0.02, name
 
 
-def test_nothing_called_positive_is_a_number_too():
-    labels, scores = _case(TWO, 40)
-    block = evaluate(labels, scores * [[1, 0]], TWO, "malignant", 0.5)
-    assert block["precision"] == block["recall"] == block["f1"] == 0.0 and block["specificity"] == 1.0
-    assert block["intervals"]["precision"] is None and json.dumps(block, allow_nan=False)
-
-
 @pytest.mark.parametrize("labels", [["benign"] * 4, ["benign", "malignant", "nevus", "benign"]])
 def test_each_class_needs_images_and_each_image_a_class_and_a_group(labels):
     with pytest.raises(ValueError, match="each class needs an image"):
@@ -140,14 +131,6 @@ def test_two_hundred_classes_take_memory_for_their_images_only():
     low, high = block["intervals"]["top5_accuracy"]
     assert block["accuracy"] < low < block["top5_accuracy"] < high
     assert "top5_accuracy" not in evaluate(*_case(THREE), THREE, "", None)
-
-
-def test_auc_of_margins():
-    targets = np.array([0, 1, 2, 0, 1, 2])
-    margins = np.random.default_rng(0).normal(size=[6, 3])
-    expected = np.mean([sk.roc_auc_score(targets == k, margins[:, k]) for k in range(3)])
-    assert auc(targets, margins) == pytest.approx(expected)
-    assert np.isnan(auc(np.zeros(4, int), margins[:4]))
 
 
 def test_intervals_count_groups_and_not_images():

@@ -86,12 +86,6 @@ def test_confusion_matrix(classes):
     assert cells[1, 0][1] == f"{1 / matrix[0].sum():.0%}" and cells[0, len(classes) - 1][1] == "0%"
 
 
-def test_score_histogram():
-    labels, scores = _case(TWO)
-    texts = _check(plots.score_histogram(labels, scores[:, 1], "malignant", 0.4), 1)
-    assert texts == ["not malignant (n = 20)", "malignant (n = 20)", "threshold 0.400"]
-
-
 @pytest.mark.parametrize("values", [[1e-4], [1e-5, 1e-3, 1e-1]])
 def test_c_sweep(values):
     sweep = pd.DataFrame({"c": values, "auc_mean": 0.8, "auc_deviation": 0.01})
@@ -109,20 +103,6 @@ def test_learning_curves(epochs):
     figure = plots.learning_curves(history, epochs)
     assert _check(figure, 2) == ["training", "validation", f"kept: epoch {epochs}"] * 2
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), history.val_accuracy)
-
-
-def test_learning_curves_while_training():
-    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.7, 0.6], "val_loss": [0.7, 0.65], "val_auc": [0.5, 0.6]})
-    figure = plots.learning_curves(history)
-    assert _check(figure, 2) == ["training", "validation", "validation"]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "AUC"]
-    first = plots.learning_curves(history[["epoch", "loss"]][:1])
-    assert _check(first, 1) == ["training"] and first.axes[0].get_xlim() == (0.5, 1.5)
-
-
-def test_a_history_without_anything_to_draw_is_refused():
-    with pytest.raises(ValueError, match=r"columns \['epoch', 'learning_rate'\]; it needs loss, accuracy or auc"):
-        plots.learning_curves(pd.DataFrame({"epoch": [1], "learning_rate": [0.1]}))
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (["a", "b", "$c$"], "$c$")])
@@ -143,12 +123,6 @@ def test_calibration_before_and_after(classes, positive):
     drawn = [line for line in before.lines if len(line.get_xdata()) == len(shares)][-1]
     np.testing.assert_allclose(drawn.get_ydata(), shares)
     assert "40 images are too few to show more than chance" in figure.get_suptitle()
-
-
-def test_a_few_more_images_need_no_such_words():
-    labels, scores = (part.repeat(3, axis=0) for part in _case(TWO))
-    figure = plots.calibration_curves({"now": scores * (1 + 1e-7)}, labels, TWO, "malignant")
-    assert not figure.get_suptitle()
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tdsp_vision.data.manifest import read_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.modeling.runs import find_run, model_card, new_run_id, predictions_table, read_json, save_run
+from tdsp_vision.modeling.runs import find_run, model_card, predictions_table, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
@@ -90,7 +90,7 @@ def test_runs_that_end_at_the_same_moment_are_all_kept(outputs, run, monkeypatch
     def slow_save(self, path):  # another run takes the name while this one is being written
         path.write_bytes(b"model")
         if not (outputs.runs / "r1").exists():
-            (outputs.runs / "r1").mkdir()
+            write_json(outputs.runs / "r1" / "metrics.json", {})
 
     monkeypatch.setattr(keras.Sequential, "save", slow_save)
     assert save_run(outputs, "r1", **run).name == "r1-2"
@@ -116,12 +116,6 @@ def test_a_latest_that_names_nothing_is_explained(outputs, run, latest):
     with pytest.raises(ValueError, match="RUN is 'latest', and .*latest.txt names no run .* name one of 'r1'"):
         find_run(outputs, "latest")
     assert find_run(outputs, "r1").name == "r1"
-
-
-@pytest.mark.parametrize("name", ["a/b", "../up", "two words", "ü", "x" * 100])
-def test_names_that_cannot_be_folders_are_refused(name):
-    with pytest.raises(ValueError, match="RUN_NAME is .* becomes a folder name"):
-        new_run_id(name)
 
 
 def test_predictions_follow_the_manifest():

@@ -1,14 +1,11 @@
 """What a number is worth: the best confounder, objections where they are due, subgroups, labels to doubt."""
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from tdsp_vision.data.confounders import TOGETHER
-from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
-from tdsp_vision.modeling.features import predict_files
 from tdsp_vision.modeling.metrics import auc_with_interval, evaluate, paired_auc_difference
 from tdsp_vision.modeling.trust import (
     best_confounder,
@@ -244,13 +241,3 @@ def test_a_class_of_one_group_is_not_judged_and_stops_nothing(n_classes, left):
     table = suspicious_labels(features, targets, np.where(targets == 0, 999, np.arange(len(targets))), 0.01, 0)
     assert table.self_confidence.notna().sum() == left and (table.given[table.self_confidence.isna()] == 0).any()
     assert table.self_confidence[:left].notna().all() and (table.suggested == table.given).mean() > 0.9
-
-
-@pytest.mark.photos
-def test_flipped_labels_of_real_photos_are_found(real_photos):
-    featurizer: keras.Model = pooled_layers(build_backbone("efficientnet_lite0", 224))
-    files = [path for label in ("ants", "bees") for path in sorted((real_photos / "ants_bees" / label).iterdir())[:60]]
-    features = predict_files(featurizer, files, 224, quiet=True)
-    given, flipped = _flip(np.repeat([0, 1], 60), 0.05, 0)
-    table = suspicious_labels(features, given, np.arange(120), 0.0001, 0)
-    assert np.isin(table.image[:6], flipped).mean() >= 0.5  # chance is 0.05

@@ -178,15 +178,12 @@ class Comparison(NamedTuple):
         settings: the parameters that differ, as text, a column for each run.
         metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
         sentences: for each run but the first, whether its AUC differs from A's by more than luck (paired by image).
-        disagreements: images that the runs call differently: path, label, and by letter the call. First those of whose
-            label the runs together are least sure.
     """
 
     runs: dict[str, str]
     settings: pd.DataFrame
     metrics: pd.DataFrame
     sentences: list[str]
-    disagreements: pd.DataFrame
 
 
 def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.DataFrame) -> list[str]:
@@ -238,7 +235,7 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
     sentences = [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
     runs = {letter: folder.name for letter, folder in folders.items()}
-    return Comparison(runs, parameters[parameters.nunique(axis=1) > 1], metrics, sentences, _disagreements(tables))
+    return Comparison(runs, parameters[parameters.nunique(axis=1) > 1], metrics, sentences)
 
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
@@ -275,10 +272,3 @@ def _difference(run: str, tables: dict[str, pd.DataFrame], about: list[str], gro
     near, far = sorted((abs(low), abs(high)))
     word = "higher" if low > 0 else "lower"
     return f"{what} is {word} than A's by {abs(difference):.3f} (95 % interval {near:.3f} to {far:.3f})."
-
-
-def _disagreements(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    found = tables["A"][["label"]].assign(**{letter: table.predicted for letter, table in tables.items()})
-    own = [[row[f"score_{row['label']}"] for row in table.to_dict("records")] for table in tables.values()]
-    found = found.assign(sure=np.mean(own, axis=0)).sort_values("sure", kind="stable")
-    return found[found[list(tables)].nunique(axis=1) > 1].drop(columns="sure").reset_index()

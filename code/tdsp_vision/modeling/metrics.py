@@ -138,32 +138,28 @@ def evaluate(
         )
     groups = _numbered(groups, len(targets))
     truths = targets[:, None] == np.arange(len(classes))
-    matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
-    each = _of_each_class(matrix, truths, scores)
+    each = _of_each_class(truths, calls, scores)
     positive = classes.index(positive_class) if positive_class else None
     block = _headlines(targets, calls, scores, each, positive)
     reason = _too_few(classes, targets, groups, positive)
     found = _intervals(block, each["recall"], truths, calls, scores, groups, positive)
     intervals = {name: None if reason and name not in OF_ALL_IMAGES else pair for name, pair in found.items()}
     block |= {"intervals": intervals, "auc_ci": intervals["auc"], "no_interval": reason or None}
-    rows = pd.DataFrame(each | {"n": matrix.sum(axis=1)}, index=classes).astype({"n": object})
+    rows = pd.DataFrame(each | {"n": truths.sum(axis=0)}, index=classes).astype({"n": object})
+    matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
     block |= {"per_class": rows.to_dict("index"), "confusion_matrix": matrix.tolist()}
     return block | {"n": len(labels), "threshold": threshold}
 
 
-def _of_each_class(matrix: np.ndarray, truths: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Float [K] of each class against the rest, from the confusion matrix [K, K] and the scores."""
-    hits, true, called = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    others = matrix.sum() - true
-    average = [sk.average_precision_score(truths[:, k], scores[:, k]) for k in range(len(hits))]
-    return {
-        "precision": hits / called.clip(min=1),
-        "recall": hits / true,
-        "f1": 2 * hits / (true + called),
-        "specificity": (others - called + hits) / others.clip(min=1),
-        "auc": _areas(truths, scores)[0],
-        "average_precision": np.array(average),
-    }
+def _of_each_class(truths: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Float [K] of each class against the rest: truths bool [n, K], calls int [n]."""
+    kinds = range(truths.shape[1])
+    given = {"labels": kinds, "zero_division": 0}
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(truths.argmax(axis=1), calls, **given)
+    spared, alarms = sk.multilabel_confusion_matrix(truths.argmax(axis=1), calls, labels=kinds)[:, 0].T
+    average = np.array([sk.average_precision_score(truths[:, k], scores[:, k]) for k in kinds])
+    found = {"precision": precision, "recall": recall, "f1": f1, "specificity": spared / (spared + alarms)}
+    return found | {"auc": _areas(truths, scores)[0], "average_precision": average}
 
 
 def _headlines(targets, calls, scores, each: dict[str, np.ndarray], positive: int | None) -> dict:
@@ -173,7 +169,6 @@ def _headlines(targets, calls, scores, each: dict[str, np.ndarray], positive: in
     about = list(range(n_classes)) if positive is None else [positive]
     block = {"accuracy": (calls == targets).mean(), "balanced_accuracy": each["recall"].mean()}
     block |= {name: each[name][about].mean() for name in ("precision", "recall", "f1", "auc", "average_precision")}
-    block["macro_auc"] = each["auc"].mean()
     block["ece"] = calibration_error(surest, scores.argmax(axis=1) == targets)
     # The Brier score (Brier 1950); of two classes one is counted, so it ends at 1.
     squares = (scores**2).sum(axis=1) - 2 * own + 1

@@ -78,29 +78,12 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     return _finish(figure)
 
 
-def score_histogram(labels: np.ndarray, score: np.ndarray, positive_class: str, threshold: float) -> Figure:
-    """How the score [n] of the positive class is spread in either group, with the threshold that divides them."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2))
-    truth = labels == positive_class
-    for color, name, chosen in ((BLUE, f"not {positive_class}", ~truth), (ORANGE, positive_class, truth)):
-        label = f"{name} (n = {chosen.sum()})"
-        axis.hist(score[chosen], np.linspace(0, 1, 26), color=color, alpha=0.6, label=label)
-    axis.axvline(threshold, color="black", ls="--", lw=1, label=f"threshold {threshold:.3f}")
-    axis.set_xlabel(f"score of {positive_class}", parse_math=False)
-    axis.set_ylabel("images")
-    _legend(axis)
-    return _finish(figure)
-
-
 def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
-    """What C is chosen by against C, and the chosen one: columns c, <measure>_mean and <measure>_deviation."""
-    [mean] = [name for name in sweep if name.endswith("_mean")]
-    measure = mean.removesuffix("_mean")
+    """Cross-validated AUC against C (columns c, auc_mean and auc_deviation over the folds), with the chosen C."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    axis.errorbar(sweep.c, sweep[mean], sweep[f"{measure}_deviation"], color=BLUE, marker="o", capsize=3)
+    axis.errorbar(sweep.c, sweep.auc_mean, sweep.auc_deviation, color=BLUE, marker="o", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: C = {chosen:g}")
-    words = measure.replace("_", " ").replace("auc", "AUC")
-    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel=f"{words}, cross-validated on training")
+    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel="AUC, cross-validated on training")
     _legend(axis)
     return _finish(figure)
 
@@ -111,15 +94,8 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     Args:
         history: columns epoch, and any of loss, accuracy and auc, with val_ before it for validation.
         best_epoch: the epoch whose weights were kept; None while training.
-
-    Raises:
-        ValueError: if none of these columns is there.
     """
     names = [name for name in ("loss", "accuracy", "auc") if {name, f"val_{name}"} & set(history)]
-    if not names:
-        raise ValueError(
-            f"The history has the columns {list(history)}; it needs loss, accuracy or auc (or val_loss, …)."
-        )
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.4), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=True):
         for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):

@@ -97,22 +97,19 @@ def save_run(
     """
     for number in itertools.count(1):
         folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
+        documents = documents | {"model_card": documents["model_card"] | {"run_id": folder.name}}
         with contextlib.suppress(FileExistsError), whole_folder(folder) as draft:
-            _write(draft, folder.name, model, tables, documents, figures)
+            for name, table in tables.items():
+                write_csv(draft / f"{name}.csv", table)
+            for name, document in documents.items():
+                write_json(draft / f"{name}.json", document)
+            (draft / "figures").mkdir()
+            for name, figure in figures.items():
+                figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
+            model.save(draft / "model.keras")
             break
     write_text(outputs.latest, folder.name + "\n")
     return folder
-
-
-def _write(draft: Path, run_id: str, model: "keras.Model", tables: dict, documents: dict, figures: dict) -> None:
-    for name, table in tables.items():
-        write_csv(draft / f"{name}.csv", table)
-    for name, document in documents.items():
-        write_json(draft / f"{name}.json", {"run_id": run_id} | document if name == "model_card" else document)
-    (draft / "figures").mkdir()
-    for name, figure in figures.items():
-        figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
-    model.save(draft / "model.keras")
 
 
 def find_run(outputs: OutputPaths, run: str) -> Path:
