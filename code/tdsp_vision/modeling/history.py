@@ -263,12 +263,12 @@ def _difference(run: str, tables: dict[str, pd.DataFrame], about: list[str], gro
     truth = tables["A"].label.to_numpy(object)[:, None] == np.array(about, object)
     scores = (tables[letter][[f"score_{name}" for name in about]].to_numpy(float) for letter in ("A", run))
     difference, low, high = paired_auc_difference(truth, *scores, groups)
-    what = f"{run}'s {'AUC' if len(about) < 3 else 'mean AUC'}"
+    what, rounded = f"{run}'s {'AUC' if len(about) < 3 else 'mean AUC'}", f"{round(difference, 3) + 0.0:.3f}"
     if low is None:
-        return f"{what} minus A's is {difference + 0.0:.3f}; too few groups of images differ for an interval."
+        return f"{what} minus A's is {rounded}; too few groups of images differ for an interval."
     if low <= 0 <= high:
         interval = f"its 95 % interval, {low:.3f} to {high:.3f}, contains 0"
-        return f"No difference shown: {what} minus A's is {difference + 0.0:.3f}, and {interval}."
+        return f"No difference shown: {what} minus A's is {rounded}, and {interval}."
     near, far = sorted((abs(low), abs(high)))
     word = "higher" if low > 0 else "lower"
     return f"{what} is {word} than A's by {abs(difference):.3f} (95 % interval {near:.3f} to {far:.3f})."
