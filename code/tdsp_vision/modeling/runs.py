@@ -11,17 +11,13 @@ import platform
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
 from tdsp_vision.data.tables import read_csv, read_json, write_csv
 from tdsp_vision.files import whole_folder, write_json, write_text
 from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown
-
-if TYPE_CHECKING:  # keras takes seconds to import, and finding a run needs none of it
-    import keras
-    import matplotlib.figure
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
 LIMITS = "Scores hold for images like those in the dataset, taken in the same way."
@@ -81,19 +77,19 @@ def model_card(
 def save_run(
     outputs: OutputPaths,
     run_id: str,
-    model: "keras.Model",
+    model: Any,
     tables: dict[str, pd.DataFrame],
     documents: dict[str, dict],
-    figures: dict[str, "matplotlib.figure.Figure"],
+    figures: dict[str, Any],
 ) -> Path:
     """Write a run folder and make it the latest; returns it.
 
     Args:
         run_id: from `new_run_id`; `-2`, `-3`, … is added where another run has taken it, so no training is lost.
-        model: from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
+        model: keras.Model, from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
         tables: splits, history and predictions; each becomes `<name>.csv`.
         documents: metrics, model_card (which gets the `run_id`) and parameters; each becomes `<name>.json`.
-        figures: each becomes `figures/<name>.png`.
+        figures: of matplotlib; each becomes `figures/<name>.png`.
     """
     for number in itertools.count(1):
         folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
@@ -126,15 +122,13 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
         raise ValueError(f"There is no run in {shown(outputs.runs)}; run the modeling notebook first.")
     if run == "best":
         return _best(outputs, known)
-    latest = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
-    if run == "latest" and latest not in known:
-        raise ValueError(
-            f"RUN is 'latest', and {shown(outputs.latest)} names no run that is still there ({latest!r}); "
-            f"name one of {', '.join(map(repr, known))}."
-        )
-    run_id = latest if run == "latest" else run
+    run_id, named = run, ""
+    if run == "latest":
+        run_id = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
+        named = f", and {shown(outputs.latest)} names {run_id!r}, which is not there"
     if run_id not in known:
-        raise ValueError(f"RUN is {run!r}; allowed are 'latest', 'best' and {', '.join(map(repr, known))}.")
+        allowed = ", ".join(map(repr, known))
+        raise ValueError(f"RUN is {run!r}{named}; allowed are 'latest', 'best' and {allowed}.")
     return outputs.runs / run_id
 
 
