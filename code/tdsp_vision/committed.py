@@ -49,7 +49,7 @@ def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, documents: Path | N
     if documents:
         name = defaults(notebooks["data"])["DATASET_NAME"]
         places = paths.DatasetPaths(workspace / "data", name), paths.OutputPaths(workspace / "outputs", name)
-        fill(*places, "latest", documents, documents / "answers.yml", small=True)
+        fill(*places, "latest", documents, documents / "answers.yml")
     shutil.rmtree(workspace)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tdsp_vision.modeling.thresholds import choose_threshold, decide
+from tdsp_vision.modeling.metrics import choose_threshold, decide
 from tdsp_vision.widgets.precision_recall import Look, PrecisionRecallUI
 
 CLASSES = ["benign", "<b>bad"]

@@ -12,8 +12,8 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
+from tdsp_vision.modeling.metrics import choose_threshold
 from tdsp_vision.modeling.plots import roc_and_precision_recall
-from tdsp_vision.modeling.thresholds import choose_threshold
 from tdsp_vision.widgets import pictures
 
 
