@@ -2,7 +2,7 @@
 
 What may be given is said by `parameters.LIMITS`, the defaults by the notebook as it is saved. A run is a process of
 its own, `python -m tdsp_vision run --watched …`, so the kernel stays usable. A kernel has one run per stage: where the
-cell with the form is executed again, the new form shows the run that is going. `parameter_table` is the static twin.
+cell with the form is executed again, the new form shows the run that is going.
 """
 
 import functools
@@ -82,7 +82,7 @@ def run_of(stage: str) -> BackgroundRun:
 
 
 class ParameterForm:
-    """Texts of all fields, by name, and what they mean; a checkbox is a text as well, `True` or `False`."""
+    """Texts of all fields, by name, and what they mean; a truth is the text `True` or `False`."""
 
     def __init__(self, stage: str):
         self.stage, self.limits, self.defaults = stage, LIMITS[stage], defaults(paths.NOTEBOOKS[stage])
@@ -114,13 +114,6 @@ def as_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
-def parameter_table(stage: str) -> pd.DataFrame:
-    """A row for each parameter of a stage: default, allowed, meaning."""
-    rows = {name: (repr(default), LIMITS[stage][name]) for name, default in defaults(paths.NOTEBOOKS[stage]).items()}
-    cells = [(name, default, limit.allowed, limit.meaning) for name, (default, limit) in rows.items()]
-    return pd.DataFrame(cells, columns=["parameter", "default", "allowed", "meaning"]).set_index("parameter")
-
-
 class ParamsUI(pictures.Panel):
     """A form with one field per parameter, and buttons that run the notebook headless with what changed.
 
@@ -149,12 +142,16 @@ class ParamsUI(pictures.Panel):
         self._follow()
 
     def static_html(self) -> str:
-        """The table of parameters."""
-        return parameter_table(self.form.stage).to_html()
+        """A table of all parameters."""
+        rows = [
+            (name, repr(self.form.defaults[name]), limit.allowed, limit.meaning)
+            for name, limit in self.form.limits.items()
+        ]
+        return pd.DataFrame(rows, columns=["parameter", "default", "allowed", "meaning"]).to_html(index=False)
 
     def _check(self, _=None) -> None:
         """Read the fields; say beside each what it means or what is wrong, and below what the run would be."""
-        self.form.texts = {name: as_text(control.value) for name, control in self.controls.items()}
+        self.form.texts = {name: control.value for name, control in self.controls.items()}
         try:
             self.command, self.error = ["python", "-m", "tdsp_vision", *self.form.command()], ""
             self.terminal.value = f"The same in a terminal: <code>{escape(shlex.join(self.command))}</code>"
@@ -180,12 +177,11 @@ class ParamsUI(pictures.Panel):
 
 
 def _control(name: str, form: ParameterForm) -> widgets.DOMWidget:
-    traits = {"description": name, "tabbable": True, "layout": {"width": "98%"}, "style": {"description_width": "15em"}}
-    if form.limits[name].kind is bool:
-        return widgets.Checkbox(form.defaults[name], **traits)
-    if form.limits[name].words:
-        return widgets.Dropdown(options=form.limits[name].words, value=form.texts[name], **traits)
-    return widgets.Text(form.texts[name], **traits)
+    """A list to choose from, or a field to type in; the value of either is a text."""
+    words = ("True", "False") if form.limits[name].kind is bool else form.limits[name].words
+    traits = {"description": name, "layout": {"width": "98%"}, "style": {"description_width": "15em"}}
+    kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
+    return kind(value=form.texts[name], **traits)
 
 
 def in_words(run: BackgroundRun) -> str:

@@ -82,12 +82,12 @@ def gallery(files: Sequence[Path], captions: Sequence[str], side: int = 150) -> 
 
 
 class Pages(traitlets.HasTraits):
-    """Rows, `size` of them on a page; the last three traits follow from the first three."""
+    """Rows, `size` of them on a page; `visible` and `position` follow from the others."""
 
     rows = traitlets.Tuple(help="ints, in the order in which they are shown")
     size = traitlets.Int(12, help="rows on a page")
     page = traitlets.Int(1, help="from 1; a number outside of what exists becomes the nearest that does")
-    count = traitlets.Int(1, help="of pages; one, if there are no rows")
+    count = 1  # of pages; one, if there are no rows
     visible = traitlets.Tuple(help="the rows of this page; changes exactly when other rows are to be shown")
     position = traitlets.Unicode("nothing to show", help="such as 61–72 of 300, or, with one row on a page, 7 of 9")
 

@@ -55,6 +55,13 @@ class Look:
         )
 
 
+def drawn(*known) -> str:
+    """The figure `roc_and_precision_recall` of these arguments, as HTML."""
+    file = io.BytesIO()
+    roc_and_precision_recall(*known).savefig(file)
+    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 380)
+
+
 class PrecisionRecallUI(pictures.Panel):
     """Move the threshold by slider, number or preset, and see what it finds, misses and alarms.
 
@@ -85,8 +92,10 @@ class PrecisionRecallUI(pictures.Panel):
         self.threshold, self.presets = threshold, pictures.wrapping([])
         moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])
         super().__init__([*([moving] if positive_class else []), self.numbers, self.curves])
-        self.numbers.value = "No positive class: the highest score decides, and there is no threshold to choose."
-        if positive_class:
+        if not positive_class:
+            self.numbers.value = "No positive class: the highest score decides, and there is no threshold to choose."
+            self.curves.value = drawn(labels, scores, classes, "", None)
+        else:
             self.look = Look(labels, scores, classes, positive_class)
             rules = {"as given": threshold} | self.look.presets
             self.presets.children = [self._preset(rule, at) for rule, at in rules.items()]
@@ -125,7 +134,4 @@ class PrecisionRecallUI(pictures.Panel):
         self.threshold, self.refusal.value = threshold, ""
         self.slider.value, self.number.value = round(threshold, 3), f"{threshold:.3f}"
         self.numbers.value = self.look.in_words(threshold)
-        file = io.BytesIO()
-        roc_and_precision_recall(*self.look.known, threshold).savefig(file)
-        drawn = Image.open(file).convert("RGB")
-        self.curves.value = pictures.picture(drawn, "ROC and precision-recall curves with the threshold", 380)
+        self.curves.value = drawn(*self.look.known, threshold)

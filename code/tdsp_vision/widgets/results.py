@@ -19,7 +19,6 @@ from sklearn.neighbors import NearestNeighbors
 from tdsp_vision.widgets import pictures
 
 SHOWN = ("all", "correct", "wrong")
-ORDERS = {"most confidently wrong first": "loss", "surest first": "confidence", "as listed": ""}
 SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
 BARS = 10  # scores that are shown; of more classes the highest, and what is named
 FAR = 5.0  # standard deviations; further away is as far
@@ -48,17 +47,16 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     )
 
 
-def select(table: pd.DataFrame, shown: str = "all", label: str = "", order: str = "loss") -> tuple[int, ...]:
-    """Row numbers of `table`, which comes from `judged`, that are left, in the order in which they are looked at.
+def select(table: pd.DataFrame, shown: str = "all", label: str = "") -> tuple[int, ...]:
+    """Row numbers of `table`, which comes from `judged`, that are left: the most confidently wrong first.
 
     Args:
         shown: all, correct or wrong.
         label: a true class; "" for all.
-        order: loss or confidence, the highest first; "" as listed. What is equal stays as listed.
     """
     keep = (shown == "all") | (table.correct == (shown == "correct"))
-    left = table.loc[keep & ((label == "") | (table.label == label)), ["loss", "confidence"]]
-    return tuple((left.sort_values(order, ascending=False, kind="stable") if order else left).index.tolist())
+    left = table[keep & ((label == "") | (table.label == label))]
+    return tuple(left.loss.sort_values(ascending=False, kind="stable").index.tolist())
 
 
 def nearest_training_images(
@@ -136,7 +134,7 @@ def in_words(row: pd.Series) -> str:
 
 
 class ResultsUI(pictures.Panel):
-    """Step through predictions; `pages.rows` are those that the filters leave, in order.
+    """Step through predictions, the most confidently wrong first; `pages.rows` are those that the filters leave.
 
     Args:
         root: folder of the dataset, below which `path` lies.
@@ -161,19 +159,17 @@ class ResultsUI(pictures.Panel):
         self.shown = pictures.control(widgets.Dropdown, "Show", options=SHOWN)
         labels = [("all", ""), *((name, name) for name in classes)]
         self.label = pictures.control(widgets.Dropdown, "True class", options=labels)
-        self.order = pictures.control(widgets.Dropdown, "Order", options=list(ORDERS.items()))
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
         self.heat = pictures.control(widgets.Dropdown, "Heat map", options=heats)
         self.pages = pictures.Pages(size=1)
         self.about, self.alike = widgets.HTML(), widgets.HTML()
         self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
-        filters = [self.shown, self.label, self.order]
-        steps = pictures.wrapping([pictures.pager(self.pages), *([self.heat] if explain else [])])
+        filters = pictures.wrapping([self.shown, self.label, pictures.pager(self.pages)])
         beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
-        super().__init__([pictures.wrapping(filters), steps, self.about, beside, self.alike])
-        for control in filters:
-            control.observe(self._choose, "value")
+        super().__init__([filters, *([self.heat] if explain else []), self.about, beside, self.alike])
+        self.shown.observe(self._choose, "value")
+        self.label.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
         self.heat.observe(self._draw, "value")
         self._choose()
@@ -185,7 +181,7 @@ class ResultsUI(pictures.Panel):
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
-        self.pages.show(select(self.table, self.shown.value, self.label.value, self.order.value))
+        self.pages.show(select(self.table, self.shown.value, self.label.value))
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
