@@ -142,7 +142,7 @@ def test_wrong_results_are_stepped_through_past_a_damaged_image(notebook, expect
     assert notebook.where() == before and notebook.errors == []
 
 
-@pytest.mark.parametrize("width", [1400, 800, 400])
+@pytest.mark.parametrize("width", [1400, 800, 700])
 def test_every_widget_fits_into_the_page(notebook, width):
     notebook.page.set_viewport_size({"width": width, "height": 1000})
     for number in (ANNOTATION, THRESHOLD, CONFUSION, RESULTS, FORM):
