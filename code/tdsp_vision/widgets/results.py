@@ -167,7 +167,9 @@ class ResultsUI(pictures.Panel):
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
         filters = pictures.wrapping([self.shown, self.label, pictures.pager(self.pages)])
         beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
-        super().__init__([filters, *([self.heat] if explain else []), self.about, beside, self.alike])
+        super().__init__(
+            [filters, *([pictures.wrapping([self.heat])] if explain else []), self.about, beside, self.alike]
+        )
         self.shown.observe(self._choose, "value")
         self.label.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
