@@ -296,9 +296,11 @@ def _usual_seconds(outputs: paths.OutputPaths, name: str, notebook: Path) -> flo
 def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
     """Add the executed notebook, which is whole only now, to the run that it logged itself."""
     if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.tracking import attach_notebook
+        from tdsp_vision.modeling.history import log_run
 
-        attach_notebook(outputs, run, executed)
+        said = log_run(outputs, outputs.runs / run, executed)
+        if said.startswith("WARNING"):
+            print(said, file=sys.stderr)
 
 
 def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path) -> str:

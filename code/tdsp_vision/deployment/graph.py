@@ -28,7 +28,7 @@ class Decision:
     threshold: float | None
 
     def labels(self, scores: tf.Tensor) -> tf.Tensor:
-        """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.evaluate.decide`.
+        """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
         With a positive class: that one from the threshold on, else the best other class. Without: the class with
         the highest score, the first one in a tie.
