@@ -18,7 +18,6 @@ WORDS = {
     Real: "a number",
     str: "text",
     list: "a list",
-    tuple: "a tuple",
     dict: "a dictionary",
     np.ndarray: "an array (numpy)",
     pd.Series: "a column (pandas Series)",
@@ -54,7 +53,7 @@ def answered(kind: type, **answers: object) -> None:
     for name, value in answers.items():
         require(value is not ..., f"`{name}` is still `...`; put your answer there.")
         found = next((known for known in WORDS if isinstance(value, known)), type(value))
-        said = WORDS.get(found, "something else")
+        said = WORDS.get(found, f"a {type(value).__name__}")
         quoted = f"{short(value)}, " if isinstance(value, str | Real) else ""
         require(
             isinstance(value, kind) and (found is kind or kind is not Real),
