@@ -317,7 +317,5 @@ def test_the_previous_run_is_the_newest_with_the_same_test(outputs):
     for compare, found in (("previous", ["20260102-b"]), ("20260101-a", ["20260101-a"]), ("none", [])):
         assert runs_to_compare(outputs, compare, _head(), _splits(LABELS)) == found
     assert runs_to_compare(outputs, "previous", _head(["other"]), _splits(LABELS)) == []
-    with pytest.raises(
-        ValueError, match="20260101-a and 20260103-other-test cannot be compared: of its 40"
-    ):
+    with pytest.raises(ValueError, match="20260101-a and 20260103-other-test cannot be compared: of its 40"):
         compare_runs(outputs, ["20260101-a", "20260103-other-test"])
