@@ -232,7 +232,7 @@ def _categories(values: pd.Series) -> pd.Series:
     known = values.replace("", pd.NA).dropna()
     if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_VALUES:
         known = pd.qcut(known, 3, duplicates="drop")
-        known = known.cat.rename_categories(lambda third: f"{third.left:g} to {third.right:g}")
+        known = known.cat.rename_categories(lambda third: f"{third.left:.4g} to {third.right:.4g}")
     known = known.astype("category").cat.rename_categories(str)
     known = known.cat.set_categories(dict.fromkeys([*known.cat.categories, UNKNOWN]))
     return known.reindex(values.index).fillna(UNKNOWN).cat.remove_unused_categories()
