@@ -4,8 +4,8 @@ data/<dataset>/data_report.md       counts, quality, class balance, relations to
 data/<dataset>/data_dictionary.md   each column of the manifest: type, meaning, unit, share known, values
 data/<dataset>/figures/*.png        the pictures that the report shows
 
-All of it is computed. What only people can know (how the images were taken, who labelled them) stands there as a
-question, never as an invented sentence.
+All of it is computed. What only people can know (how the images were taken, who labelled them, what a column of the
+source means) stands there as a question, never as an invented sentence.
 """
 
 from pathlib import Path
@@ -14,26 +14,55 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tdsp_vision.data.confounders import warnings_in_words
-from tdsp_vision.data.dictionary import describe_columns
-from tdsp_vision.data.manifest import copy_path
+from tdsp_vision.data.manifest import stored_paths
 from tdsp_vision.data.plots import auc_intervals, class_shares, image_grid, measure_histograms
 from tdsp_vision.data.quality import MEASURES, class_by, columns_to_compare, share_known
-from tdsp_vision.data.tables import read_json
+from tdsp_vision.data.tables import COLUMNS, read_json
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
 
 EXAMPLES = 12  # pictures of each class
+MOST_SHOWN = 12  # classes with examples, columns with a figure
 SMALL_CLASS = 50  # images, below which a class can hardly be tested
 MOST_NAMED = 50  # conflicts and look-alikes that are listed one by one
+NEARLY_BLACK = 8  # mean gray value
+MOST_LISTED = 6  # different values of a column that are listed
 HEAD = """# Data report: {name}
 
 Computed by the data acquisition notebook; `data_dictionary.md` explains the columns of `manifest.csv`, and
 `rejected.csv` names every file that was left out."""
-DICTIONARY = """# Data dictionary: {name}
-
-The columns of `manifest.csv`, one row per image.
-
-"""
+# Column: type, unit (or empty), meaning.
+KNOWN = {
+    "path": ("text", "", "file, relative to the dataset folder"),
+    "label": ("category", "", "the class; what a model should predict"),
+    "group": ("integer", "", "images of one patient, lesion or picture share it; never split between train and test"),
+    "cluster": ("integer", "", "copies of one picture share it"),
+    "sha256": ("text", "", "hash of the file as it lies there, hexadecimal"),
+    "dhash": ("text", "", "256-bit difference hash of the picture (16 x 16), hexadecimal"),
+    "width": ("integer", "pixels", "width of the upright picture"),
+    "height": ("integer", "pixels", "height of the upright picture"),
+    "bytes": ("integer", "bytes", "size of the file as it lies there"),
+    "source": ("text", "", "where the images were read from"),
+    "license": ("category", "", "licence of the image"),
+    "attribution": ("text", "", "who must be named when the image is used"),
+    "turned": ("category", "", "how the picture was turned upright: 0 (not at all), degrees, mirrored"),
+    "converted": ("category", "", "from which format to which the file was converted; empty: not at all"),
+    "source_sha256": ("text", "", "hash of the file as it came, hexadecimal"),
+    "split": ("category", "", "the side on which the source had the image"),
+    "patient_id": ("text", "", "images that share it stay on one side of the split"),
+    "lesion_id": ("text", "", "images that share it stay on one side of the split"),
+}
+# As the ISIC Archive's API, version 2, has them; known where its `isic_id` stands beside them.
+ISIC = {
+    "isic_id": ("text", "", "name of the image in the ISIC Archive"),
+    "age_approx": ("number", "years", "age of the patient, rounded by the archive"),
+    "sex": ("category", "", "sex of the patient"),
+    **{f"anatom_site_{n}": ("category", "", f"place on the body, level {n} (1: coarsest)") for n in range(1, 6)},
+    **{f"diagnosis_{n}": ("category", "", f"diagnosis, level {n} (1: coarsest)") for n in range(1, 6)},
+    "diagnosis_confirm_type": ("category", "", "how the diagnosis was confirmed"),
+    "fitzpatrick_skin_type": ("category", "", "skin type after Fitzpatrick, I (lightest) to VI (darkest)"),
+    "image_type": ("category", "", "kind of photo, such as dermoscopic"),
+}
 
 
 def write_data_report(
@@ -42,15 +71,15 @@ def write_data_report(
     rejected: pd.DataFrame,
     measures: pd.DataFrame,
     found: pd.DataFrame,
-    look_alikes: pd.DataFrame,
+    images: pd.DataFrame,
 ) -> Path:
     """Write `data_report.md`, `data_dictionary.md` and their figures into the dataset folder.
 
     Args:
         manifest, rejected: as `write_dataset` wrote them.
-        measures: of `quality.measure_images`, one row per row of the manifest.
+        measures: the `MEASURES`, one row per row of the manifest.
         found: of `confounders.predict_label_alone`.
-        look_alikes: of `find_look_alikes`, by names in the source.
+        images: of `mark_duplicates`, all of them.
 
     Returns:
         the path of the report.
@@ -61,32 +90,51 @@ def write_data_report(
     if len(manifest) != len(measures):
         raise ValueError(f"the manifest has {len(manifest)} rows and the measures {len(measures)}; they must be equal.")
     manifest, measures = manifest.reset_index(drop=True), measures.reset_index(drop=True)
-    look_alikes = _in_dataset(look_alikes, manifest)
+    pairs = _in_dataset(images, manifest)
     suspicions = warnings_in_words(found, measures, manifest.label)
     parts = [
         HEAD.format(name=paths.name),
         _source(read_json(paths.info), manifest),
-        _quality(manifest, rejected, look_alikes, measures, paths),
+        _quality(manifest, rejected, pairs, measures, images.attrs["sentences"], paths),
         _target(manifest, paths),
         f"## Individual variables\n\nShare of images for which each is known.\n\n{_table(share_known(manifest))}",
-        _relations(manifest, measures, found, suspicions, paths),
-        _questions(manifest, rejected, look_alikes, suspicions),
+        _relations(manifest, found, suspicions, paths),
+        _questions(manifest, rejected, pairs, suspicions),
     ]
     write_text(paths.report, "\n\n".join(parts) + "\n")
-    dictionary = DICTIONARY.format(name=paths.name) + _table(describe_columns(manifest)) + "\n"
-    write_text(paths.dictionary, dictionary)
+    dictionary = f"# Data dictionary: {paths.name}\n\nThe columns of `manifest.csv`, one row per image.\n\n"
+    write_text(paths.dictionary, dictionary + _table(describe_columns(manifest)) + "\n")
     return paths.report
 
 
-def _in_dataset(look_alikes: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of which both are in the manifest and which are not known duplicates, by their paths there."""
-    pairs = look_alikes.assign(
-        first=look_alikes["first"].map(copy_path),
-        second=look_alikes.second.map(copy_path),
-    )
-    cluster = manifest.set_index("path").cluster
-    pairs = pairs[pairs["first"].isin(cluster.index) & pairs.second.isin(cluster.index)]
-    return pairs[[cluster[one] != cluster[other] for one, other in zip(pairs["first"], pairs.second, strict=True)]]
+def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Type, meaning, unit, share known and range or values of each column; a column not known here says so."""
+    known, rows = KNOWN | (ISIC if "isic_id" in manifest else {}), {}
+    for name in manifest:
+        values = manifest[name].replace("", pd.NA).dropna()
+        number = pd.api.types.is_numeric_dtype(values) and len(values) > 0
+        unknown = ("number" if number else "text", "", "(from the source; what does it mean?)")
+        kind, unit, meaning = known.get(name, unknown)
+        different = sorted(map(str, values.unique()))
+        listed = ", ".join(different)
+        if len(different) > MOST_LISTED:
+            listed = f"{len(different)} different, such as {different[0][:40]}"
+        shown = f"{values.min():g} to {values.max():g}" if number else listed
+        share = f"{len(values) / max(len(manifest), 1):.0%}"
+        rows[name] = {"type": kind, "meaning": meaning, "unit": unit, "known": share, "values": shown}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("column")
+
+
+def _in_dataset(images: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Look-alikes of which both are in the manifest and which are not copies, by their paths there."""
+    path = dict(zip(images.file, stored_paths(images), strict=True))
+    cluster, seen, rows = manifest.set_index("path").cluster, set(), []
+    for row in images[images.look_alike != ""].sort_values("likeness", ascending=False, kind="stable").itertuples():
+        pair = tuple(sorted([path[row.file], path[row.look_alike]]))
+        if pair not in seen and all(one in cluster for one in pair) and cluster[pair[0]] != cluster[pair[1]]:
+            rows.append((*pair, row.likeness))
+        seen.add(pair)
+    return pd.DataFrame(rows, columns=["first", "second", "correlation"])
 
 
 def _source(info: dict, manifest: pd.DataFrame) -> str:
@@ -95,25 +143,30 @@ def _source(info: dict, manifest: pd.DataFrame) -> str:
         f"- {len(manifest)} images of {manifest.label.nunique()} classes in {manifest.group.nunique()} groups (images "
         f"of one patient, lesion or picture); the largest group has {manifest.group.value_counts().max()}",
     ]
+    if "split" in manifest:
+        sides = manifest.split.fillna("(none)").replace("", "(none)").value_counts()
+        torn = (manifest.groupby("group").split.nunique() > 1).sum()
+        listed = ", ".join(f"{side} {count}" for side, count in sides.items())
+        facts.append(f"- It came divided: {listed}; {torn} groups stand on more than one side")
     licenses = manifest.license.replace("", "(unknown)").value_counts().rename_axis("license").rename("images")
     return "## General summary of the data\n\n" + "\n".join(facts) + f"\n\n### Licences\n\n{_table(licenses)}"
 
 
-def _quality(manifest, rejected, look_alikes, measures, paths) -> str:
-    copies = rejected.reason.str.startswith("duplicate of")
-    conflicts = rejected.reason.str.contains("LABEL CONFLICT", regex=False)
+def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
+    kinds = rejected.kind.value_counts()
     labels_of = manifest.groupby("cluster").label.nunique()
-    turned = (manifest.turned != "0").sum() if "turned" in manifest else 0
     lines = [
-        f"- {len(rejected)} files left out, {copies.sum()} of them as duplicates, {(~copies).sum()} for other reasons",
-        f"- {conflicts.sum()} of the duplicates left out had another label than the image that stayed",
-        f"- {manifest.cluster.duplicated().sum()} duplicates kept; {(labels_of > 1).sum()} clusters have two labels",
-        f"- {len(look_alikes)} pairs of different pictures that may show the same thing",
-        f"- {turned} images turned upright, as their EXIF asked; all others are copies byte for byte",
+        f"{len(rejected)} files left out, {kinds.get('duplicate', 0)} of them as copies of an image that stayed",
+        f"{kinds.get('label conflict', 0)} left out because copies of one picture, or lines of a table, have two labels",
+        f"{manifest.cluster.duplicated().sum()} copies kept; {(labels_of > 1).sum()} pictures have two labels",
+        f"{len(pairs)} pairs of different files that may show the same thing",
+        f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; "
+        f"{(manifest.converted != '').sum()} converted; all others are copies byte for byte",
+        f"{(measures.brightness < NEARLY_BLACK).sum()} images are nearly black",
+        *sentences,
     ]
-    others = rejected.reason[~copies].str.split(":").str[0].value_counts().rename_axis("reason").rename("files")
-    text = "## Data quality summary\n\n" + "\n".join(lines)
-    text += f"\n\n{_table(others)}" if len(others) else ""
+    text = "## Data quality summary\n\n" + "\n".join(f"- {line}" for line in lines)
+    text += f"\n\n{_table(kinds.rename_axis('kind of reason').rename('files'))}" if len(kinds) else ""
     spread = measures.describe(percentiles=[0.05, 0.5, 0.95]).T[["min", "5%", "50%", "95%", "max"]]
     meaning = "\n".join(f"- `{name}`: {text}" for name, text in MEASURES.items())
     figure = _figure(paths, "measures", measure_histograms(measures, manifest.label), "Measures by class")
@@ -127,18 +180,18 @@ def _target(manifest, paths) -> str:
         f"## Target variable\n\nThe target is `label`. Always answering `{counts.images.idxmax()}` is right in "
         f"{counts.share.max():.1%} of the images: the accuracy to beat.\n\n{_table(counts)}"
     )
-    for number, (label, rows) in enumerate(manifest.groupby("label"), start=1):
+    largest = counts.images.nlargest(MOST_SHOWN, keep="first").index
+    if len(counts) > len(largest):
+        text += f"\n\nExamples of the {len(largest)} largest of {len(counts)} classes:"
+    for number, label in enumerate(sorted(largest), start=1):
+        rows = manifest[manifest.label == label]
         rows = rows.sample(min(EXAMPLES, len(rows)), random_state=0)
-        grid = image_grid([paths.root / path for path in rows.path], [_short(Path(path).name) for path in rows.path])
+        grid = image_grid([paths.root / path for path in rows.path], [Path(path).name[-24:] for path in rows.path])
         text += "\n\n" + _figure(paths, f"examples_{number}", grid, f"Examples of {label}")
     return text
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
-
-
-def _relations(manifest, measures, found, suspicions, paths) -> str:
+def _relations(manifest, found, suspicions, paths) -> str:
     text = (
         "## Variable ranking\n\nHow well each measure alone predicts the label, without a look at shapes (AUC; "
         f"0.5 is guessing).\n\n{_table(found.set_index('measure'))}\n\n"
@@ -147,7 +200,7 @@ def _relations(manifest, measures, found, suspicions, paths) -> str:
     )
     text += "\n".join(f"- {line}" for line in suspicions) or "No interval lies clearly above 0.5."
     text += "\n\n## Relationship between explanatory variables and target variable"
-    columns = columns_to_compare(manifest)
+    columns = columns_to_compare(manifest)[:MOST_SHOWN]
     for number, column in enumerate(columns, start=1):
         table = class_by(manifest, column)
         text += f"\n\n### {column}\n\n{_table(table)}\n\n"
@@ -155,22 +208,27 @@ def _relations(manifest, measures, found, suspicions, paths) -> str:
     return text if columns else text + "\n\nNo metadata column can be compared with the label."
 
 
-def _questions(manifest, rejected, look_alikes, suspicions) -> str:
+def _questions(manifest, rejected, pairs, suspicions) -> str:
     asked = ["Who gave the labels, and how were they confirmed?", "How and with which devices were the images taken?"]
     if unknown := int((manifest.license == "").sum()):
         asked.append(f"What licence do the {unknown} images have for which none is known?")
-    known = {"patient_id", "lesion_id"} & set(manifest.dropna(axis="columns", how="all"))
-    if not known:
+    if not {"patient_id", "lesion_id"} & set(manifest.dropna(axis="columns", how="all")):
         asked.append("Do several images show one patient or one object? There is no `patient_id` and no `lesion_id`.")
-    for label, count in manifest.label.value_counts().items():
-        if count < SMALL_CLASS:
-            asked.append(f"Are {count} images of {label} enough to test a model on this class?")
-    conflicts = rejected[rejected.reason.str.contains("LABEL CONFLICT", regex=False)]
-    asked += [f"Which label is right? {row.path}: {row.reason}" for row in conflicts.head(MOST_NAMED).itertuples()]
-    pairs = look_alikes.head(MOST_NAMED).rename(columns={"first": "one"})
+    known = {*COLUMNS, *KNOWN, *(ISIC if "isic_id" in manifest else {})}
+    if unknown := [f"`{name}`" for name in manifest if name not in known]:
+        asked.append(
+            f"What do these columns of the source mean, and in which units: {', '.join(unknown[:MOST_NAMED])}?"
+        )
+    counts = manifest.label.value_counts()
+    small = [f"{count} images of {label}" for label, count in counts[counts < SMALL_CLASS].items()]
+    asked += [f"Are {some} enough to test a model on this class?" for some in small[:MOST_SHOWN]]
+    if len(small) > MOST_SHOWN:
+        asked.append(f"And so for {len(small) - MOST_SHOWN} more classes of fewer than {SMALL_CLASS} images?")
+    lost = rejected[rejected.kind.isin(["label conflict", "no label"])].head(MOST_NAMED)
+    asked += [f"Which label is right, if any? {row.path}: {row.reason}" for row in lost.itertuples()]
     asked += [
-        f"Do {row.one} and {row.second} show the same? (detail correlates by {row.correlation:.2f})"
-        for row in pairs.itertuples()
+        f"Do {one} and {other} show the same? (detail correlates by {correlation:.2f})"
+        for one, other, correlation in pairs.head(MOST_NAMED).itertuples(index=False)
     ]
     asked += [f"Why is this so, and is it part of the subject? {line}" for line in suspicions]
     return "## Open questions\n\n" + "\n".join(f"- {_plain(line)}" for line in asked)
