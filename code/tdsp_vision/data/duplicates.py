@@ -101,7 +101,7 @@ def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: flo
     most, sentences = max(MOST_ALIKE, int(SHARE_ALIKE * n)), []
     family = connected_groups(n, _families(n, pairs, 1 - correlation, np.array(LOOK_STEPS), most))
     alone = (family[pairs[:, 0]] == family[pairs[:, 1]]) & (correlation >= 1 - LOOK_STEPS[-1])
-    out = ~alone & (correlation >= max(LEAST_LOOK, chance + 0.3 * (1 - chance)))
+    out = ~alone & (correlation >= max(LEAST_LOOK, chance + 0.42 * (1 - chance)))
     linked = len(np.unique(pairs[out]))
     size = np.bincount(connected_groups(n, pairs[out])).max()
     if linked > SHARE_LINKED * n and linked > MOST_ALIKE or size > most:

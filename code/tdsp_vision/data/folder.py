@@ -7,7 +7,6 @@ birds/metadata.csv                       optional: a column that names the files
                                          patient_id, lesion_id, age, license, attribution
 """
 
-import difflib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,7 @@ from tdsp_vision.data.duplicates import miniature
 from tdsp_vision.data.images import ImageFacts, RejectedImage, quiet_decoders, read_image
 from tdsp_vision.data.labels import (
     comparable,
-    file_index,
     label_problem,
-    matched_files,
     read_metadata,
     refuse_near_labels,
     split_name,
@@ -35,39 +32,20 @@ from tdsp_vision.data.tables import COLUMNS
 from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 
 METADATA_FILE = "metadata.csv"
-DRAWN = "lesions"  # the drawn sample
 FACTS = [field.name for field in fields(ImageFacts)]
 MAX_NAME = 230  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 ENDINGS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "ppm", "jp2", "dcm")
 
 
 def find_source(source: str, source_path: str, dataset_name: str) -> Path:
-    """The folder that the parameters SOURCE, SOURCE_PATH and DATASET_NAME stand for.
-
-    Args:
-        source: "sample": `sample_data/<dataset_name>`; "folder": `source_path`.
+    """The folder that SOURCE "sample" (`sample_data/<dataset_name>`) or "folder" (`source_path`) stands for.
 
     Raises:
-        ValueError: if the folder does not exist, or `source_path` is given but not used.
+        ValueError: if there is no such folder.
     """
-    if source == "sample" and source_path:
-        raise ValueError(f"SOURCE_PATH is {source_path!r}, which SOURCE 'sample' does not use; set SOURCE to 'folder'.")
-    if source == "sample":
-        names = sorted(path.name for path in SAMPLE_DATA.iterdir() if path.is_dir())
-        if dataset_name not in names:
-            near = difflib.get_close_matches(dataset_name, names, 1) or [DRAWN]
-            raise ValueError(
-                f"DATASET_NAME is {dataset_name!r}, and {shown(SAMPLE_DATA)} has no such folder, only "
-                f"{', '.join(names)}; did you mean {near[0]!r}? For images elsewhere, set SOURCE to 'folder'."
-            )
-        return SAMPLE_DATA / dataset_name
-    folder = resolve(source_path) if source_path else None
-    if folder is None or not folder.is_dir():
-        looked = f" ({folder})" if folder else ""
-        raise ValueError(
-            f"SOURCE_PATH is {source_path!r}{looked}, and there is no such folder; name one with a sub-folder for each "
-            "label, or with images and a table of labels."
-        )
+    folder = SAMPLE_DATA / dataset_name if source == "sample" else resolve(source_path)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}, which SOURCE {source!r} stands for; name one with images.")
     return folder
 
 

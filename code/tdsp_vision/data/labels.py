@@ -174,9 +174,7 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Seri
     hot = [name for name in table if numbers[name].isin([0, 1]).all()]
     if wanted == "label" and len(hot) > 1 and (numbers[hot].sum(axis=1) <= 1).all():
         return numbers[hot].idxmax(axis=1).where(numbers[hot].sum(axis=1) == 1), hot
-    raise ValueError(
-        f"LABEL_COLUMN is {wanted!r}, and {shown(path)} has no such column, only {', '.join(map(repr, table))}; name one."
-    )
+    raise ValueError(f"LABEL_COLUMN is {wanted!r}, and {shown(path)} has only {', '.join(map(repr, table))}; name one.")
 
 
 def _read(path: Path) -> pd.DataFrame:

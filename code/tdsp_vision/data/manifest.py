@@ -48,8 +48,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
         images: of `scan_folder`.
 
     Returns:
-        the same images, also with look_alike and likeness: the file it is most alike to, "" for none, and by how much
-        (correlation); in `attrs["sentences"]` what the reader of a report should know.
+        the same images, also with path, where they will lie in the dataset folder, and with look_alike and likeness:
+        the file each is most alike to, "" for none, and by how much (correlation); in `attrs["sentences"]` what the reader of a report should know.
     """
     images = images.reset_index(drop=True)
     first = images.groupby("source_sha256", sort=False).head(1).index
@@ -72,6 +72,7 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
         better = found.correlation[::-1] > marked.likeness[rows].to_numpy()
         marked.loc[rows[better], "look_alike"] = others[better]
         marked.loc[rows[better], "likeness"] = found.correlation[::-1][better]
+    marked["path"] = _stored_paths(marked)
     marked.attrs["sentences"] = found.sentences
     return marked
 
@@ -83,31 +84,25 @@ def _links(keys: pd.Series) -> np.ndarray:
     return np.column_stack([known.index, first]).astype(int)
 
 
-def duplicates_to_reject(images: pd.DataFrame) -> pd.DataFrame:
-    """Rows path, kind, reason for each image of `mark_duplicates` that repeats another one.
+def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFrame:
+    """Rows path, kind, reason for each image of `mark_duplicates` that repeats another one; none without `remove`.
 
     Copies under different labels are all left out, until a person decides: no program knows which label is right.
 
     Raises:
         ValueError: if more than a fifth of the images would be left out; smaller editions of a picture do not count.
     """
-    labels = images.groupby("cluster").label.agg(lambda some: sorted(set(some)))
+    labels = images.groupby("cluster").label.agg(lambda some: " against ".join(sorted(set(some))))
+    files = images.groupby("cluster").file.agg(list)
     pixels, rows, doubtful = images.set_index("file").eval("width * height"), [], []
-    for row in images.itertuples():
-        of_cluster = labels[row.cluster]
-        if len(of_cluster) > 1:
-            rows.append(
-                (
-                    row.file,
-                    "label conflict",
-                    f"duplicate; LABEL CONFLICT: {' against '.join(of_cluster)}, see {row.original}",
-                )
-            )
+    for row in images.itertuples() if remove else ():
+        if " against " in labels[row.cluster]:
+            others = ", ".join(name for name in files[row.cluster] if name != row.file)
+            why = f"duplicate of {others}; LABEL CONFLICT: {labels[row.cluster]}"
+            rows.append((row.file, "label conflict", why))
         elif row.file != row.original:
             rows.append((row.file, "duplicate", f"duplicate of {row.original}"))
-        else:
-            continue
-        if 2 * pixels[row.file] > pixels[row.original] and row.file != row.original:
+        if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
             doubtful.append(f"{row.file} repeats {row.original}")
     if len(doubtful) > MOST_COPIES * len(images):
         raise ValueError(
@@ -141,12 +136,11 @@ def write_dataset(
     """
     _refuse_other_source(paths, info["source"])
     _refuse_overlap(paths, source)
-    targets = stored_paths(images)
-    stored = [(source / row.file, paths.root / to, row) for row, to in zip(images.itertuples(), targets, strict=True)]
+    stored = [(source / row.file, paths.root / row.path, row) for row in images.itertuples()]
     for origin, target, row in stored:
         if not (target.is_file() and file_sha256(target) == row.sha256):
             _store(origin, target, row.sha256 == row.source_sha256)
-    manifest = images.assign(path=targets, source=info["source"]).drop(columns=["file", *MARKS])
+    manifest = images.assign(source=info["source"]).drop(columns=MARKS)
     for column in ("license", "attribution"):
         manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
     first = [column for column in COLUMNS if column in manifest]
@@ -173,7 +167,7 @@ def write_dataset(
     return manifest
 
 
-def stored_paths(images: pd.DataFrame) -> list[str]:
+def _stored_paths(images: pd.DataFrame) -> list[str]:
     """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
     targets, taken = [], set()
     for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
@@ -244,7 +238,7 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     missing = [name for name in ("path", "label", "group", "sha256") if name not in manifest]
     if missing:
         raise ValueError(
-            f"{where} has no column {missing[0]!r}, but {', '.join(manifest)[:80]!r}; commas must part them: {remedy}."
+            f"{where} has no column {missing[0]!r}, only {', '.join(manifest)[:80]!r}; commas part them: {remedy}."
         )
     for name in ("path", "label", "group"):
         if manifest[name].isna().any():
@@ -271,8 +265,8 @@ def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, everything: bool) 
     for how, some in wrong.items():
         if some:
             raise ValueError(
-                f"{len(some)} of {len(manifest)} images of {shown(paths.root)} are {how}, such as {some[0]}; run the data "
-                "acquisition notebook again, which brings them back."
+                f"{len(some)} of {len(manifest)} images of {shown(paths.root)} are {how}, such as {some[0]}; run "
+                "the data acquisition notebook again, which brings them back."
             )
 
 

@@ -143,9 +143,7 @@ def use_fonts_for(texts: list[str]) -> None:
     rest = missing - _unknown
     if rest:
         _unknown.update(rest)
-        print(
-            f"No font of this machine has {''.join(map(chr, sorted(rest)[:8]))}; install one, such as Noto Sans, to read it."
-        )
+        print(f"No font of this machine has {''.join(map(chr, sorted(rest)[:8]))}; install one, such as Noto Sans.")
     plt.rcParams["font.family"] = list(dict.fromkeys([*families, *plt.rcParams["font.family"]]))
 
 

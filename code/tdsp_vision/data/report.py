@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tdsp_vision.data.confounders import warnings_in_words
-from tdsp_vision.data.manifest import stored_paths
 from tdsp_vision.data.plots import auc_intervals, class_shares, image_grid, measure_histograms
 from tdsp_vision.data.quality import MEASURES, class_by, columns_to_compare, share_known
 from tdsp_vision.data.tables import COLUMNS, read_json
@@ -127,7 +126,7 @@ def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
 
 def _in_dataset(images: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Look-alikes of which both are in the manifest and which are not copies, by their paths there."""
-    path = dict(zip(images.file, stored_paths(images), strict=True))
+    path = dict(zip(images.file, images.path, strict=True))
     cluster, seen, rows = manifest.set_index("path").cluster, set(), []
     for row in images[images.look_alike != ""].sort_values("likeness", ascending=False, kind="stable").itertuples():
         pair = tuple(sorted([path[row.file], path[row.look_alike]]))
@@ -157,7 +156,7 @@ def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
     labels_of = manifest.groupby("cluster").label.nunique()
     lines = [
         f"{len(rejected)} files left out, {kinds.get('duplicate', 0)} of them as copies of an image that stayed",
-        f"{kinds.get('label conflict', 0)} left out because copies of one picture, or lines of a table, have two labels",
+        f"{kinds.get('label conflict', 0)} left out because copies of one picture or lines of a table have two labels",
         f"{manifest.cluster.duplicated().sum()} copies kept; {(labels_of > 1).sum()} pictures have two labels",
         f"{len(pairs)} pairs of different files that may show the same thing",
         f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; "
