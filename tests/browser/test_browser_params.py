@@ -15,12 +15,12 @@ def test_a_run_is_started_from_the_form_and_ends(lab):
     notebook = lab.open("form.ipynb")
     notebook.run_cells()
     form = notebook.output(FORM)
-    bits = form.get_by_label("NEAR_DUPLICATE_BITS")
-    bits.fill("65")
+    bits = form.get_by_label("IMAGES_PER_CLASS")
+    bits.fill("0")
     expect(form.get_by_role("alert")).to_contain_text(
-        "NEAR_DUPLICATE_BITS is 65; allowed are whole numbers from 0 to 64"
+        "IMAGES_PER_CLASS is 0; allowed are whole numbers from 1 to 1000000"
     )
-    expect(form.get_by_role("button", name="Fix NEAR_DUPLICATE_BITS")).to_be_disabled()
+    expect(form.get_by_role("button", name="Fix IMAGES_PER_CLASS")).to_be_disabled()
     bits.fill("9")
     form.get_by_label("DATASET_NAME").fill("formed")
     expect(form.get_by_text("-p DATASET_NAME formed")).to_be_visible()

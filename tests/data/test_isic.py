@@ -8,8 +8,8 @@ from acquire import acquire
 from archive_server import ArchiveServer
 from fetching import assert_whole, quick
 
-from tdsp_vision.data import isic
-from tdsp_vision.data.isic import fetch_isic
+from tdsp_vision.data import sources
+from tdsp_vision.data.sources import fetch_isic
 from tdsp_vision.paths import DatasetPaths
 
 QUERIES = {
@@ -92,7 +92,7 @@ def test_pages_repeated_and_reordered_make_no_difference(server, folder, tmp_pat
 
 
 def test_a_huge_result_is_sampled_by_the_ends_of_its_ids(server, folder, monkeypatch):
-    monkeypatch.setattr(isic, "MOST_WALKED", 6)
+    monkeypatch.setattr(sources, "MOST_WALKED", 6)
     run(folder, server, count=3)
     parts = [query for query in server.queries if "isic_id:*" in query]
     assert all(re.fullmatch(r"\(diagnosis_1:\w+ AND image_type:dermoscopic\) AND isic_id:\*\d\d", q) for q in parts)
@@ -112,7 +112,8 @@ def test_troubles_of_the_search_that_pass(server, folder, tmp_path):
 def test_a_lost_image_fails_the_run_and_is_named(server, folder):
     run(folder, server)
     lost = sorted(chosen(folder))[0]
-    (folder / lost).unlink()
+    for path in folder.glob(f".files/{lost.removesuffix('.jpg')}.*"):
+        path.unlink()
     server.fail(f"/files/{lost.split('/')[1]}", 404, forever=True)
     with pytest.raises(ValueError) as caught:
         run(folder, server)

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from draw_lesions import plan_sample
 from sklearn.metrics import roc_auc_score
 
-from tdsp_vision.data.sample import plan_sample
 from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
 from tdsp_vision.modeling.features import predict_files
 from tdsp_vision.modeling.label_errors import suspicious_labels

@@ -1,6 +1,6 @@
 """Which images show the same picture? A coarse likeness proposes pairs, the pixels decide, the set says what is near.
 
-miniature [2432] uint8: gray 48 x 48, then the two color differences 8 x 8 x 2 (YCrCb), of the whole frame.
+miniature [2496] uint8: gray 48 x 48, then color 8 x 8 x 3 (RGB), of the whole frame.
 copy       saved again or resized: nearly no difference in gray and color, and nothing else nearly as near
 look-alike also cropped by a few percent, brighter or darker, mirrored, turned by quarters: the same fine detail
 
@@ -25,12 +25,13 @@ GRAY = SIDE * SIDE
 PER_IMAGE = 20  # pairs that are proposed, about; of them the best 6 are aligned
 ALIGNED_PER_IMAGE = 6
 LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
-COPY_STEPS = (0.0125, 0.025, 0.04, 0.06)  # of the distance of random pairs
-MOST_COPY = 5  # gray values: whatever the set, two copies do not differ by more
+COPY_STEPS = (0.0125, 0.025, 0.05, 0.07)  # of the distance of random pairs
+MOST_COPY, MOST_COLOR = 5, 15  # values: whatever the set, copies and colors of look-alikes do not differ by more
 LOOK_STEPS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3)  # 1 - correlation of aligned detail
-LEAST_LOOK = 0.62  # correlation of a pair that stands out without being alone
+LEAST_LOOK, STAND_OUT = 0.62, 0.53  # correlation of a pair that stands out; share of the way from chance to 1
 SOFT = 4  # gray values: stronger detail counts hardly more, so that one dark spot is not the whole picture
 SEPARATE = 3  # times its own width there must be nothing else around a family
+SEPARATE_COPIES = 4
 MOST_ALIKE, SHARE_ALIKE = 12, 0.02  # images of one family of look-alikes, or this share of the set
 SHARE_LINKED = 0.1  # of the images, above which pairs that merely stand out are not used
 ZOOMS, SHIFT = (1, 0.97, 0.94, 0.9), 3  # of a crop; pixels of the miniature
@@ -50,11 +51,11 @@ class Found(NamedTuple):
 
 
 def miniature(small: np.ndarray) -> np.ndarray:
-    """The miniature, uint8 [2432], of a picture, uint8 [h, w, 3]."""
-    color = cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)
-    gray = cv2.resize(color[..., 0], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    rest = cv2.resize(color[..., 1:], (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA)
-    return np.concatenate([gray.ravel(), rest.ravel()])
+    """The miniature, uint8 [2496], of a picture, uint8 [h, w, 3]."""
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    parts = [(gray, SIDE), (small, COLOR_SIDE)]
+    parts = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA).ravel() for part, side in parts]
+    return np.concatenate(parts)
 
 
 def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
@@ -68,29 +69,28 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
     """Families of copies and of look-alikes.
 
     Args:
-        miniatures: [n, 2432] uint8 of different files.
+        miniatures: [n, 2496] uint8 of different files.
         seed: of the random pairs that tell how far apart images of this set are.
     """
     n, rng = len(miniatures), np.random.default_rng(seed)
     if n < 2:
         return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), np.empty(0), [])
-    one, other = rng.integers(0, n, (2, 4000))
+    one, other = rng.integers(0, n, (2, min(4000, 8 * n * n)))
     one, other = one[one != other], other[one != other]
-    gray_apart, color_apart = (np.median(part) for part in _differences(miniatures, one, other))
+    apart = np.median(_differences(miniatures, one, other)[0])
     mean = _detail(miniatures[rng.permutation(n)[:2000]]).mean(axis=0)
     pairs, turn, coarse = _oriented(miniatures, _proposed(miniatures, rng), rng)
 
     upright = np.flatnonzero(turn == 0)
     gray, color = _differences(miniatures, *pairs[upright].T)
-    same_color = color <= max(1.5, COPY_STEPS[-1] * color_apart)
-    gray = np.where(same_color, gray, np.inf)
-    steps = np.minimum(gray_apart * np.array(COPY_STEPS), MOST_COPY)
-    copies = connected_groups(n, _families(n, pairs[upright], gray, steps, most=n))
+    steps = np.minimum(apart * np.array(COPY_STEPS), MOST_COPY)
+    gray = np.where(color <= max(2, steps[-1]), gray, np.inf)
+    copies = connected_groups(n, _families(n, pairs[upright], gray, steps, SEPARATE_COPIES, most=n))
 
     best = np.sort(np.argsort(-coarse, kind="stable")[: ALIGNED_PER_IMAGE * n + 1000])
     pairs, turn = pairs[best], turn[best]
-    chance = np.quantile(_correlations(miniatures, np.column_stack([one, other])[:2000], None, mean, np.inf), 0.999)
-    correlation = _correlations(miniatures, pairs, turn, mean, max(4, 0.25 * color_apart))
+    chance = np.quantile(_correlations(miniatures, np.column_stack([one, other])[:2000], None, mean, np.inf), 0.99)
+    correlation = _correlations(miniatures, pairs, turn, mean, np.clip(0.35 * apart, 6, MOST_COLOR))
     links, sentences = _look_alikes(n, pairs, correlation, chance)
     order = np.argsort(-correlation[links], kind="stable")
     return Found(copies, connected_groups(n, pairs[links]), pairs[links][order], correlation[links][order], sentences)
@@ -99,26 +99,28 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
 def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: float) -> tuple[np.ndarray, list[str]]:
     """Which pairs are look-alikes: numbers of rows; and sentences on those that are not used."""
     most, sentences = max(MOST_ALIKE, int(SHARE_ALIKE * n)), []
-    family = connected_groups(n, _families(n, pairs, 1 - correlation, np.array(LOOK_STEPS), most))
+    family = connected_groups(n, _families(n, pairs, 1 - correlation, np.array(LOOK_STEPS), SEPARATE, most))
     alone = (family[pairs[:, 0]] == family[pairs[:, 1]]) & (correlation >= 1 - LOOK_STEPS[-1])
-    out = ~alone & (correlation >= max(LEAST_LOOK, chance + 0.42 * (1 - chance)))
-    linked = len(np.unique(pairs[out]))
+    out = ~alone & (correlation >= max(LEAST_LOOK, chance + STAND_OUT * (1 - chance)))
     size = np.bincount(connected_groups(n, pairs[out])).max()
-    if linked > SHARE_LINKED * n and linked > MOST_ALIKE or size > most:
-        sentences.append(
-            f"{linked} of {n} images look alike without being copies, up to {size} in a row: a fixed camera or plain "
-            "pictures, perhaps. This likeness was not used; if some belong together, say so by a column of metadata."
-        )
+    if len(np.unique(pairs[out])) > max(SHARE_LINKED * n, MOST_ALIKE) or size > most:
         out[:] = False
+    unused = len(np.unique(pairs[~alone & ~out & (correlation >= 1 - LOOK_STEPS[-1])]))
+    if unused > max(SHARE_LINKED * n, MOST_ALIKE):
+        sentences.append(
+            f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps. This "
+            "likeness was not used, since it would tie a large part of the set together; if some images belong "
+            "together, say so by a column of metadata."
+        )
     return np.flatnonzero(alone | out), sentences
 
 
-def _families(n: int, pairs: np.ndarray, distance: np.ndarray, steps: np.ndarray, most: int) -> np.ndarray:
-    """Pairs [m, 2] within families: images linked by at most a step, and nothing else within three times of it."""
+def _families(n: int, pairs: np.ndarray, distance: np.ndarray, steps: np.ndarray, free: float, most: int) -> np.ndarray:
+    """Pairs [m, 2] within families: images linked by at most a step, and nothing else within `free` times of it."""
     found = [np.empty((0, 2), int)]
     for step in steps:
         near = pairs[distance <= step]
-        narrow, wide = (connected_groups(n, some) for some in (near, pairs[distance <= SEPARATE * step]))
+        narrow, wide = (connected_groups(n, some) for some in (near, pairs[distance <= free * step]))
         size, around = np.bincount(narrow)[narrow], np.bincount(wide)[wide]
         found.append(near[((size == around) & (size <= most))[near[:, 0]]])
     return np.concatenate(found)
@@ -190,7 +192,7 @@ def _correlations(miniatures, pairs, turn, mean, most_color) -> np.ndarray:
         part = slice(start, start + CHUNK)
         one, other = (miniatures[pairs[part, side]] for side in (0, 1))
         details = [_detail(one) - mean, _detail(other)]
-        colors = [some[:, GRAY:].reshape(-1, COLOR_SIDE, COLOR_SIDE, 2) - 128.0 for some in (one, other)]
+        colors = [_blocks(some) for some in (one, other)]
         if turn is not None:
             for number in range(8):
                 rows = turn[part] == number
@@ -200,11 +202,7 @@ def _correlations(miniatures, pairs, turn, mean, most_color) -> np.ndarray:
         zoomed = [[_spectrum(zoom @ side @ zoom.T) for zoom in _ZOOMED] for side in details]
         best = [_best_shift(zoomed[0][0], some) for some in zoomed[1]]
         best += [_best_shift(some, zoomed[1][0]) for some in zoomed[0][1:]]
-        products = [(a * b).sum(axis=(1, 2, 3)) for a, b in (colors, (colors[1], colors[1]))]
-        gain = np.clip(products[0] / np.maximum(products[1], 1), 0.6, 1.6)[:, None, None, None]
-        color = np.sqrt(((colors[0] - gain * colors[1]) ** 2).mean(axis=(1, 2, 3)))
-        most = np.maximum(most_color, 0.4 * np.sqrt((colors[0] ** 2).mean(axis=(1, 2, 3))))
-        found[part] = np.where(color <= most, np.max(best, axis=0), -1)
+        found[part] = np.where(_color_apart(*colors) <= most_color, np.max(best, axis=0), -1)
     return found
 
 
@@ -218,6 +216,21 @@ def _best_shift(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     at = np.fft.irfft2(one * other.conj(), s=(SIDE, SIDE))
     near = np.r_[-SHIFT:0, 0 : SHIFT + 1]
     return at[:, near][:, :, near].max(axis=(1, 2))
+
+
+def _blocks(miniatures: np.ndarray) -> np.ndarray:
+    """Mean colors [m, 4, 4, 3] of sixteen parts of a picture: hardly moved by a crop."""
+    side = COLOR_SIDE // 2
+    return miniatures[:, GRAY:].reshape(-1, side, 2, side, 2, 3).astype(np.float32).mean(axis=(2, 4))
+
+
+def _color_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Root of the mean squared difference [m] of colors, after one is made as bright as the other, clipped at white."""
+    free = (one < 230) & (other < 230)
+    products = [(a * b * free).sum(axis=(1, 2, 3)) for a, b in ((one, other), (other, other))]
+    gain = np.where(products[1] > 0, products[0] / np.maximum(products[1], 1), 1).clip(0.6, 1.7)
+    brighter = np.minimum(255, gain[:, None, None, None] * other)
+    return np.sqrt(((one - brighter) ** 2).mean(axis=(1, 2, 3)))
 
 
 def _differences(miniatures, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,7 +86,7 @@ def scan_folder(
             continue
         problem = _label_reason(places[name][0], table is not None)
         if problem:
-            rejected[name] = ("no label", problem)
+            rejected.setdefault(name, ("no label", problem))
         else:
             usable.append(name)
     rows = []
@@ -166,18 +166,14 @@ def _places(files: list[str]) -> dict[str, tuple[str, str]]:
     while heads := {parts[level] for parts in images if len(parts) > level}:
         splits = {head for head in heads if split_name(head)}
         deeper = {parts[level] for parts in images if len(parts) > level + 1}
-        if (
-            splits == heads
-            and (deeper or len(heads) > 1 or level == 0 and len(images) == len(files))
-            and division is None
-        ):
+        if splits == heads and division is None:
             division = level
         elif len(splits) > 1 and splits & deeper:
             raise ValueError(
                 f"The folders {', '.join(sorted(splits))} look like a division above the labels, and beside them stand "
                 f"{', '.join(sorted(heads - splits)[:5])}; move either of them elsewhere."
             )
-        elif len(heads) > 1 or not deeper:
+        elif len(heads) > 1:
             break
         level += 1
     places = {}

@@ -161,16 +161,16 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
     if kind == "PNG":
         check_png(content)
     turn, turned = TURNS.get(_orientation(image), (None, NOT_TURNED))
-    if kind == target and not turn and not (image.mode.startswith("I") and _used_bits(image) < 16):
+    if kind == target and turn is None and not (image.mode.startswith("I") and _used_bits(image) < 16):
         return Stored(content, pixels, turned, "")
     picture = Image.fromarray(pixels) if image.mode != "L" else Image.fromarray(pixels[..., 0])
-    picture = picture.transpose(turn) if turn else picture
+    picture = picture if turn is None else picture.transpose(turn)
     options = {"icc_profile": image.info.get("icc_profile")}
     if target == "JPEG":  # Pillow cannot turn a JPEG's coefficients; only 4:2:0 is as coarse in both directions
         options |= {"quality": JPEG_QUALITY, "subsampling": 2 if kind == "JPEG" and get_sampling(image) == 2 else 0}
     buffer = io.BytesIO()
     picture.save(buffer, target, **options)
-    converted = "" if kind == target and turn else f"{'16-bit ' * (kind == target)}{kind} to {target}"
+    converted = "" if kind == target and turn is not None else f"{'16-bit ' * (kind == target)}{kind} to {target}"
     return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
 
 

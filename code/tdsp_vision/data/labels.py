@@ -95,12 +95,9 @@ def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str,
     """
     table = _read(path)
     column, found = _file_column(table, files)
-    lines = {
-        f"{path.name}, line {row + 2}: {table[column][row]}": (
-            "metadata", f"listed in {path.name}, but there is no such file, or more than one"
-        )
-        for row in table.index[found.isna()]
-    }  # fmt: skip
+    why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
+    names = table[column] if column else found
+    lines = {f"{path.name}, line {row + 2}: {names[row]}": why for row in table.index[found.isna()]}
     if 2 * len(lines) > len(table) or column is None:
         first = "".join(f" (the first: {name})" for name in list(lines)[:1])
         raise ValueError(

@@ -26,13 +26,7 @@ from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv
 from tdsp_vision.files import whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
-MARKS = [
-    "original",
-    "look_alike",
-    "likeness",
-    "miniature",
-    *MEASURES,
-]  # columns of `mark_duplicates` that do not go into the manifest
+MARKS = ["file", "original", "look_alike", "likeness", "miniature", *MEASURES]  # not for the manifest
 MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
 EXPORTED = re.compile(r"^(.+)(_(jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
@@ -49,7 +43,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         the same images, also with path, where they will lie in the dataset folder, and with look_alike and likeness:
-        the file each is most alike to, "" for none, and by how much (correlation); in `attrs["sentences"]` what the reader of a report should know.
+        the file each is most alike to, "" for none, and by how much (correlation); in
+        `attrs["sentences"]` what the reader of a report should know.
     """
     images = images.reset_index(drop=True)
     first = images.groupby("source_sha256", sort=False).head(1).index
@@ -219,9 +214,7 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "qui
         return manifest
     corrections = read_corrections(paths)
     if gone := sorted(set(corrections) - set(manifest.path)):
-        print(
-            f"{shown(paths.corrections)} names {len(gone)} images that are not in the manifest, such as {gone[0]}; not used."
-        )
+        print(f"{shown(paths.corrections)} names {len(gone)} images that are not in the manifest, such as {gone[0]}.")
     now = manifest.assign(label=corrected_labels(manifest, corrections))
     now = now[now.label != EXCLUDE].reset_index(drop=True)
     if lost := sorted(set(manifest.label) - set(now.label)):
