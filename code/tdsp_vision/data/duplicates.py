@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 SIDE, COLOR_SIDE, COARSE = 48, 8, 8  # gray and color miniature; lowest frequencies (DCT) that propose pairs
 GRAY = SIDE * SIDE
 PER_IMAGE = 20  # pairs that are proposed, about; of them the best 6 are aligned
-ALIGNED_PER_IMAGE = 6
+ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 60_000
 LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
 COPY_STEPS = (0.0125, 0.025, 0.05, 0.07)  # of the distance of random pairs
 MOST_COPY, MOST_COLOR = 5, 15  # values: whatever the set, copies and colors of look-alikes do not differ by more
@@ -87,7 +87,7 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
     gray = np.where(color <= max(2, steps[-1]), gray, np.inf)
     copies = connected_groups(n, _families(n, pairs[upright], gray, steps, SEPARATE_COPIES, most=n))
 
-    best = np.sort(np.argsort(-coarse, kind="stable")[: ALIGNED_PER_IMAGE * n + 1000])
+    best = np.sort(np.argsort(-coarse, kind="stable")[: min(ALIGNED_PER_IMAGE * n + 1000, MOST_ALIGNED)])
     pairs, turn = pairs[best], turn[best]
     chance = np.quantile(_correlations(miniatures, np.column_stack([one, other])[:2000], None, mean, np.inf), 0.99)
     correlation = _correlations(miniatures, pairs, turn, mean, np.clip(0.35 * apart, 6, MOST_COLOR))

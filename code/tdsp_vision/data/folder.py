@@ -80,15 +80,9 @@ def scan_folder(
         places = {name: (table.label.get(name, ""), places[name][1]) for name in files}
         if not quiet:
             print(sentence)
-    usable = []
-    for name in files:
-        if name == METADATA_FILE:
-            continue
-        problem = _label_reason(places[name][0], table is not None)
-        if problem:
-            rejected.setdefault(name, ("no label", problem))
-        else:
-            usable.append(name)
+    problems = {name: _label_reason(places[name][0], table is not None) for name in files if name != METADATA_FILE}
+    usable = [name for name, problem in problems.items() if not problem]
+    rejected = {name: ("no label", why) for name, why in problems.items() if why} | rejected
     rows = []
     for name, found in zip(usable, _look_at_all([source / name for name in usable], quiet), strict=True):
         if isinstance(found, RejectedImage):

@@ -20,9 +20,7 @@ from tdsp_vision.data.licenses import TERMS
 from tdsp_vision.data.web import Client, FetchError, Patience, is_private_host
 from tdsp_vision.paths import shown
 
-OFFLINE = (
-    "Offline, set SOURCE to 'sample' (pictures that come with this project) or to 'folder' (pictures of your own)."
-)
+OFFLINE = "Offline, set SOURCE to 'sample' or 'folder': pictures that come with this project, or your own."
 ISIC_PAGE = 100  # records; the archive allows no more
 # Records; a larger result is sampled by the last two digits of the ids: those parts of it whose endings come first in
 # seeded order are walked until there are this many. 20,000 are 200 pages, about 80 s at 400 ms a page.

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.utils import select_proxy
+from requests.utils import get_environ_proxies, select_proxy
 
 MAX_REDIRECTS = 5
 MAX_PAGE_BYTES = 50_000_000  # of one answer of an API
@@ -111,8 +111,9 @@ class Client:
             for _ in range(MAX_REDIRECTS + 1):
                 if urlsplit(url).scheme not in ("http", "https"):
                     raise FetchError(f"{url!r} is neither http nor https")
-                at_home = dict.fromkeys(("http", "https", "all")) if is_private_host(url) else {}
-                with self._session().get(url, params=params, proxies=at_home, **options) as response:
+                proxied = bool(get_environ_proxies(url))
+                none = dict.fromkeys(("http", "https", "all")) if proxied and is_private_host(url) else {}
+                with self._session().get(url, params=params, proxies=none, **options) as response:
                     target = self._session().get_redirect_target(response)
                     if target is None:
                         return _whole_body(response, stop, max_bytes)
