@@ -60,8 +60,8 @@ def test_counts_conflicts_and_questions(birds, put, dataset):
     assert "- Which label is right, if any? finch/: this sub-folder became no label" in questions
     assert "- What licence do the 12 images have" in questions and "patient" not in questions
     assert "- What do these columns of the source mean, and in which units: `sex`, `age`, `note`?" in questions
-    assert cells(dictionary, "age")[1:3] == ["number", "(from the source; what does it mean?)"]
-    assert cells(dictionary, "note")[4:] == ["14%", r"a \| b, c"]
+    assert cells(dictionary, "age")[1] == "(from the source; what does it mean?)"
+    assert cells(dictionary, "note")[2:] == ["14%", r"a \| b, c"]
     assert {line.split(" | ")[0][2:] for line in dictionary.splitlines()[6:]} == set(load_manifest(dataset))
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tdsp_vision.data.confounders import warnings_in_words
 from tdsp_vision.data.plots import auc_intervals, class_shares, image_grid, measure_histograms
 from tdsp_vision.data.quality import MEASURES, class_by, columns_to_compare, share_known
-from tdsp_vision.data.tables import COLUMNS, read_json
+from tdsp_vision.data.tables import read_json
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
 
@@ -30,58 +30,47 @@ HEAD = """# Data report: {name}
 
 Computed by the data acquisition notebook; `data_dictionary.md` explains the columns of `manifest.csv`, and
 `rejected.csv` names every file that was left out."""
-# Column: type, unit (or empty), meaning.
 KNOWN = {
-    "path": ("text", "", "file, relative to the dataset folder"),
-    "label": ("category", "", "the class; what a model should predict"),
-    "group": ("integer", "", "images of one patient, lesion or picture share it; never split between train and test"),
-    "cluster": ("integer", "", "copies of one picture share it"),
-    "sha256": ("text", "", "hash of the file as it lies there, hexadecimal"),
-    "dhash": ("text", "", "256-bit difference hash of the picture (16 x 16), hexadecimal"),
-    "width": ("integer", "pixels", "width of the upright picture"),
-    "height": ("integer", "pixels", "height of the upright picture"),
-    "bytes": ("integer", "bytes", "size of the file as it lies there"),
-    "source": ("text", "", "where the images were read from"),
-    "license": ("category", "", "licence of the image"),
-    "attribution": ("text", "", "who must be named when the image is used"),
-    "turned": ("category", "", "how the picture was turned upright: 0 (not at all), degrees, mirrored"),
-    "converted": ("category", "", "from which format to which the file was converted; empty: not at all"),
-    "source_sha256": ("text", "", "hash of the file as it came, hexadecimal"),
-    "split": ("category", "", "the side on which the source had the image"),
-    "patient_id": ("text", "", "images that share it stay on one side of the split"),
-    "lesion_id": ("text", "", "images that share it stay on one side of the split"),
+    "path": "file, relative to the dataset folder",
+    "label": "the class; what a model should predict",
+    "group": "images of one patient, lesion or look share it; never split between train and test",
+    "cluster": "copies of one picture share it",
+    "sha256": "hash of the file as it lies there, hexadecimal",
+    "dhash": "256-bit difference hash of the picture (16 x 16), hexadecimal",
+    "width": "of the upright picture, in pixels",
+    "height": "of the upright picture, in pixels",
+    "bytes": "size of the file as it lies there",
+    "source": "where the images were read from",
+    "license": "licence of the image",
+    "attribution": "who must be named when the image is used",
+    "turned": "how the picture was turned upright: 0 (not at all), degrees, mirrored",
+    "converted": "from which format to which the file was converted; empty: not at all",
+    "source_sha256": "hash of the file as it came, hexadecimal",
+    "split": "the side on which the source had the image",
+    "patient_id": "images that share it stay on one side of the split",
+    "lesion_id": "images that share it stay on one side of the split",
 }
 # As the ISIC Archive's API, version 2, has them; known where its `isic_id` stands beside them.
 ISIC = {
-    "isic_id": ("text", "", "name of the image in the ISIC Archive"),
-    "age_approx": ("number", "years", "age of the patient, rounded by the archive"),
-    "sex": ("category", "", "sex of the patient"),
-    **{f"anatom_site_{n}": ("category", "", f"place on the body, level {n} (1: coarsest)") for n in range(1, 6)},
-    **{f"diagnosis_{n}": ("category", "", f"diagnosis, level {n} (1: coarsest)") for n in range(1, 6)},
-    "diagnosis_confirm_type": ("category", "", "how the diagnosis was confirmed"),
-    "fitzpatrick_skin_type": ("category", "", "skin type after Fitzpatrick, I (lightest) to VI (darkest)"),
-    "image_type": ("category", "", "kind of photo, such as dermoscopic"),
+    "isic_id": "name of the image in the ISIC Archive",
+    "age_approx": "age of the patient in years, rounded by the archive",
+    "sex": "sex of the patient",
+    **{f"anatom_site_{n}": f"place on the body, level {n} (1: coarsest)" for n in range(1, 6)},
+    **{f"diagnosis_{n}": f"diagnosis, level {n} (1: coarsest)" for n in range(1, 6)},
+    "diagnosis_confirm_type": "how the diagnosis was confirmed",
+    "fitzpatrick_skin_type": "skin type after Fitzpatrick, I (lightest) to VI (darkest)",
+    "image_type": "kind of photo, such as dermoscopic",
 }
 
 
-def write_data_report(
-    paths: DatasetPaths,
-    manifest: pd.DataFrame,
-    rejected: pd.DataFrame,
-    measures: pd.DataFrame,
-    found: pd.DataFrame,
-    images: pd.DataFrame,
-) -> Path:
-    """Write `data_report.md`, `data_dictionary.md` and their figures into the dataset folder.
+def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, images) -> Path:
+    """Write `data_report.md`, `data_dictionary.md` and their figures into the dataset folder; the path of the report.
 
     Args:
-        manifest, rejected: as `write_dataset` wrote them.
+        manifest, rejected: tables as `write_dataset` wrote them.
         measures: the `MEASURES`, one row per row of the manifest.
         found: of `confounders.predict_label_alone`.
         images: of `mark_duplicates`, all of them.
-
-    Returns:
-        the path of the report.
 
     Raises:
         ValueError: if there is not one row of measures for each row of the manifest.
@@ -89,8 +78,7 @@ def write_data_report(
     if len(manifest) != len(measures):
         raise ValueError(f"the manifest has {len(manifest)} rows and the measures {len(measures)}; they must be equal.")
     manifest, measures = manifest.reset_index(drop=True), measures.reset_index(drop=True)
-    pairs = _in_dataset(images, manifest)
-    suspicions = warnings_in_words(found, measures, manifest.label)
+    pairs, suspicions = _look_alikes(images, manifest), warnings_in_words(found, measures, manifest.label)
     parts = [
         HEAD.format(name=paths.name),
         _source(read_json(paths.info), manifest),
@@ -107,60 +95,59 @@ def write_data_report(
 
 
 def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Type, meaning, unit, share known and range or values of each column; a column not known here says so."""
+    """Meaning, share known and range or values of each column; a column not known here is asked about."""
     known, rows = KNOWN | (ISIC if "isic_id" in manifest else {}), {}
     for name in manifest:
         values = manifest[name].replace("", pd.NA).dropna()
-        number = pd.api.types.is_numeric_dtype(values) and len(values) > 0
-        unknown = ("number" if number else "text", "", "(from the source; what does it mean?)")
-        kind, unit, meaning = known.get(name, unknown)
         different = sorted(map(str, values.unique()))
         listed = ", ".join(different)
-        if len(different) > MOST_LISTED:
+        if pd.api.types.is_numeric_dtype(values) and len(values):
+            listed = f"{values.min():g} to {values.max():g}"
+        elif len(different) > MOST_LISTED:
             listed = f"{len(different)} different, such as {different[0][:40]}"
-        shown = f"{values.min():g} to {values.max():g}" if number else listed
         share = f"{len(values) / max(len(manifest), 1):.0%}"
-        rows[name] = {"type": kind, "meaning": meaning, "unit": unit, "known": share, "values": shown}
+        rows[name] = {
+            "meaning": known.get(name, "(from the source; what does it mean?)"),
+            "known": share,
+            "values": listed,
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("column")
 
 
-def _in_dataset(images: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Look-alikes of which both are in the manifest and which are not copies, by their paths there."""
-    path = dict(zip(images.file, images.path, strict=True))
-    cluster, seen, rows = manifest.set_index("path").cluster, set(), []
-    for row in images[images.look_alike != ""].sort_values("likeness", ascending=False, kind="stable").itertuples():
-        pair = tuple(sorted([path[row.file], path[row.look_alike]]))
-        if pair not in seen and all(one in cluster for one in pair) and cluster[pair[0]] != cluster[pair[1]]:
-            rows.append((*pair, row.likeness))
-        seen.add(pair)
-    return pd.DataFrame(rows, columns=["first", "second", "correlation"])
+def _look_alikes(images: pd.DataFrame, manifest: pd.DataFrame) -> list[tuple[float, str, str]]:
+    """Likeness and paths of pairs of which both are in the manifest and which are no copies, best first."""
+    path, cluster, pairs = dict(zip(images.file, images.path, strict=True)), manifest.set_index("path").cluster, set()
+    for row in images[images.look_alike != ""].itertuples():
+        one, other = sorted([row.path, path[row.look_alike]])
+        if one in cluster and other in cluster and cluster[one] != cluster[other]:
+            pairs.add((round(row.likeness, 4), one, other))
+    return sorted(pairs, reverse=True)
 
 
 def _source(info: dict, manifest: pd.DataFrame) -> str:
-    facts = [
-        f"- Source: {info['source']}",
-        f"- {len(manifest)} images of {manifest.label.nunique()} classes in {manifest.group.nunique()} groups (images "
-        f"of one patient, lesion or picture); the largest group has {manifest.group.value_counts().max()}",
-    ]
+    text = f"## General summary of the data\n\n- Source: {info['source']}\n- {len(manifest)} images of "
+    text += (
+        f"{manifest.label.nunique()} classes in {manifest.group.nunique()} groups (images of one patient, lesion or "
+    )
+    text += f"picture); the largest group has {manifest.group.value_counts().max()}"
     if "split" in manifest:
-        sides = manifest.split.fillna("(none)").replace("", "(none)").value_counts()
+        sides = manifest.split.fillna("").replace("", "(none)").value_counts()
         torn = (manifest.groupby("group").split.nunique() > 1).sum()
         listed = ", ".join(f"{side} {count}" for side, count in sides.items())
-        facts.append(f"- It came divided: {listed}; {torn} groups stand on more than one side")
+        text += f"\n- It came divided: {listed}; {torn} groups stand on more than one side"
     licenses = manifest.license.replace("", "(unknown)").value_counts().rename_axis("license").rename("images")
-    return "## General summary of the data\n\n" + "\n".join(facts) + f"\n\n### Licences\n\n{_table(licenses)}"
+    return f"{text}\n\n### Licences\n\n{_table(licenses)}"
 
 
 def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
-    kinds = rejected.kind.value_counts()
-    labels_of = manifest.groupby("cluster").label.nunique()
+    kinds, two = rejected.kind.value_counts(), (manifest.groupby("cluster").label.nunique() > 1).sum()
     lines = [
         f"{len(rejected)} files left out, {kinds.get('duplicate', 0)} of them as copies of an image that stayed",
         f"{kinds.get('label conflict', 0)} left out because copies of one picture or lines of a table have two labels",
-        f"{manifest.cluster.duplicated().sum()} copies kept; {(labels_of > 1).sum()} pictures have two labels",
+        f"{manifest.cluster.duplicated().sum()} copies kept; {two} pictures have two labels",
         f"{len(pairs)} pairs of different files that may show the same thing",
-        f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; "
-        f"{(manifest.converted != '').sum()} converted; all others are copies byte for byte",
+        f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; all others as they were",
+        f"{(manifest.converted != '').sum()} images converted; all others byte for byte",
         f"{(measures.brightness < NEARLY_BLACK).sum()} images are nearly black",
         *sentences,
     ]
@@ -175,11 +162,9 @@ def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
 def _target(manifest, paths) -> str:
     counts = manifest.groupby("label").agg(images=("path", "size"), groups=("group", "nunique"))
     counts["share"] = counts.images / len(manifest)
-    text = (
-        f"## Target variable\n\nThe target is `label`. Always answering `{counts.images.idxmax()}` is right in "
-        f"{counts.share.max():.1%} of the images: the accuracy to beat.\n\n{_table(counts)}"
-    )
-    largest = counts.images.nlargest(MOST_SHOWN, keep="first").index
+    largest = counts.images.nlargest(MOST_SHOWN).index
+    text = f"## Target variable\n\nThe target is `label`. Always answering `{counts.images.idxmax()}` is right in "
+    text += f"{counts.share.max():.1%} of the images: the accuracy to beat.\n\n{_table(counts)}"
     if len(counts) > len(largest):
         text += f"\n\nExamples of the {len(largest)} largest of {len(counts)} classes:"
     for number, label in enumerate(sorted(largest), start=1):
@@ -192,18 +177,17 @@ def _target(manifest, paths) -> str:
 
 def _relations(manifest, found, suspicions, paths) -> str:
     text = (
-        "## Variable ranking\n\nHow well each measure alone predicts the label, without a look at shapes (AUC; "
-        f"0.5 is guessing).\n\n{_table(found.set_index('measure'))}\n\n"
-        + _figure(paths, "confounders", auc_intervals(found), "AUC of each measure alone")
-        + "\n\n"
+        "## Variable ranking\n\nHow well each measure alone predicts the label, without a look at shapes (AUC; 0.5 is "
     )
+    text += f"guessing).\n\n{_table(found.set_index('measure'))}\n\n"
+    text += _figure(paths, "confounders", auc_intervals(found), "AUC of each measure alone") + "\n\n"
     text += "\n".join(f"- {line}" for line in suspicions) or "No interval lies clearly above 0.5."
     text += "\n\n## Relationship between explanatory variables and target variable"
     columns = columns_to_compare(manifest)[:MOST_SHOWN]
     for number, column in enumerate(columns, start=1):
         table = class_by(manifest, column)
-        text += f"\n\n### {column}\n\n{_table(table)}\n\n"
-        text += _figure(paths, f"class_by_{number}", class_shares(table, column), f"Class by {column}")
+        figure = _figure(paths, f"class_by_{number}", class_shares(table, column), f"Class by {column}")
+        text += f"\n\n### {column}\n\n{_table(table)}\n\n{figure}"
     return text if columns else text + "\n\nNo metadata column can be compared with the label."
 
 
@@ -213,8 +197,8 @@ def _questions(manifest, rejected, pairs, suspicions) -> str:
         asked.append(f"What licence do the {unknown} images have for which none is known?")
     if not {"patient_id", "lesion_id"} & set(manifest.dropna(axis="columns", how="all")):
         asked.append("Do several images show one patient or one object? There is no `patient_id` and no `lesion_id`.")
-    known = {*COLUMNS, *KNOWN, *(ISIC if "isic_id" in manifest else {})}
-    if unknown := [f"`{name}`" for name in manifest if name not in known]:
+    columns = describe_columns(manifest).meaning
+    if unknown := [f"`{name}`" for name in columns.index[columns.str.endswith("?)")]]:
         asked.append(
             f"What do these columns of the source mean, and in which units: {', '.join(unknown[:MOST_NAMED])}?"
         )
@@ -225,10 +209,8 @@ def _questions(manifest, rejected, pairs, suspicions) -> str:
         asked.append(f"And so for {len(small) - MOST_SHOWN} more classes of fewer than {SMALL_CLASS} images?")
     lost = rejected[rejected.kind.isin(["label conflict", "no label"])].head(MOST_NAMED)
     asked += [f"Which label is right, if any? {row.path}: {row.reason}" for row in lost.itertuples()]
-    asked += [
-        f"Do {one} and {other} show the same? (detail correlates by {correlation:.2f})"
-        for one, other, correlation in pairs.head(MOST_NAMED).itertuples(index=False)
-    ]
+    alike = pairs[:MOST_NAMED]
+    asked += [f"Do {one} and {other} show the same? (detail correlates by {r:.2f})" for r, one, other in alike]
     asked += [f"Why is this so, and is it part of the subject? {line}" for line in suspicions]
     return "## Open questions\n\n" + "\n".join(f"- {_plain(line)}" for line in asked)
 
