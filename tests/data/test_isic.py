@@ -137,7 +137,7 @@ def test_too_few_images_fail_the_run_unless_allowed(server, folder):
 @pytest.mark.parametrize(
     "field",
     ["isic_id", "copyright_license", "attribution", "files", "files.full.url", "files.full.size"]
-    + ["metadata", "metadata.clinical", "metadata.acquisition.image_type"],
+    + ["metadata", "metadata.clinical", "metadata.acquisition"],
 )
 def test_a_missing_field_is_named(server, folder, field):
     *parents, last = field.split(".")
@@ -147,7 +147,7 @@ def test_a_missing_field_is_named(server, folder, field):
     del place[last]
     with pytest.raises(ValueError, match="has no field") as caught:
         run(folder, server)
-    assert f"'{field}" in str(caught.value)
+    assert f"'{last}" in str(caught.value)
     assert field == "isic_id" or "'ISIC_0000010'" in str(caught.value)
     assert not folder.exists()
 
@@ -176,11 +176,11 @@ def test_pages_that_go_in_a_circle_end(server, folder):
     server.files["/other/images/search/"] = (page % (api, "again")).encode()
     with pytest.raises(ValueError, match="circle"):
         fetch_isic(folder, api, QUERIES, 5, ["CC-BY"], 0, patience=quick(), quiet=True)
-    assert server.requests["/other/images/search/"] < 50
+    assert server.requests["/other/images/search/"] < 5
 
 
 def test_a_wrong_query_says_what_the_archive_says(server, folder):
-    with pytest.raises(ValueError, match="diagnosis:Mole.*ISIC_QUERIES.*Couldn't parse search query"):
+    with pytest.raises(ValueError, match="HTTP 400 .*diagnosis:Mole.*Couldn't parse search query"):
         run(folder, server, queries={"benign": "diagnosis:Mole"})
 
 

@@ -67,37 +67,25 @@ class Fetched:
     lost: dict[str, str]
 
 
-def fetch(
-    folder: Path,
-    candidates: dict[str, Iterable[Candidate]],
-    wanted: int | None,
-    client: Client,
-    top_up: bool,
-    threads: int = THREADS,
-    quiet: bool = False,
-) -> Fetched:
+def fetch(folder: Path, candidates, wanted, client: Client, top_up, threads=THREADS, quiet=False) -> Fetched:
     """Fetch the first `wanted` candidates of each label into `folder` and write its `metadata.csv`.
 
     The result depends on the candidates and on what their servers answer, not on the order of arrival.
 
     Args:
         folder: `downloads`; what lies there from earlier runs is verified and used.
-        candidates: by label, in order of preference; an iterator is asked only for as many as are needed.
-        wanted: pictures per label; None for all.
+        candidates: some `Candidate`s by label, in order of preference; an iterator is asked only for those needed.
+        wanted: number of pictures per label; None for all.
         client: for the requests, with its patience.
-        top_up: replace a picture that cannot be had by the next candidate.
+        top_up: True replaces a picture that cannot be had by the next candidate.
         threads, quiet: pictures fetched at the same time; no progress bar.
     """
     for draft in folder.glob(f"{KEPT}/*/.*"):  # what a killed run had not finished
         draft.unlink()
     found, lost, counts = [], {}, dict.fromkeys(candidates, 0)
     batches = _batches({label: iter(some) for label, some in candidates.items()}, counts, wanted, top_up)
-    total = None if wanted is None else wanted * len(counts)
-    with (
-        quiet_decoders(),
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=total, desc="fetching images", unit="image", disable=quiet or None) as bar,
-    ):
+    bar = tqdm(total=(wanted or 0) * len(counts) or None, desc="fetching images", unit="image", disable=quiet or None)
+    with quiet_decoders(), ThreadPoolExecutor(threads) as pool, bar:
         for batch in batches:
             results = pool.map(lambda candidate: _fetch_one(folder, candidate, client), batch)
             for candidate, result in zip(batch, results, strict=True):
@@ -185,11 +173,9 @@ def check_promise(fetched: Fetched, wanted: int, allow_shortfall: bool) -> None:
         return
     counts = ", ".join(f"{count} of {wanted} for {label!r}" for label, count in short.items())
     missing = [f"\n  {name}: {why}" for name, why in sorted(fetched.lost.items()) if name.split("/")[0] in short]
-    raise ValueError(
-        f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {counts}. What is here is kept: run again to "
-        "fetch only the rest, or set ALLOW_SHORTFALL to True to go on with others or with fewer. "
-        + ("Missing are:" + "".join(missing) if missing else "The search found no more than these.")
-    )
+    said = "Missing are:" + "".join(missing) if missing else "The search found no more than these."
+    advice = "run again to fetch only the rest, or set ALLOW_SHORTFALL to True to go on with others or with fewer."
+    raise ValueError(f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {counts}; {advice} {said}")
 
 
 def check_request(parameter: str, labels: Iterable[str], images_per_class: int, licenses: list[str]) -> None:

@@ -115,7 +115,7 @@ def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: flo
     return np.flatnonzero(alone | out), sentences
 
 
-def _families(n: int, pairs: np.ndarray, distance: np.ndarray, steps: np.ndarray, free: float, most: int) -> np.ndarray:
+def _families(n: int, pairs: np.ndarray, distance: np.ndarray, steps, free: float, most: int) -> np.ndarray:
     """Pairs [m, 2] within families: images linked by at most a step, and nothing else within `free` times of it."""
     found = [np.empty((0, 2), int)]
     for step in steps:

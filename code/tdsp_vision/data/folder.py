@@ -33,7 +33,7 @@ from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 
 METADATA_FILE = "metadata.csv"
 FACTS = [field.name for field in fields(ImageFacts)]
-MAX_NAME = 230  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
+MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 ENDINGS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "ppm", "jp2", "dcm")
 
 
@@ -101,12 +101,10 @@ def scan_folder(
         images = _joined(images, extra, shown(source))
     if not images.split.astype(bool).any():
         images = images.drop(columns="split")
-    lost = [(path, *why) for path, why in rejected.items()]
+    lost = pd.DataFrame([(path, *why) for path, why in rejected.items()], columns=["path", "kind", "reason"])
     if not quiet:
-        for path, kind, why in lost:
-            if path.endswith("/") and kind == "no label":
-                print(f"{path}: {why}")
-    return images, pd.DataFrame(lost, columns=["path", "kind", "reason"])
+        print(*(f"{row.path}: {row.reason}\n" for row in lost.itertuples() if row.path.endswith("/")), sep="", end="")
+    return images, lost
 
 
 def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], list[str]]:
@@ -142,9 +140,8 @@ def _reason_against(path: Path, name: str) -> tuple[str, str] | None:
         return "unreadable", "a link to nothing" if path.is_symlink() else "not a file with content"
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
         return "name", "its name has a control character or is not UTF-8; rename it"
-    if len(os.fsencode(name.replace("/", "__"))) + len(os.fsencode(path.suffix)) > MAX_NAME:
-        return "name", "its name, with sub-folders, is too long; rename it"
-    return None
+    too_long = len(os.fsencode(name.replace("/", "__"))) > MAX_NAME
+    return ("name", "its name, with sub-folders, is too long; rename it") if too_long else None
 
 
 def _printable(path: Path) -> str:
@@ -163,9 +160,9 @@ def _places(files: list[str]) -> dict[str, tuple[str, str]]:
         if splits == heads and division is None:
             division = level
         elif len(splits) > 1 and splits & deeper:
+            beside = f"beside them stand {', '.join(sorted(heads - splits)[:5])}; move either of them elsewhere."
             raise ValueError(
-                f"The folders {', '.join(sorted(splits))} look like a division above the labels, and beside them stand "
-                f"{', '.join(sorted(heads - splits)[:5])}; move either of them elsewhere."
+                f"The folders {', '.join(sorted(splits))} look like a division above the labels, and {beside}"
             )
         elif len(heads) > 1:
             break
@@ -223,19 +220,14 @@ def _check_labels(source: Path, images: pd.DataFrame, rejected: dict) -> None:
     refuse_near_labels(images.label.unique())
     if images.label.nunique() < 2:
         first = "".join(f", the first, {name!r}: {why}" for name, (_, why) in list(rejected.items())[:1])
-        raise ValueError(
-            f"SOURCE_PATH is {str(source)!r} and holds usable images of {images.label.nunique()} label(s) "
-            f"({len(rejected)} files rejected{first}); it needs two or more labels, each a sub-folder with images or a "
-            "word in a table of labels (LABELS)."
-        )
+        found = f"holds usable images of {images.label.nunique()} label(s) ({len(rejected)} files rejected{first})"
+        raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
 
 
 def _joined(images: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     clash = set(extra) & {*COLUMNS, *images, "original"} - {"license", "attribution", "split"}
     if clash:
-        raise ValueError(
-            f"The metadata of {where} have a column {min(clash)!r}, which the manifest fills itself; rename it."
-        )
+        raise ValueError(f"Metadata of {where}: column {min(clash)!r}, which the manifest fills itself; rename it.")
     if "split" in extra:
         given = images.file.map(extra.split).fillna("").map(lambda text: split_name(text) or text)
         images = images.assign(split=images.split.where(images.split.astype(bool), given))

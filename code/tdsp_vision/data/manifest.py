@@ -230,9 +230,8 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     remedy = "correct it, or run the data acquisition notebook again"
     missing = [name for name in ("path", "label", "group", "sha256") if name not in manifest]
     if missing:
-        raise ValueError(
-            f"{where} has no column {missing[0]!r}, only {', '.join(manifest)[:80]!r}; commas part them: {remedy}."
-        )
+        found = ", ".join(manifest)[:50]
+        raise ValueError(f"{where} has no column {missing[0]!r}, only {found!r}; commas part them: {remedy}.")
     for name in ("path", "label", "group"):
         if manifest[name].isna().any():
             raise ValueError(f"{where} has no {name} in line {manifest[name].isna().argmax() + 2}; {remedy}.")

@@ -20,6 +20,7 @@ from tdsp_vision.data.quality import shown_classes
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+USUAL, _unknown = "DejaVu Sans", set()  # font; letters that no font has, named once
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -129,25 +130,19 @@ def _class_legend(figure: Figure, classes: list[str]) -> None:
 
 
 def use_fonts_for(texts: list[str]) -> None:
-    """Let figures take letters that the usual font does not have from other fonts of the machine.
-
-    Prints a sentence where no font has them; they are drawn as boxes then.
-    """
-    usual = font_manager.findfont("DejaVu Sans")
-    missing = {ord(letter) for text in texts for letter in text if letter.isprintable()} - _letters(usual)
-    families = ["DejaVu Sans"]
+    """Let figures take letters that the usual font lacks from other fonts of the machine, or say that none has them."""
+    missing = {ord(letter) for letter in "".join(texts) if letter.isprintable()} - _letters(
+        font_manager.findfont(USUAL)
+    )
+    families = [USUAL]
     for font in font_manager.fontManager.ttflist if missing - _unknown else ():
-        if found := missing & _letters(font.fname):
+        if missing & _letters(font.fname):
             families.append(font.name)
-            missing -= found
-    rest = missing - _unknown
-    if rest:
-        _unknown.update(rest)
-        print(f"No font of this machine has {''.join(map(chr, sorted(rest)[:8]))}; install one, such as Noto Sans.")
+            missing -= _letters(font.fname)
+    if new := missing - _unknown:
+        _unknown.update(new)
+        print(f"No font of this machine has {''.join(map(chr, sorted(new)[:8]))}; install one, such as Noto Sans.")
     plt.rcParams["font.family"] = list(dict.fromkeys([*families, *plt.rcParams["font.family"]]))
-
-
-_unknown: set[int] = set()  # letters that no font has, named once
 
 
 @cache

@@ -88,20 +88,15 @@ def metadata_columns(manifest: pd.DataFrame) -> list[str]:
     return ["license", "attribution", *(column for column in manifest if column not in COLUMNS)]
 
 
-def share_known(manifest: pd.DataFrame, classes: bool = True) -> pd.DataFrame:
+def share_known(manifest: pd.DataFrame) -> pd.DataFrame:
     """For each metadata column: share of images that have it, overall and by class, and number of different values.
 
     A share that differs between the classes is a finding by itself: they may come from different archives.
-
-    Args:
-        classes: False leaves out the shares by class; of many classes the dozen largest stand there.
     """
     metadata = manifest[metadata_columns(manifest)].replace("", pd.NA)
+    shares = metadata.notna().groupby(shown_classes(manifest.label)).mean().T
     table = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
-    if classes:
-        labels = shown_classes(manifest.label)
-        table = table.join(metadata.notna().groupby(labels).mean().T.add_prefix("known of "))
-    return table.rename_axis("column")
+    return table.join(shares.add_prefix("known of ")).rename_axis("column")
 
 
 def shown_classes(labels: pd.Series, most: int = MOST_VALUES) -> pd.Series:

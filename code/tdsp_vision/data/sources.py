@@ -5,12 +5,10 @@ Each `fetch_…` fills `data/<dataset>/downloads` in the form that `scan_folder`
 
 import csv
 import hashlib
-import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-import pandas as pd
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.downloads import Candidate, as_rejected, check_promise, check_request, fetch
@@ -25,7 +23,6 @@ ISIC_PAGE = 100  # records; the archive allows no more
 # Records; a larger result is sampled by the last two digits of the ids: those parts of it whose endings come first in
 # seeded order are walked until there are this many. 20,000 are 200 pages, about 80 s at 400 ms a page.
 MOST_WALKED = 20_000
-MOST_STALE = 20  # pages in a row without a new record
 CLINICAL = ["age_approx", "sex", "fitzpatrick_skin_type", "patient_id", "lesion_id", "melanocytic"]
 CLINICAL += ["diagnosis_confirm_type", *(f"diagnosis_{level}" for level in range(1, 6))]
 CLINICAL += ["anatom_site_general", *(f"anatom_site_{level}" for level in range(1, 6))]
@@ -39,16 +36,8 @@ ONCE_MORE = Patience(attempts=2, read_timeout=15, deadline=60)  # most of what f
 
 
 def fetch_isic(
-    folder: Path,
-    api: str,
-    queries: dict[str, str],
-    images_per_class: int,
-    licenses: list[str],
-    seed: int,
-    allow_shortfall: bool = False,
-    patience: Patience | None = None,
-    quiet: bool = False,
-) -> pd.DataFrame:
+    folder, api, queries, images_per_class, licenses, seed, allow_shortfall=False, patience=None, quiet=False
+):
     """Fill `folder` with `images_per_class` pictures of the ISIC Archive (API version 2) for each query.
 
     A search answers in pages, oldest first. Wanted is a sample of the whole result: all pages are walked, and of the
@@ -56,7 +45,7 @@ def fetch_isic(
     depends neither on pages nor on repeated records, and hardly changes when the archive grows.
 
     Args:
-        folder: `data/<dataset>/downloads`; pictures that are there already are not fetched again.
+        folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         api: base address, such as "https://api.isic-archive.com/api/v2".
         queries: label to query, such as {"benign": "diagnosis_1:Benign"}.
         images_per_class, licenses: 1 or more; allowed ones of `licenses.TERMS`.
@@ -66,7 +55,7 @@ def fetch_isic(
         patience, quiet: timeouts and attempts; no progress bar.
 
     Returns:
-        path, kind, reason: what was lost, and searches whose pages held fewer records than the archive counted.
+        table of path, kind, reason: what was lost, and searches whose pages held fewer records than the archive counted.
 
     Raises:
         ValueError: if a parameter is wrong, the archive cannot be reached or answers in a way that is not known, or
@@ -91,18 +80,19 @@ def _isic_sample(client, api, query, seed, enough, licenses, bar) -> tuple[dict[
 
     def result(query: str, only_up_to: float = float("inf")) -> tuple[dict[str, dict], int]:
         """Records of a query, all pages of it unless the archive counts more than `only_up_to`, and its count."""
-        page = _isic_page(client, api, f"{api.rstrip('/')}/images/search/", {"query": query, "limit": ISIC_PAGE})
-        counted, asked, records, stale = page.get("count") or 0, _asked_fields(query), {}, 0
+        address, params = f"{api.rstrip('/')}/images/search/", {"query": query, "limit": ISIC_PAGE}
+        counted, records, seen = None, {}, set()
         while True:
-            before = len(records)
-            records |= {flat["isic_id"]: flat for flat in (_flatten(record, asked) for record in page["results"])}
-            bar.update(len(records) - before)
-            stale = 0 if len(records) > before else stale + 1
-            if stale > MOST_STALE:
-                raise ValueError(f"ISIC_API is {api!r}, and its pages go in a circle at the query {query!r}.")
+            page = _page(client, "ISIC_API", api, address, params, ("results", "next"))
+            counted = page.get("count") or 0 if counted is None else counted
+            records |= {flat["isic_id"]: flat for flat in map(_flatten, page["results"])}
+            bar.update(len(records) - bar.n)
             if not page["next"] or counted > only_up_to:
                 return records, counted
-            page = _isic_page(client, api, page["next"])
+            if page["next"] in seen:
+                raise ValueError(f"ISIC_API is {api!r}, and its pages go in a circle at the query {query!r}.")
+            address, params = page["next"], None
+            seen.add(address)
 
     records, counted = result(query, only_up_to=MOST_WALKED)
     if counted <= MOST_WALKED:
@@ -116,52 +106,32 @@ def _isic_sample(client, api, query, seed, enough, licenses, bar) -> tuple[dict[
     return records, counted
 
 
-def _isic_page(client: Client, api: str, address: str, params: dict | None = None) -> dict:
+def _page(client: Client, parameter: str, api: str, address: str, params: dict | None, fields: tuple) -> dict:
+    """One page of a search; ValueError that names the parameter if it cannot be had or lacks a field."""
     try:
         page = client.json(address, params)
     except FetchError as error:
-        if error.status == 400 and params:
-            raise ValueError(
-                f"The archive does not accept the query {params['query']!r} of ISIC_QUERIES: {error.body.strip()}"
-            ) from error
-        raise ValueError(f"ISIC_API is {api!r}, and it cannot be used: {error}. {OFFLINE}") from error
-    for field in ("results", "next"):
-        if field not in page:
-            raise ValueError(f"ISIC_API is {api!r}, and its answer has no field {field!r}: another version?")
+        query = (params or {}).get("query") or (params or {}).get("q")
+        said = f" (it says: {error.body.strip()})" if error.body.strip() else ""
+        at = f"{error} at the query {query!r}{said}"
+        raise ValueError(f"{parameter} is {api!r}, and it cannot be used: {at}. {OFFLINE}") from error
+    if missing := [field for field in fields if field not in page]:
+        raise ValueError(f"{parameter} is {api!r}, and its answer has no field {missing[0]!r}: has the API changed?")
     return page
 
 
-def _asked_fields(query: str) -> list[str]:
-    """Metadata that each record of the result must have: what a query of nothing but ANDs asks for."""
-    if re.search(r"\bOR\b|-\w+:", query):
-        return []
-    return [name for name in re.findall(r"(\w+):", query) if name in CLINICAL + ACQUISITION]
-
-
-def _flatten(record: dict, asked: list[str]) -> dict:
+def _flatten(record: dict) -> dict:
     """The columns of `metadata.csv`, with size and URL of the full picture."""
-    clinical, acquisition = (_field(record, f"metadata.{part}") for part in ("clinical", "acquisition"))
-    for name in asked:
-        _field(record, f"metadata.{'clinical' if name in CLINICAL else 'acquisition'}.{name}")
-    return {
-        "isic_id": _field(record, "isic_id"),
-        "license": _field(record, "copyright_license"),
-        "attribution": _field(record, "attribution"),
-        "url": _field(record, "files.full.url"),
-        "archive_bytes": _field(record, "files.full.size"),
-        **{name: clinical.get(name) for name in CLINICAL},
-        **{name: acquisition.get(name) for name in ACQUISITION},
-    }
-
-
-def _field(record: dict, name: str):
-    value = record
-    for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
-            named = repr(record.get("isic_id", "(without isic_id)") if isinstance(record, dict) else record)
-            raise ValueError(f"The archive's record {named} has no field {name!r}: has the API changed?")
-        value = value[part]
-    return value
+    try:
+        full, metadata = record["files"]["full"], record["metadata"]
+        clinical, acquisition = metadata["clinical"], metadata["acquisition"]
+        named = {"isic_id": record["isic_id"], "license": record["copyright_license"]}
+        named |= {"attribution": record["attribution"], "url": full["url"], "archive_bytes": full["size"]}
+    except (KeyError, TypeError) as error:
+        name = record.get("isic_id", "(without isic_id)") if isinstance(record, dict) else record
+        raise ValueError(f"The archive's record {name!r} has no field {error}: has the API changed?") from error
+    more = {name: clinical.get(name) for name in CLINICAL} | {name: acquisition.get(name) for name in ACQUISITION}
+    return named | more
 
 
 def _allowed(records: dict[str, dict], licenses: list[str]) -> list[dict]:
@@ -177,43 +147,33 @@ def _hash(text: str, seed: int) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
-def fetch_openverse(
-    folder: Path,
-    api: str,
-    queries: dict[str, list[str]],
-    items: list[str],
-    images_per_class: int,
-    licenses: list[str],
-    allow_shortfall: bool = False,
-    allow_private: bool = False,
-    patience: Patience | None = None,
-    quiet: bool = False,
-) -> pd.DataFrame:
+def fetch_openverse(folder, api, queries, items, images_per_class, licenses, allow_shortfall=False, **options):
     """Fill `folder` with `images_per_class` openly licensed pictures for each label, from the search of Openverse.
 
     "dotted {item}" is asked for each of the items. Of all queries of a label the first result is taken, then the
     second of each, and so on. A picture that cannot be had, which is common here, is replaced by the next result.
 
     Args:
-        folder: `data/<dataset>/downloads`; pictures that are there already are not fetched again.
+        folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         api: base address, such as "https://api.openverse.org/v1".
         queries, items: label to queries, such as {"dotted": ["dotted {item}"]}; what `{item}` stands for.
         images_per_class, licenses: 1 or more; allowed ones of `licenses.TERMS`.
         allow_shortfall: accept fewer where the results do not suffice.
-        allow_private: fetch from addresses that are not public, too; also done if the API has such a one.
-        patience, quiet: timeouts and attempts; no progress bar.
+        options: allow_private (fetch from addresses that are not public, too; also done if the API has such a one),
+            patience, quiet.
 
     Returns:
-        path (label and id), kind, reason: what was lost.
+        table of path (label and id), kind, reason: what was lost.
 
     Raises:
         ValueError: if a parameter is wrong, the search cannot be used, or results do not suffice.
     """
     check_request("SEARCH_QUERIES", queries, images_per_class, licenses)
-    search = Client(patience)
+    patience, quiet = options.get("patience"), options.get("quiet", False)
+    search, open_to_all = Client(patience), options.get("allow_private") or is_private_host(api)
     filled = {label: fill(label, templates, items) for label, templates in queries.items()}
     candidates = {label: _results(search, api, label, texts, licenses) for label, texts in filled.items()}
-    client = Client(patience, guarded=not (allow_private or is_private_host(api)))
+    client = Client(patience, guarded=not open_to_all)
     fetched = fetch(folder, candidates, images_per_class, client, top_up=True, quiet=quiet)
     check_promise(fetched, images_per_class, allow_shortfall)
     return as_rejected(fetched.lost)
@@ -224,42 +184,29 @@ def fill(label: str, templates: list[str], items: list[str]) -> list[str]:
     templates = [] if isinstance(templates, str) else templates
     filled = {one.replace("{item}", item): None for one in templates for item in (items if "{item}" in one else [""])}
     if not filled or not all(text.strip() for text in filled):
-        raise ValueError(
-            f"SEARCH_QUERIES has {templates!r} for {label!r}, and SEARCH_ITEMS is {items!r}; that leaves an empty "
-            "query or none; give a list of queries for each label, and items where a query has {item}."
-        )
+        found = f"SEARCH_QUERIES has {templates!r} for {label!r}, and SEARCH_ITEMS is {items!r}"
+        raise ValueError(f"{found}; give a list of queries for each label, and items where a query has {{item}}.")
     return list(filled)
 
 
 def _results(client: Client, api: str, label: str, queries: list[str], licenses: list[str]) -> Iterator[Candidate]:
     """Results of all queries in turn, each picture once; a page is asked for when the one before is used up."""
-    seen, going = set(), list(queries)
+    seen, going, codes = set(), list(queries), ",".join(CODES[name] for name in licenses)
     for number in range(1, MOST_PAGES + 1):
-        pages = {query: _openverse_page(client, api, query, number, licenses) for query in going}
+        pages = {}
+        for query in going:
+            params = {"q": query, "license": codes, "page": number, "page_size": OPENVERSE_PAGE}
+            pages[query] = _page(client, "OPENVERSE_API", api, f"{api.rstrip('/')}/images/", params, ("results",))
         for ranked in zip_longest(*([(query, result) for result in pages[query]["results"]] for query in going)):
             for query, result in filter(None, ranked):
                 candidate = _openverse_candidate(label, query, result)
                 if candidate.name not in seen and candidate.metadata["license"] in licenses:
                     seen.add(candidate.name)
                     yield candidate
-        going = [
-            query for query in going if pages[query]["results"] and number < pages[query].get("page_count", MOST_PAGES)
-        ]
-
-
-def _openverse_page(client: Client, api: str, query: str, number: int, licenses: list[str]) -> dict:
-    codes = ",".join(CODES[name] for name in licenses)
-    params = {"q": query, "license": codes, "page": number, "page_size": OPENVERSE_PAGE}
-    try:
-        page = client.json(f"{api.rstrip('/')}/images/", params)
-    except FetchError as error:
-        said = f" (it says: {error.body.strip()})" if error.body.strip() else ""
-        raise ValueError(
-            f"OPENVERSE_API is {api!r}, and it cannot be used: {error} at the query {query!r}{said}. {OFFLINE}"
-        ) from error
-    if "results" not in page:
-        raise ValueError(f"OPENVERSE_API is {api!r}, and its answer has no field 'results': has the API changed?")
-    return page
+        last = {
+            query: not page["results"] or number >= page.get("page_count", MOST_PAGES) for query, page in pages.items()
+        }
+        going = [query for query in going if not last[query]]
 
 
 def _openverse_candidate(label: str, query: str, result: dict) -> Candidate:
@@ -271,27 +218,20 @@ def _openverse_candidate(label: str, query: str, result: dict) -> Candidate:
     return Candidate(label, result["id"], result["url"], metadata | {name: result.get(name) for name in KEPT})
 
 
-def fetch_urls(
-    folder: Path,
-    tsv: Path,
-    allow_private: bool = False,
-    max_bytes: int = 20_000_000,
-    patience: Patience = ONCE_MORE,
-    quiet: bool = False,
-) -> pd.DataFrame:
+def fetch_urls(folder, tsv, allow_private=False, max_bytes=20_000_000, patience=ONCE_MORE, quiet=False):
     """Fill `folder` with the pictures of a list of web addresses that can be had.
 
     Lists age: dead links are expected, and each ends in the rejections. A file is named after the sha256 of its URL.
 
     Args:
-        folder: `data/<dataset>/downloads`; pictures that are there already are not fetched again.
+        folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         tsv: as `read_list` takes it.
         allow_private: also connect to addresses that are not public (loopback, the network at home).
         max_bytes: where a transfer is stopped.
         patience, quiet: timeouts and attempts; no progress bar.
 
     Returns:
-        path (the URL, or the line of the list), kind, reason: all that was not fetched.
+        table of path (the URL, or the line of the list), kind, reason: all that was not fetched.
 
     Raises:
         ValueError: if the list cannot be read or has no line with a URL and a usable label.
@@ -337,9 +277,7 @@ def read_list(tsv: Path) -> tuple[dict[str, dict], dict[str, str]]:
             links[url] = fields
     if not links:
         first = "".join(f" (the first, {name!r}: {reason})" for name, reason in list(rejected.items())[:1])
-        raise ValueError(
-            f"SOURCE_PATH is {shown(tsv)!r}, and no line of it can be used; each needs a URL, a tab and a label{first}."
-        )
+        raise ValueError(f"SOURCE_PATH is {shown(tsv)!r}, and no line of it is a URL, a tab and a label{first}.")
     return links, rejected
 
 

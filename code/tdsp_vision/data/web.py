@@ -28,6 +28,12 @@ MAX_PAGE_BYTES = 50_000_000  # of one answer of an API
 MAX_ERROR_BYTES = 2000  # of what a server says beside an error
 PASSING = {408, 425, 429}  # beside 5xx
 USER_AGENT = "tdsp-vision/0.1 (image classification walkthrough)"
+TROUBLES = {  # in this order: a refused connection counts as a timeout as well
+    (urllib3.exceptions.NameResolutionError, socket.gaierror): "the host name cannot be resolved",
+    (requests.exceptions.SSLError,): "no secure connection: the certificate or the handshake failed",
+    (urllib3.exceptions.NewConnectionError,): "no connection: refused or not reachable",
+    (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError): "no answer in time",
+}
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # holds an IPv4 address in its last four bytes (RFC 6052)
 
 
@@ -224,14 +230,7 @@ def retry_after(value: str | None) -> float | None:
 def _named(error: Exception) -> FetchError:
     """The same trouble in words that are the same on every run; messages of the libraries hold memory addresses."""
     cause = getattr(error.args[0] if error.args else None, "reason", None) or error
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        return TryAgain("no answer in time")
-    if isinstance(cause, urllib3.exceptions.NameResolutionError | socket.gaierror):
-        return TryAgain("the host name cannot be resolved")
-    if isinstance(error, requests.exceptions.SSLError):
-        return TryAgain("no secure connection: the certificate or the handshake failed")
-    if isinstance(cause, urllib3.exceptions.NewConnectionError):
-        return TryAgain("no connection: refused or not reachable")
-    if isinstance(error, ValueError):
-        return FetchError("not a valid URL")
-    return TryAgain("the connection was cut")
+    for kinds, reason in TROUBLES.items():
+        if isinstance(error, kinds) or isinstance(cause, kinds):
+            return TryAgain(reason)
+    return FetchError("not a valid URL") if isinstance(error, ValueError) else TryAgain("the connection was cut")
