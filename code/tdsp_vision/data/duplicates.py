@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 SIDE, COLOR_SIDE, COARSE = 48, 8, 8  # gray and color miniature; lowest frequencies (DCT) that propose pairs
 GRAY = SIDE * SIDE
 PER_IMAGE = 20  # pairs that are proposed, about; of them the best 6 are aligned
-ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 60_000
+ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 30_000
 LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
 COPY_STEPS = (0.0125, 0.025, 0.05, 0.07)  # of the distance of random pairs
 MOST_COPY, MOST_COLOR = 5, 15  # values: whatever the set, copies and colors of look-alikes do not differ by more
@@ -35,7 +35,7 @@ SEPARATE_COPIES = 4
 MOST_ALIKE, SHARE_ALIKE = 12, 0.02  # images of one family of look-alikes, or this share of the set
 SHARE_LINKED = 0.1  # of the images, above which pairs that merely stand out are not used
 ZOOMS, SHIFT = (1, 0.97, 0.94, 0.9), 3  # of a crop; pixels of the miniature
-BLOCK, CHUNK = 2048, 2048  # rows of the likeness matrix, pairs that are aligned at a time
+BLOCK, CHUNK = 1024, 2048  # rows of the likeness matrix, pairs that are aligned at a time
 
 
 class Found(NamedTuple):
@@ -107,11 +107,9 @@ def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: flo
         out[:] = False
     unused = len(np.unique(pairs[~alone & ~out & (correlation >= 1 - LOOK_STEPS[-1])]))
     if unused > max(SHARE_LINKED * n, MOST_ALIKE):
-        sentences.append(
-            f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps. This "
-            "likeness was not used, since it would tie a large part of the set together; if some images belong "
-            "together, say so by a column of metadata."
-        )
+        found = f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps"
+        advice = "if some of them belong together, say so by a column of metadata"
+        sentences.append(f"{found}. This likeness was not used, as it would tie a large part together; {advice}.")
     return np.flatnonzero(alone | out), sentences
 
 
@@ -132,10 +130,12 @@ def _proposed(miniatures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     The lowest frequencies of a picture only change sign when it is mirrored, and trade places when it is turned.
     Their amounts, made free of that order and standardized over the set, are compared for all pairs.
     """
-    amounts = np.sqrt(np.abs(_frequencies(miniatures)))
-    swapped = amounts.transpose(0, 2, 1)
-    upper = np.triu_indices(COARSE)
-    either = np.concatenate([(amounts + swapped)[:, *upper], np.abs(amounts - swapped)[:, *upper]], axis=1)
+    upper, parts = np.triu_indices(COARSE), []
+    for part in _chunks(len(miniatures)):
+        amounts = np.sqrt(np.abs(_frequencies(miniatures[part])))
+        swapped = amounts.transpose(0, 2, 1)
+        parts.append(np.concatenate([(amounts + swapped)[:, *upper], np.abs(amounts - swapped)[:, *upper]], axis=1))
+    either = np.concatenate(parts)
     either = (either - either.mean(axis=0)) / (either.std(axis=0) + 1e-3)
     either /= np.linalg.norm(either, axis=1, keepdims=True) + 1e-6
     n = len(either)
@@ -163,8 +163,8 @@ def _oriented(miniatures, pairs, rng) -> tuple[np.ndarray, np.ndarray, np.ndarra
     spread[0, 0] = np.inf  # the mean brightness
     best = np.full(len(pairs), -1.0, np.float32)
     turn = np.zeros(len(pairs), np.int8)
-    for start in range(0, len(pairs), 64 * CHUNK):
-        part = slice(start, start + 64 * CHUNK)
+    for start in range(0, len(pairs), 8 * CHUNK):
+        part = slice(start, start + 8 * CHUNK)
         one, other = ((coarse[pairs[part, side]]) for side in (0, 1))
         one = _unit((one - mean) / spread)
         for number in range(8):
@@ -248,14 +248,17 @@ def _chunks(size: int) -> Iterator[slice]:
 
 def _detail(miniatures: np.ndarray) -> np.ndarray:
     """Gray pictures [m, 48, 48] float32 without their slow changes."""
-    gray = miniatures[:, :GRAY].reshape(-1, SIDE, SIDE).astype(np.float32)
+    gray = _gray(miniatures)
     return gray - _BLUR @ gray @ _BLUR.T
 
 
 def _frequencies(miniatures: np.ndarray) -> np.ndarray:
     """The lowest frequencies [n, 8, 8] float32 of the gray pictures (DCT-II)."""
-    parts = [miniatures[part, :GRAY].reshape(-1, SIDE, SIDE).astype(np.float32) for part in _chunks(len(miniatures))]
-    return np.concatenate([_DCT @ part @ _DCT.T for part in parts])
+    return np.concatenate([_DCT @ _gray(miniatures[part]) @ _DCT.T for part in _chunks(len(miniatures))])
+
+
+def _gray(miniatures: np.ndarray) -> np.ndarray:
+    return miniatures[:, :GRAY].reshape(-1, SIDE, SIDE).astype(np.float32)
 
 
 def _unit(pictures: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ import pandas as pd
 from tdsp_vision.data.corrections import EXCLUDE, corrected_labels, read_corrections
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.images import as_stored
+from tdsp_vision.data.labels import comparable
 from tdsp_vision.data.quality import MEASURES
 from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv, read_json, write_csv
 from tdsp_vision.files import whole_file, write_json
@@ -61,12 +62,12 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     names = marked.file.to_numpy(dtype=object)[first]
-    marked["look_alike"], marked["likeness"] = "", 0.0
-    for side in (0, 1):
-        rows, others = first[found.pairs[::-1, side]], names[found.pairs[::-1, 1 - side]]  # the best one last: it stays
-        better = found.correlation[::-1] > marked.likeness[rows].to_numpy()
-        marked.loc[rows[better], "look_alike"] = others[better]
-        marked.loc[rows[better], "likeness"] = found.correlation[::-1][better]
+    best = {}
+    for (one, other), likeness in zip(found.pairs, found.correlation, strict=True):  # best first
+        best.setdefault(names[one], (names[other], likeness))
+        best.setdefault(names[other], (names[one], likeness))
+    marked["look_alike"] = [best.get(name, ("", 0))[0] for name in marked.file]
+    marked["likeness"] = [float(best.get(name, ("", 0))[1]) for name in marked.file]
     marked["path"] = _stored_paths(marked)
     marked.attrs["sentences"] = found.sentences
     return marked
@@ -100,11 +101,11 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
         if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
             doubtful.append(f"{row.file} repeats {row.original}")
     if len(doubtful) > MOST_COPIES * len(images):
-        raise ValueError(
-            f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth: "
-            f"{'; '.join(doubtful[:3])}; … Look at them: remove the copies from the folder if they are, or set "
-            "REMOVE_DUPLICATES to False, which keeps them in one group each."
+        found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
+        advice = (
+            "remove them from the folder if they are, or set REMOVE_DUPLICATES to False, which keeps them in groups"
         )
+        raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; look at them, and {advice}.")
     return pd.DataFrame(rows, columns=["path", "kind", "reason"])
 
 
@@ -166,8 +167,8 @@ def _stored_paths(images: pd.DataFrame) -> list[str]:
     """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
     targets, taken = [], set()
     for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
-        folders = file.split("/")
-        name = "__".join(folders[1:]) if len(folders) > 1 and folders[0] == label else "__".join(folders)
+        *folders, name = file.split("/")
+        name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
         if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
             name = str(Path(name).with_suffix(ending))
         target = f"images/{label}/{name}"
@@ -201,10 +202,8 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "qui
             corrections leave less than two labels or one of them without an image.
     """
     if not paths.manifest.is_file():
-        raise ValueError(
-            f"There is no {shown(paths.manifest)}; first run the data acquisition notebook with "
-            f"DATASET_NAME {paths.name!r}."
-        )
+        advice = f"first run the data acquisition notebook with DATASET_NAME {paths.name!r}"
+        raise ValueError(f"There is no {shown(paths.manifest)}; {advice}.")
     manifest = read_csv(paths.manifest)
     _check_lines(paths, manifest)
     manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
@@ -218,10 +217,8 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "qui
     now = manifest.assign(label=corrected_labels(manifest, corrections))
     now = now[now.label != EXCLUDE].reset_index(drop=True)
     if lost := sorted(set(manifest.label) - set(now.label)):
-        raise ValueError(
-            f"The corrections in {shown(paths.corrections)} leave no image of {lost[0]!r}; take some of them back, or "
-            "remove that label from the source and run the data acquisition notebook again."
-        )
+        advice = "take some of them back, or remove that label from the source and run data acquisition again"
+        raise ValueError(f"The corrections in {shown(paths.corrections)} leave no image of {lost[0]!r}; {advice}.")
     return now
 
 
@@ -242,42 +239,34 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
 
 def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, everything: bool) -> None:
     """Compare each file with its line: there, as long, and of the same content where that is in doubt."""
-    written = paths.info.stat().st_mtime if paths.info.is_file() else 0
-    wrong = {"missing": [], "changed": []}
+    written, wrong = paths.info.stat().st_mtime if paths.info.is_file() else 0, {"missing": [], "changed": []}
     sizes = manifest["bytes"] if "bytes" in manifest else [None] * len(manifest)
     for path, size, sha256 in zip(manifest.path, sizes, manifest.sha256, strict=True):
         file = paths.root / path
-        if not file.is_file():
+        facts = file.stat() if file.is_file() else None
+        if facts is None:
             wrong["missing"].append(path)
-            continue
-        found = file.stat()
-        doubt = everything or found.st_mtime > written
-        if size not in (None, found.st_size) or doubt and file_sha256(file) != sha256:
+        elif size not in (None, facts.st_size) or (
+            (everything or facts.st_mtime > written) and file_sha256(file) != sha256
+        ):
             wrong["changed"].append(path)
     for how, some in wrong.items():
         if some:
-            raise ValueError(
-                f"{len(some)} of {len(manifest)} images of {shown(paths.root)} are {how}, such as {some[0]}; run "
-                "the data acquisition notebook again, which brings them back."
-            )
+            found = f"{len(some)} of {len(manifest)} images of {shown(paths.root)} are {how}, such as {some[0]}"
+            raise ValueError(f"{found}; run the data acquisition notebook again, which brings them back.")
 
 
 def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
-    if not paths.info.is_file():
-        return
-    before = read_json(paths.info)["source"]
+    before = read_json(paths.info)["source"] if paths.info.is_file() else source
     if before != source:
-        raise ValueError(
-            f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}; choose "
-            f"another DATASET_NAME, or delete {shown(paths.info)} to make it anew (corrections.csv stays)."
-        )
+        found = f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}"
+        advice = f"choose another DATASET_NAME, or delete {shown(paths.info)} to make it anew (corrections.csv stays)"
+        raise ValueError(f"{found}; {advice}.")
 
 
 def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
     """Files that the source no longer has are deleted: in the source itself these would be somebody's originals."""
     ours, theirs = paths.images.resolve(), source.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-        raise ValueError(
-            f"SOURCE_PATH is {str(source)!r}, and the images would be copied to {shown(paths.images)}; neither may lie "
-            "within the other. Choose another DATA_DIR, or move the images."
-        )
+        found = f"SOURCE_PATH is {str(source)!r}, and the images would come to {shown(paths.images)}"
+        raise ValueError(f"{found}; neither may lie within the other. Choose another DATA_DIR, or move the images.")

@@ -55,7 +55,7 @@ def fetch_isic(
         patience, quiet: timeouts and attempts; no progress bar.
 
     Returns:
-        table of path, kind, reason: what was lost, and searches whose pages held fewer records than the archive counted.
+        table of path, kind, reason: what was lost, and searches whose pages held fewer records than were counted.
 
     Raises:
         ValueError: if a parameter is wrong, the archive cannot be reached or answers in a way that is not known, or
