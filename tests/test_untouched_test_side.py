@@ -15,10 +15,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from draw_lesions import generate_sample
 
 from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.manifest import mark_duplicates, write_dataset
-from tdsp_vision.data.sample import generate_sample
 from tdsp_vision.paths import NOTEBOOKS, DatasetPaths
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def run(tmp_path_factory) -> Callable[[str, str | None], Path]:
     folder = tmp_path_factory.mktemp("untouched")
     generate_sample(folder / "source", 20)
     images, rejected = scan_folder(folder / "source", quiet=True)
-    images = mark_duplicates(images, 10)
+    images = mark_duplicates(images)
     images = images[images.file == images.original]
     about = {"source": "sample", "seed": 0}
     write_dataset(DatasetPaths(str(folder / "data"), "drawn"), images, rejected, folder / "source", about)

@@ -104,6 +104,8 @@ LIMITS = {
         "DATASET_NAME": DATASET_NAME,
         "SOURCE": Limit(str, "sample (drawn lesions, or sample_data/<DATASET_NAME>) or another source", words=SOURCES),
         "SOURCE_PATH": Limit(str, "folder: its root; urls: a file with one address, a tab and a label per line"),
+        "LABELS": Limit(str, 'folder: a table of labels in, below or beside it; "" looks for one where it is flat'),
+        "LABEL_COLUMN": Limit(str, "folder: the column of labels in that table; columns of 0 and 1 are found as well"),
         "DATA_DIR": DATA_DIR,
         "IMAGES_PER_CLASS": Limit(int, "isic, openverse: how many images to fetch for each class", 1, 1_000_000),
         "ISIC_API": Limit(str, "isic: the archive"),
@@ -115,7 +117,6 @@ LIMITS = {
         "ALLOW_SHORTFALL": Limit(bool, "isic, openverse: True accepts fewer images than promised"),
         "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls: True also fetches from this machine and its network"),
         "REMOVE_DUPLICATES": Limit(bool, "leave out images that repeat another one; False keeps them, in one group"),
-        "NEAR_DUPLICATE_BITS": Limit(int, "of 256 bits of a hash; so many may differ in a near-duplicate", 0, 64),
         "SEED": SEED,
     },
     "model": {

@@ -4,10 +4,11 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import zoo
 
-from tdsp_vision.data.plots import THUMBNAIL, image_grid, thumbnail
+from tdsp_vision.data.plots import THUMBNAIL, class_shares, image_grid, measure_histograms, thumbnail
 
 
 def draw(figure) -> bytes:
@@ -17,7 +18,7 @@ def draw(figure) -> bytes:
 
 
 def test_every_accepted_kind_of_image_can_be_drawn(put):
-    content = zoo.whole_images() | zoo.odd_but_usable()
+    content = zoo.whole_images() | {name: one for name, (one, _) in zoo.converted().items()}
     files = [put(f"x/{name}", one) for name, one in content.items()]
     figure = image_grid(files, list(content), columns=7, title="All kinds")
     drawn = [axis for axis in figure.axes if axis.images]
@@ -61,3 +62,31 @@ def test_sixteen_bits_are_shown_in_their_grays_and_not_white(put):
     ramp = zoo.gray_ramp()
     small = thumbnail(put("x/1.png", zoo.encode(zoo.Image.fromarray(ramp), "PNG")))
     assert np.array_equal(np.asarray(small)[..., 0], ramp >> 8)
+
+
+def test_labels_are_literal_in_every_figure(capsys):
+    labels = pd.Series(["_hidden", "$x^2$", "Zaunkönig", "50% {a}"] * 6)
+    figures = [
+        measure_histograms(pd.DataFrame({"$a$": np.arange(24.0)}), labels),
+        class_shares(pd.crosstab(pd.Series(["$m$", "_f"] * 12), labels), "$title$"),
+    ]
+    for figure in figures:
+        assert {text.get_text() for text in figure.legends[0].get_texts()} == set(labels)
+        assert draw(figure)
+    many = measure_histograms(
+        pd.DataFrame({"a": np.arange(100.0)}), pd.Series([f"species {n % 50}" for n in range(100)])
+    )
+    assert len(many.legends[0].get_texts()) == 12
+    assert capsys.readouterr().out == ""
+
+
+def test_letters_that_no_font_has_are_said_once(put, capsys):
+    label = "\U0001f0a1"
+    for _ in range(2):
+        image_grid([put("x/1.png", 1)], [label + "\U0001fabc"])
+    assert capsys.readouterr().out.count("No font of this machine has") <= 1
+    image_grid([put("x/1.png", 1)], ["\U0001fabd"])
+    assert (
+        "No font of this machine has \U0001fabd; install one" in capsys.readouterr().out
+        or not "\U0001fabd".isprintable()
+    )

@@ -8,8 +8,8 @@ from acquire import acquire
 from archive_server import ArchiveServer
 from fetching import assert_whole, quick
 
-from tdsp_vision.data import isic
-from tdsp_vision.data.isic import fetch_isic
+from tdsp_vision.data import sources
+from tdsp_vision.data.sources import fetch_isic
 from tdsp_vision.paths import DatasetPaths
 
 QUERIES = {
@@ -92,7 +92,7 @@ def test_pages_repeated_and_reordered_make_no_difference(server, folder, tmp_pat
 
 
 def test_a_huge_result_is_sampled_by_the_ends_of_its_ids(server, folder, monkeypatch):
-    monkeypatch.setattr(isic, "MOST_WALKED", 6)
+    monkeypatch.setattr(sources, "MOST_WALKED", 6)
     run(folder, server, count=3)
     parts = [query for query in server.queries if "isic_id:*" in query]
     assert all(re.fullmatch(r"\(diagnosis_1:\w+ AND image_type:dermoscopic\) AND isic_id:\*\d\d", q) for q in parts)
@@ -112,7 +112,8 @@ def test_troubles_of_the_search_that_pass(server, folder, tmp_path):
 def test_a_lost_image_fails_the_run_and_is_named(server, folder):
     run(folder, server)
     lost = sorted(chosen(folder))[0]
-    (folder / lost).unlink()
+    for path in folder.glob(f".files/{lost.removesuffix('.jpg')}.*"):
+        path.unlink()
     server.fail(f"/files/{lost.split('/')[1]}", 404, forever=True)
     with pytest.raises(ValueError) as caught:
         run(folder, server)
@@ -136,7 +137,7 @@ def test_too_few_images_fail_the_run_unless_allowed(server, folder):
 @pytest.mark.parametrize(
     "field",
     ["isic_id", "copyright_license", "attribution", "files", "files.full.url", "files.full.size"]
-    + ["metadata", "metadata.clinical", "metadata.acquisition.image_type"],
+    + ["metadata", "metadata.clinical", "metadata.acquisition"],
 )
 def test_a_missing_field_is_named(server, folder, field):
     *parents, last = field.split(".")
@@ -146,7 +147,7 @@ def test_a_missing_field_is_named(server, folder, field):
     del place[last]
     with pytest.raises(ValueError, match="has no field") as caught:
         run(folder, server)
-    assert f"'{field}" in str(caught.value)
+    assert f"'{last}" in str(caught.value)
     assert field == "isic_id" or "'ISIC_0000010'" in str(caught.value)
     assert not folder.exists()
 
@@ -175,11 +176,11 @@ def test_pages_that_go_in_a_circle_end(server, folder):
     server.files["/other/images/search/"] = (page % (api, "again")).encode()
     with pytest.raises(ValueError, match="circle"):
         fetch_isic(folder, api, QUERIES, 5, ["CC-BY"], 0, patience=quick(), quiet=True)
-    assert server.requests["/other/images/search/"] < 50
+    assert server.requests["/other/images/search/"] < 5
 
 
 def test_a_wrong_query_says_what_the_archive_says(server, folder):
-    with pytest.raises(ValueError, match="diagnosis:Mole.*ISIC_QUERIES.*Couldn't parse search query"):
+    with pytest.raises(ValueError, match="HTTP 400 .*diagnosis:Mole.*Couldn't parse search query"):
         run(folder, server, queries={"benign": "diagnosis:Mole"})
 
 

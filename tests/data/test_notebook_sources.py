@@ -77,7 +77,7 @@ def test_urls(server, acquire, tmp_path):
     ]
     rows += [(f"{server.url}/dead.jpg", "a"), ("ftp://example.org/x.jpg", "b")]
     (tmp_path / "list.tsv").write_text("".join(f"{url}\t{label}\n" for url, label in rows))
-    with pytest.raises(RunFailed, match="nothing could be fetched: http://127.0.0.1.*not public"):
+    with pytest.raises(RunFailed, match="Nothing could be fetched: http://127.0.0.1.*not public"):
         acquire(SOURCE="urls", SOURCE_PATH="list.tsv")  # loopback is private
     folder = acquire(SOURCE="urls", SOURCE_PATH="list.tsv", ALLOW_PRIVATE_ADDRESSES=True)
     assert pd.read_csv(folder / "manifest.csv").label.value_counts().to_dict() == {"a": 6, "b": 6}

@@ -4,7 +4,7 @@ import pytest
 from archive_server import ArchiveServer
 from fetching import assert_whole, quick
 
-from tdsp_vision.data.openverse import fetch_openverse, fill
+from tdsp_vision.data.sources import fetch_openverse, fill
 
 SEARCH = "/v1/images/"
 

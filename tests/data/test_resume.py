@@ -7,9 +7,9 @@ import time
 import pytest
 from fetching import assert_whole, offer, run
 
-from tdsp_vision.data.isic import fetch_isic
-from tdsp_vision.data.patience import Patience
-from tdsp_vision.data.verified import Candidate
+from tdsp_vision.data.downloads import Candidate
+from tdsp_vision.data.sources import fetch_isic
+from tdsp_vision.data.web import Patience
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def test_a_second_run_fetches_only_what_is_missing_or_damaged(server, folder):
     (folder / "wren" / "p1.jpg").unlink()
     (folder / "wren" / "p2.jpg").write_bytes(server.files["/files/2.jpg"][:-50])
     (folder / "wren" / "p4.jpg").write_bytes(server.files["/files/5.jpg"])  # whole, but of another size
-    (folder / "wren" / ".p5.jpg.a1b2c3d4.jpg").write_bytes(b"half")  # what a killed run leaves
+    (folder / ".files" / "wren" / ".p5.jpg.a1b2c3d4.jpg").write_bytes(b"half")  # what a killed run leaves
     run(folder, candidates)
-    assert [server.requests[f"/files/{number}.jpg"] for number in range(6)] == [1, 2, 2, 1, 2, 1]
+    assert [server.requests[f"/files/{number}.jpg"] for number in range(6)] == [1, 1, 2, 1, 2, 1]
     assert (folder / "metadata.csv").read_bytes() == before
     assert_whole(folder, server.files)
 
@@ -65,7 +65,7 @@ def test_ten_kills_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
     server.requests.clear()
     server.latency = 0.02
     context = multiprocessing.get_context("forkserver")  # a child with the imports done, but not this one's threads
-    context.set_forkserver_preload(["tdsp_vision.data.isic"])
+    context.set_forkserver_preload(["tdsp_vision.data.sources"])
     requests_when_verified, killed = {}, 0
     for _ in range(10):
         child = context.Process(target=_fetch_isic_in_child, args=(folder, server.isic_api))
@@ -78,12 +78,13 @@ def test_ten_kills_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
         child.join()
         killed += child.exitcode == -9
         time.sleep(0.1)  # until requests that are still under way are counted
-        for path in folder.glob("[!.]*/[!.]*.jpg"):
-            requests_when_verified.setdefault(path.name, server.requests[f"/files/{path.name}"])
-            assert path.read_bytes() == server.files[f"/files/{path.name}"]
+        for path in folder.glob(".files/*/[!.]*.jpg"):
+            name = path.name.split(".")[0] + ".jpg"
+            requests_when_verified.setdefault(name, server.requests[f"/files/{name}"])
+            assert path.read_bytes() == server.files[f"/files/{name}"]
     _fetch_isic_in_child(folder, server.isic_api)
     assert killed >= 8 and len(requests_when_verified) > 10
     assert {name: server.requests[f"/files/{name}"] for name in requests_when_verified} == requests_when_verified
     assert len(assert_whole(folder, server.files)) == 60
-    for path in whole.rglob("*.*"):
+    for path in (path for path in whole.rglob("*") if path.is_file()):
         assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()

@@ -7,9 +7,9 @@ import requests
 from archive_server import ArchiveServer
 from fetching import assert_whole, quick
 
-from tdsp_vision.data import addresses
-from tdsp_vision.data.addresses import PublicOnly, is_public
-from tdsp_vision.data.url_list import fetch_urls, read_list
+from tdsp_vision.data import web
+from tdsp_vision.data.sources import fetch_urls, read_list
+from tdsp_vision.data.web import PublicOnly, is_public
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def network(monkeypatch):
 @pytest.fixture
 def loopback_is_public(monkeypatch):
     """The server of the tests stands in for the public internet; everything else is as it is."""
-    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
 
 
 def run(folder, tsv, **options):
     rejected = fetch_urls(folder, tsv, **{"patience": quick(attempts=2), "quiet": True} | options)
-    return dict(rejected.itertuples(index=False))
+    return dict(rejected[["path", "reason"]].itertuples(index=False))
 
 
 def test_what_can_be_had_is_fetched_and_the_rest_is_named(server, folder, write):
@@ -96,7 +96,10 @@ def test_the_list_and_its_lines_that_cannot_be_used(write, header):
         ("HTTPS://a.example/6.jpg", "striped"),
     ]
     links, rejected = read_list(write(*rows, header=header))
-    assert links == {"http://a.example/1.jpg": "dotted", "HTTPS://a.example/6.jpg": "striped"}
+    assert {url: row["label"] for url, row in links.items()} == {
+        "http://a.example/1.jpg": "dotted",
+        "HTTPS://a.example/6.jpg": "striped",
+    }
     shift = 1 + bool(header)
     assert {int(line.split(":")[0].split()[1]) - shift for line in rejected} == {1, 2, 3, 4, 6, 7, 8}
     assert "LABEL CONFLICT: striped against dotted" in " ".join(rejected.values())
@@ -104,8 +107,12 @@ def test_the_list_and_its_lines_that_cannot_be_used(write, header):
 
 def test_columns_may_be_named_the_other_way_round(write):
     assert read_list(write(("dotted", "http://a.example/"), header="label\turl\n"))[0] == {
-        "http://a.example/": "dotted"
+        "http://a.example/": {"label": "dotted"}
     }
+    saved = write(
+        ('"dotted"', '"http://a.example/"', "CC-BY", '"A ""B"""'), header="\n label \tURL\tLicence\tattribution\n"
+    )
+    assert read_list(saved)[0] == {"http://a.example/": {"label": "dotted", "license": "CC-BY", "attribution": 'A "B"'}}
 
 
 @pytest.mark.parametrize("content", [b"", b"no tab\n", b"\xff\xfe\x00", b"x\ty\n"])

@@ -1,22 +1,26 @@
 """Pictures of a data set: a grid of image files, and how measures and metadata are spread over the classes.
 
-Colors are those of Okabe and Ito (2008), which color-blind people can tell apart.
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart. Of many classes a dozen is drawn,
+the others as one. Labels are literal text: no formula, and in every script that a font of the machine has.
 """
 
+from functools import cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from tdsp_vision.data.images import as_rgb
-from tdsp_vision.data.orientation import shown_upright
+from tdsp_vision.data.images import as_rgb, shown_upright
+from tdsp_vision.data.quality import shown_classes
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+USUAL, _unknown = "DejaVu Sans", set()  # font; letters that no font has, named once
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -26,6 +30,7 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     Raises:
         ValueError: if there is not one caption per file.
     """
+    use_fonts_for([*captions, title])
     if len(files) != len(captions):
         raise ValueError(f"image_grid got {len(files)} files and {len(captions)} captions; it needs one for each.")
     rows = max(1, -(-len(files) // columns))
@@ -45,28 +50,31 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
 def measure_histograms(measures: pd.DataFrame, labels: pd.Series, columns: int = 3) -> Figure:
     """How each measure [n rows] is spread within each class; classes of different size are drawn equally large.
 
-    The middle 95 % of the values are shown; more classes than colors start the colors again.
+    The middle 95 % of the values are shown.
     """
+    labels = shown_classes(labels).to_numpy()
+    classes = dict(zip(sorted(set(labels)), COLORS * 2, strict=False))
     rows = -(-measures.shape[1] // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.3 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[measures.shape[1] :]:
         axis.axis("off")
     bins = min(31, 6 + len(measures) // 20)
-    classes = {label: COLORS[number % len(COLORS)] for number, label in enumerate(sorted(labels.unique()))}
     for axis, name in zip(axes.flat, measures, strict=False):
         low, high = measures[name].quantile([0.025, 0.975])
         if low == high:
             axis.text(0.5, 0.5, f"(nearly) all: {low:.3g}", ha="center", transform=axis.transAxes, color=GRAY)
             axis.set_xticks([])
-        for label, color in classes.items() if low < high else ():
-            values = measures[name].to_numpy()[labels.to_numpy() == label]
+        for number, (label, color) in enumerate(classes.items() if low < high else ()):
+            values = measures[name].to_numpy()[labels == label]
+            style = "-" if number < len(COLORS) else "--"
             weights = np.full(len(values), 1 / len(values))
-            axis.hist(values, np.linspace(low, high, bins), weights=weights, histtype="step", lw=1.5, color=color)
+            axis.hist(
+                values, np.linspace(low, high, bins), weights=weights, histtype="step", lw=1.5, color=color, ls=style
+            )
         axis.set_title(name, fontsize=10, parse_math=False)
         axis.set_yticks([])
         axis.spines[["top", "right", "left"]].set_visible(False)
-    handles = [Line2D([], [], color=color) for color in classes.values()]
-    figure.legend(handles, list(classes), loc="outside upper left", ncols=6, fontsize=9)
+    _class_legend(figure, list(classes))
     plt.close(figure)
     return figure
 
@@ -78,6 +86,7 @@ def auc_intervals(found: pd.DataFrame) -> Figure:
     axis.hlines(places, found.low, found.high, color=BLUE, lw=2)
     axis.scatter(found.auc, places, color=BLUE, zorder=3)
     names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
+    use_fonts_for(names)
     axis.set_yticks(places, names, parse_math=False)
     axis.axvline(0.5, color=GRAY, ls="--", lw=1)
     axis.set(xlabel="AUC alone, 95 % interval (dashed: guessing)")
@@ -92,17 +101,53 @@ def class_shares(table: pd.DataFrame, title: str) -> Figure:
     places, left = np.arange(len(table))[::-1], np.zeros(len(table))
     shares = table.div(table.sum(axis=1), axis=0)
     for number, label in enumerate(table):
-        color = COLORS[number % len(COLORS)]
-        axis.barh(places, shares[label], left=left, color=color, label=label)
+        hatch = "" if number < len(COLORS) else "//"
+        axis.barh(places, shares[label], left=left, color=COLORS[number % len(COLORS)], hatch=hatch)
         left += shares[label].to_numpy()
     names = [f"{value} (n = {count})" for value, count in table.sum(axis=1).items()]
+    use_fonts_for([*names, title])
     axis.set_yticks(places, names, parse_math=False)
     axis.set(xlim=(0, 1), xlabel="share of the images")
     axis.set_title(title, loc="left", fontsize=10, parse_math=False)
-    figure.legend(loc="outside upper right", ncols=6, fontsize=9)
+    _class_legend(figure, list(table))
     axis.spines[["top", "right"]].set_visible(False)
     plt.close(figure)
     return figure
+
+
+def _class_legend(figure: Figure, classes: list[str]) -> None:
+    """The colors of the classes; lines after the first eight are dashed."""
+    use_fonts_for(classes)
+    handles = [
+        Line2D([], [], color=COLORS[n % len(COLORS)], ls="--" if n >= len(COLORS) else "-") for n in range(len(classes))
+    ]
+    legend = figure.legend(handles, ["-"] * len(classes), loc="outside upper left", ncols=6, fontsize=9)
+    for text, label in zip(
+        legend.get_texts(), classes, strict=True
+    ):  # as it is: "_a" is no hidden entry, "$" no formula
+        text.set_parse_math(False)
+        text.set_text(label if len(label) <= 24 else f"{label[:22]}…")
+
+
+def use_fonts_for(texts: list[str]) -> None:
+    """Let figures take letters that the usual font lacks from other fonts of the machine, or say that none has them."""
+    missing = {ord(letter) for letter in "".join(texts) if letter.isprintable()} - _letters(
+        font_manager.findfont(USUAL)
+    )
+    families = [USUAL]
+    for font in font_manager.fontManager.ttflist if missing - _unknown else ():
+        if missing & _letters(font.fname):
+            families.append(font.name)
+            missing -= _letters(font.fname)
+    if new := missing - _unknown:
+        _unknown.update(new)
+        print(f"No font of this machine has {''.join(map(chr, sorted(new)[:8]))}; install one, such as Noto Sans.")
+    plt.rcParams["font.family"] = list(dict.fromkeys([*families, *plt.rcParams["font.family"]]))
+
+
+@cache
+def _letters(file: str) -> set[int]:
+    return set(font_manager.get_font(file).get_charmap())
 
 
 def thumbnail(file: Path, side: int = THUMBNAIL) -> Image.Image:

@@ -5,19 +5,18 @@ files comparable; file size, pixels and aspect ratio are those of the file. Meas
 what it mistakes for what.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.images import as_rgb
-from tdsp_vision.data.manifest import COLUMNS
+from tdsp_vision.data.images import quiet_decoders, read_image
+from tdsp_vision.data.tables import COLUMNS
 
-SIDE = 256  # pixels
 MOST_VALUES = 12  # a column with more different values is text, or a number that is put into ranges
 MEASURES = {  # column of `measure_images`: what it is
     "file_kb": "size of the file in kB (1,000 bytes)",
@@ -35,27 +34,27 @@ MEASURES = {  # column of `measure_images`: what it is
 
 
 def measure_images(files: list[Path], quiet: bool = False) -> pd.DataFrame:
-    """Measure image files, several at a time: one row per file, in order, float columns as in `MEASURES`."""
-    with ThreadPoolExecutor() as pool:
-        rows = list(
-            tqdm(
-                pool.map(measure_image, files), total=len(files), desc="measuring", unit="image", disable=quiet or None
-            )
-        )
-    return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
+    """Measure image files, several at a time: one row per file, in order, float columns as in `MEASURES`.
+
+    Raises:
+        RejectedImage: if one cannot be read as an image.
+    """
+
+    def measured(file: Path) -> dict[str, float]:
+        """One row."""
+        facts, small = read_image(file)
+        return measure(small, facts.bytes, facts.width, facts.height)
+
+    with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = tqdm(pool.map(measured, files), total=len(files), desc="measuring", unit="image", disable=quiet or None)
+        return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
 
 
-def measure_image(file: Path) -> dict[str, float]:
-    """The `MEASURES` of one image file; OSError if it cannot be read as one."""
-    with Image.open(file) as image:
-        width, height = image.size
-        image.draft("RGB", (SIDE, SIDE))
-        image = as_rgb(image)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    pixels = np.asarray(image)
-    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    values = [file.stat().st_size / 1e3, width * height / 1e6, width / height, gray.mean(), gray.std()]
-    values += [cv2.Laplacian(gray, cv2.CV_32F).var(), dark_corners(gray), ink(pixels), thin_lines(gray)]
+def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
+    """The `MEASURES` of a picture, uint8 [h, w, 3], at most 256 pixels wide and high; of its file: bytes and pixels."""
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    values = [size / 1e3, width * height / 1e6, width / height, gray.mean(), gray.std()]
+    values += [cv2.Laplacian(gray, cv2.CV_32F).var(), dark_corners(gray), ink(small), thin_lines(gray)]
     return dict(zip(MEASURES, map(float, values), strict=True))
 
 
@@ -95,9 +94,17 @@ def share_known(manifest: pd.DataFrame) -> pd.DataFrame:
     A share that differs between the classes is a finding by itself: they may come from different archives.
     """
     metadata = manifest[metadata_columns(manifest)].replace("", pd.NA)
-    shares = metadata.notna().groupby(manifest.label).mean().T
-    overall = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
-    return overall.join(shares.add_prefix("known of ")).rename_axis("column")
+    shares = metadata.notna().groupby(shown_classes(manifest.label)).mean().T
+    table = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
+    return table.join(shares.add_prefix("known of ")).rename_axis("column")
+
+
+def shown_classes(labels: pd.Series, most: int = MOST_VALUES) -> pd.Series:
+    """Labels for tables and figures: as they are, or the largest of them and "(n others)" where there are too many."""
+    counts = labels.value_counts()
+    if len(counts) <= most:
+        return labels
+    return labels.where(labels.isin(counts.index[: most - 1]), f"({len(counts) - most + 1} others)")
 
 
 def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
@@ -112,24 +119,25 @@ def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
 
 def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
     """Number of images by value of `column` (rows; numbers in ranges, missing ones as such) and class (columns)."""
-    return pd.crosstab(_in_ranges(manifest[column]), manifest.label)
+    return pd.crosstab(_in_ranges(manifest[column]), shown_classes(manifest.label))
 
 
 def _in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is; ages by decade, other numbers with many values in fifths."""
     known = values.replace("", pd.NA).dropna()
+    categories = sorted(known.unique()) if len(known) else []
     if pd.api.types.is_numeric_dtype(known) and str(values.name).startswith("age"):
-        low = (known // 10 * 10).astype(int)
-        categories = [f"{start} to {start + 9}" for start in sorted(low.unique())]
-        known = low.map(lambda start: f"{start} to {start + 9}")
-    elif pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_VALUES:
-        known = pd.qcut(known, 5, duplicates="drop")
-        categories = [f"{one.left:g} to {one.right:g}" for one in known.cat.categories]
-        known = known.map(lambda one: f"{one.left:g} to {one.right:g}").astype(object)
+        known = known // 10 * 10
+        names = {low: f"{low:g} to {low + 9:g}" for low in sorted(known.unique())}
+    elif pd.api.types.is_numeric_dtype(known) and len(categories) > MOST_VALUES:
+        edges = np.unique(np.quantile(known.to_numpy(float), np.linspace(0, 1, 6)))
+        digits = next(n for n in range(6, 18) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges))
+        known = pd.Series(np.clip(np.searchsorted(edges, known, "left"), 1, None), known.index)
+        between = zip(edges[:-1], edges[1:], strict=True)
+        names = {n: f"{low:.{digits}g} to {high:.{digits}g}" for n, (low, high) in enumerate(between, start=1)}
     else:
-        categories = [str(value) for value in sorted(known.unique())]
-        known = known.map(str)
-    if len(known) < len(values):
-        categories = [*(name for name in categories if name != "(missing)"), "(missing)"]
-    filled = known.astype(object).reindex(values.index, fill_value="(missing)")
-    return pd.Series(pd.Categorical(filled, categories, ordered=True), values.index, name=values.name)
+        names = {value: str(value) for value in categories}
+    filled = known.map(names).astype(object).reindex(values.index, fill_value="(missing)")
+    order = [name for name in dict.fromkeys(names.values()) if name != "(missing)"]
+    order += ["(missing)"] if (filled == "(missing)").any() else []
+    return pd.Series(pd.Categorical(filled, order, ordered=True), values.index, name=values.name)

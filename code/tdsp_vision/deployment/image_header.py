@@ -6,7 +6,7 @@ so the answer takes microseconds; whether the rest of the file is whole is the d
 
 import struct
 
-from tdsp_vision.data.containers import JPEG_MARKER, RejectedImage, check_bmp, gif_frames
+from tdsp_vision.data.containers import JPEG_MARKER, RejectedImage
 
 MAX_PIXELS = 100_000_000  # of one image, and of all images of one request; the data stage accepts as many
 ACCEPTED = "JPEG, PNG, GIF, WebP or BMP"
@@ -73,3 +73,35 @@ def _webp(content: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     _, width, high, height, top = struct.unpack_from("<IHBHB", content, 20)
     return (width | high << 16) + 1, (height | top << 16) + 1
+
+
+def gif_frames(content: bytes):
+    """Yield [left, top, width, height] and number of colors of each frame."""
+    colors = _table_size(content[10])
+    position = 13 + 3 * colors
+    while content[position] != 0x3B:  # trailer
+        if content[position] == 0x2C:  # image descriptor, color table, code size, coded pixels
+            *place, flags = struct.unpack_from("<4HB", content, position + 1)
+            yield place, _table_size(flags) or colors
+            position += 11 + 3 * _table_size(flags)
+        elif content[position] == 0x21:  # extension
+            position += 2
+        else:
+            raise RejectedImage(f"damaged: the GIF has an unknown block at byte {position}")
+        while content[position]:  # sub-blocks, each led by its length
+            position += content[position] + 1
+        position += 1
+
+
+def _table_size(flags: int) -> int:
+    return 2 << (flags & 7) if flags & 0x80 else 0
+
+
+def check_bmp(content: bytes) -> None:
+    """The header must promise 24 or 32 bits a pixel, not compressed, and exactly the bytes that are there."""
+    start, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", content, 10)
+    if header < 40 or bits not in (24, 32) or compression:
+        raise RejectedImage("a BMP with other than 24 or 32 bits a pixel, or compressed; convert it to PNG")
+    expected = start + (bits * width + 31) // 32 * 4 * abs(height)
+    if len(content) != expected:
+        raise RejectedImage(f"a BMP of {len(content):,} bytes, where its header says {expected:,}; convert it to PNG")

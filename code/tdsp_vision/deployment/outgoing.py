@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from tdsp_vision.data.containers import RejectedImage
-from tdsp_vision.data.orientation import TURNS, read_orientation, upright
-from tdsp_vision.data.patience import FetchError, Patience
+from tdsp_vision.data.images import TURNS, _orientation, as_stored
+from tdsp_vision.data.web import FetchError, Patience
 from tdsp_vision.deployment.image_header import checked_pixels
 
 MAX_FILE_BYTES = 20 * 1024 * 1024
@@ -33,9 +33,8 @@ def checked_image(content: bytes) -> tuple[bytes, int]:
     pixels = checked_pixels(content)
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if read_orientation(image.info.get("exif") or b"")[0] in TURNS:
-                image.load()
-                content, _ = upright(content, image)
+            if _orientation(image) in TURNS:
+                content = as_stored(content).content
     except OSError as error:
         raise RejectedImage(f"damaged: {error}") from error
     return content, pixels
@@ -65,6 +64,6 @@ def read_url(url: str, private: bool = False) -> bytes:
 
     client = Client(PATIENCE, guarded=not private)
     try:
-        return PATIENCE.persist(lambda stop: client.get(url, stop, MAX_FILE_BYTES))
+        return client.get(url, MAX_FILE_BYTES)
     except FetchError as error:
         raise RejectedImage(f"cannot be fetched: {error}") from error
