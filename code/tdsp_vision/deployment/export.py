@@ -1,9 +1,12 @@
 """A run's Keras model to a version of a served model, in the form TensorFlow Serving loads.
 
 In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output float32 [n, K], probabilities) and
-`metrics.json` (`dataset, classes, positive_class, image_size, validation.threshold`).
-Out: `serving/<model>/<version>/`: a SavedModel with the signatures of `graph.add_endpoints`, and beside it
-`assets.extra/model_info.json` with the classes and the decision rule, which no prediction carries.
+`metrics.json` (`classes, positive_class, image_size, validation.threshold`).
+Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
+(string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
+float32 [n, K]. Decoding, resizing and the decision are inside of the graph. An image that cannot be decoded, or that
+has more pixels than `pixels` allows, gets zeros, an empty label and valid = false; the others of its batch are
+scored as usual.
 """
 
 import logging
@@ -12,56 +15,58 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tdsp_vision import paths
-from tdsp_vision.data.tables import read_json
-from tdsp_vision.deployment.graph import Decision, add_endpoints
+from tdsp_vision.data.tables import file_sha256, read_json
+from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
-from tdsp_vision.deployment.versions import versions_in
-from tdsp_vision.files import whole_folder, write_json
+from tdsp_vision.deployment.versions import MODEL_INFO, probe_image, read_model_info, versions_in
+from tdsp_vision.errors import ParameterError
+from tdsp_vision.files import file_lock, whole_folder, write_json
 from tdsp_vision.modeling.batches import preprocess
 
-MODEL_INFO = "assets.extra/model_info.json"
-SIGNATURES = {  # name: (inputs, outputs)
-    "serving_default": ({"image_bytes"}, {"scores", "label", "valid"}),
-    "float_images": ({"images"}, {"scores", "label"}),
-    "classify": ({"inputs"}, {"classes", "scores"}),
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+SIGNATURES = {  # name: outputs
+    "serving_default": ["label", "scores", "valid"],
+    "float_images": ["label", "scores"],
+    "classify": ["classes", "scores"],
 }
+LARGE_PIXELS = 30_000_000  # as `pixels` counts them: images of more are decoded one at a time
+AT_ONCE = 4  # images of one batch that are decoded side by side
 
 
 def export_model(run_folder: Path, serving_folder: Path) -> Path:
-    """Write the next version of a served model; it appears whole and proven to load, or not at all.
+    """The version of a served model that holds a run's model: the one that is there, else the next one, new.
+
+    It appears whole and proven to load, or not at all. A number that was given once is never given again, also when
+    its folder was deleted: a server that has loaded it would go on with what it remembers.
 
     Args:
         run_folder: `outputs/<dataset>/runs/<run_id>`.
-        serving_folder: folder of the served model; versions `1`, `2`, … lie in it.
+        serving_folder: `outputs/<dataset>/serving/<model>`.
 
     Returns:
-        Folder of the new version, one above the highest there.
+        Folder of the version.
 
     Raises:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
-        ValueError: if `metrics.json` and the model do not fit each other, or the export scores differently.
+        ParameterError: if these do not fit each other.
+        ValueError: if the export scores differently from the model.
     """
     info = _model_info(run_folder)
-    model = _load_model(run_folder, info)
-    decision = Decision(info["classes"], info["positive_class"], info["threshold"])
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    add_endpoints(archive, model, decision, info["image_size"])
-    version = serving_folder / str(max(versions_in(serving_folder), default=0) + 1)
-    with whole_folder(version) as draft:
-        logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
-        archive.write_out(draft, verbose=False)
-        write_json(draft / MODEL_INFO, info)
-        noise = np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)
-        verify_export(draft, model, [tf.io.encode_png(noise).numpy(), b"not an image"])
-    return version
-
-
-def read_model_info(version_folder: Path) -> dict:
-    """What `export_model` wrote beside a version: `classes, positive_class, threshold, image_size, run_id`."""
-    return read_json(version_folder / MODEL_INFO)
+    counter = serving_folder.parent / f".{serving_folder.name}.last"
+    with file_lock(counter):
+        there = versions_in(serving_folder)
+        for number in reversed(there):
+            known = read_model_info(serving_folder / str(number))
+            if {name: known.get(name) for name in info} == info:
+                return serving_folder / str(number)
+        last = max([*there, int(counter.read_text(encoding="utf-8") or 0)], default=0)
+        with whole_folder(serving_folder / str(last + 1)) as draft:
+            _write_version(draft, run_folder, serving_folder.name, info)
+        counter.write_text(str(last + 1), encoding="utf-8")
+    return serving_folder / str(last + 1)
 
 
 def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
@@ -86,41 +91,197 @@ def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[by
     readable = np.array([picture is not None for picture in pictures])
     batch = np.stack([np.zeros([size, size, 3], np.float32) if p is None else p for p in pictures])
     expected = np.asarray(model(batch, training=False))
-    with ServedVersion(version_folder) as served:
-        _check_signatures(served)
-        answer = served.run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
-        scores = {
-            "float_images": served.run("float_images", {"images": batch})["scores"],
-            "classify": served.run("classify", {"inputs": _examples(image_bytes)})["scores"],
-            "serving_default": answer["scores"],
-        }
+    masked = np.where(readable[:, np.newaxis], expected, 0.0)  # what a damaged image must score, except as pixels
+    served = ServedVersion(version_folder)
+    if served.outputs != SIGNATURES:
+        raise ValueError(f"The export has signatures with the outputs {served.outputs}; they must be {SIGNATURES}.")
+    answer = served.run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
+    pixels = served.run("float_images", {"images": batch})["scores"]
+    examples = served.run("classify", {"inputs": _examples(image_bytes)})["scores"]
     if not np.array_equal(answer["valid"], readable):
         raise ValueError(f"The export reads {answer['valid'].tolist()} as images, not {readable.tolist()}.")
-    return _largest_difference(scores, expected, readable, tolerance)
+    differences = [answer["scores"] - masked, pixels - expected, examples - masked]
+    largest = float(np.abs(differences).max())
+    if not largest <= tolerance:  # written so that NaN fails as well
+        raise ValueError(
+            f"The export differs from the Keras model by {largest:.3g}; at most {tolerance:g} is allowed. "
+            "Export the run again; do not serve this version."
+        )
+    return largest
 
 
-def _largest_difference(
-    scores: dict[str, np.ndarray], expected: np.ndarray, readable: np.ndarray, tolerance: float
-) -> float:
-    """Largest difference of any signature from `expected` float32 [n, K]; ValueError above the tolerance."""
-    masked = np.where(readable[:, np.newaxis], expected, 0.0)  # what a damaged image must score, except as pixels
-    wanted = {name: expected if name == "float_images" else masked for name in scores}
-    largest = {name: float(np.abs(got - wanted[name]).max()) for name, got in scores.items()}
-    for name, difference in largest.items():
-        if not difference <= tolerance:  # written so that NaN fails as well
-            raise ValueError(
-                f"Signature {name!r} differs from the Keras model by {difference:.3g}; "
-                f"at most {tolerance:g} is allowed. Export the run again; do not serve this version."
-            )
-    return max(largest.values())
+def folded(model: keras.Model) -> keras.Model:
+    """The same network, each batch normalization multiplied into the convolution right before it where there is one.
+
+    Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2. Scores stay equal to rounding.
+    """
+    network = keras.Model(model.inputs, model.outputs)
+    pairs = {}  # convolution: its normalization
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.axis in (-1, 3, [3]):
+            before = layer.input._keras_history.operation
+            is_plain = type(before) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+            is_alone = len(before._outbound_nodes) == len(layer._inbound_nodes) == 1
+            if is_plain and is_alone and before.activation is keras.activations.linear:
+                pairs[before.name] = layer.name
+
+    def clone(layer):
+        bias = {"use_bias": True} if layer.name in pairs else {}
+        return type(layer).from_config(layer.get_config() | bias)
+
+    def call(layer, *inputs, **options):
+        return inputs[0] if layer.name in pairs.values() else layer(*inputs, **options)
+
+    if not pairs:
+        return model
+    copy = keras.models.clone_model(network, clone_function=clone, call_function=call)
+    for layer in copy.layers:
+        before = network.get_layer(layer.name)
+        normalization = pairs.get(layer.name) and network.get_layer(pairs[layer.name])
+        layer.set_weights(_multiplied(before, normalization) if normalization else before.get_weights())
+    return copy
 
 
-def _check_signatures(served: ServedVersion) -> None:
-    """Raise ValueError unless the version offers exactly the inputs and outputs it must."""
-    for name, (inputs, outputs) in SIGNATURES.items():
-        found = served.signatures.get(name)
-        if found is None or set(found.inputs) != inputs or set(found.outputs) != outputs:
-            raise ValueError(f"Signature {name!r} must map {inputs} to {outputs}; the export has {found}.")
+def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decode a batch of which any image may be damaged or too large.
+
+    An error inside `tf.map_fn` fails the whole batch. A dataset can drop an error, so each image goes through a
+    dataset of its own, which puts a blank in its place.
+
+    Args:
+        image_bytes: string [n], encoded images, n at least 1.
+        image_size: side S of the pictures in pixels.
+
+    Returns:
+        Pictures float32 [n, S, S, 3] (zeros for a damaged one) and valid bool [n].
+    """
+    blank = (tf.zeros([image_size, image_size, 3]), False)
+
+    def count(content):
+        return _first(content, pixel_count, tf.constant(MAX_PIXELS + 1, tf.int64))
+
+    def picture(inputs):
+        content, pixels = inputs
+        read = lambda data: (preprocess(data, image_size), True)  # noqa: E731
+        return tf.cond(pixels > MAX_PIXELS, lambda: blank, lambda: _first(content, read, blank))
+
+    def decoded(at_once):
+        result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
+        return tf.map_fn(picture, (image_bytes, pixels), fn_output_signature=result, parallel_iterations=at_once)
+
+    def one_by_one():
+        """Memory is enough for one large image, whoever asks for others at the same time."""
+        lock = tf.raw_ops.MutexLock(mutex=tf.raw_ops.MutexV2(shared_name="large_images"))
+        with tf.control_dependencies([lock]):
+            pictures, valid = decoded(1)
+        with tf.control_dependencies([pictures, valid]):
+            freed = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+        with tf.control_dependencies([freed]):
+            return tf.identity(pictures), tf.identity(valid)
+
+    pixels = tf.map_fn(count, image_bytes, fn_output_signature=tf.int64, parallel_iterations=AT_ONCE)
+    decodable = tf.where(pixels > MAX_PIXELS, tf.constant(0, tf.int64), pixels)
+    return tf.cond(tf.reduce_max(decodable) > LARGE_PIXELS, one_by_one, lambda: decoded(AT_ONCE))
+
+
+def _first(content: tf.Tensor, function, otherwise):
+    """`function(content)`, or `otherwise` where it fails."""
+    options = tf.data.Options()  # tuning and rewriting do not pay in a dataset that lives for one image
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    dataset = tf.data.Dataset.from_tensors(content).map(function).ignore_errors()
+    return (
+        dataset.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).with_options(options).get_single_element()
+    )
+
+
+def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
+    """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.evaluate.decide`.
+
+    With a positive class: that one from the threshold on, else the best other class. Without: the class with the
+    highest score, the first one in a tie.
+    """
+    classes = tf.constant(info["classes"])
+    if not info["positive_class"]:
+        return tf.gather(classes, tf.argmax(scores, axis=1))
+    positive = info["classes"].index(info["positive_class"])
+    others = [index for index in range(len(info["classes"])) if index != positive]
+    best_other = tf.gather(others, tf.argmax(tf.gather(scores, others, axis=1), axis=1))
+    return tf.gather(classes, tf.where(scores[:, positive] >= info["threshold"], positive, best_other))
+
+
+def _add_endpoints(archive: keras.export.ExportArchive, model: keras.Model, info: dict) -> None:
+    """Add the three signatures; no output's name ends in `_bytes`: TensorFlow Serving would write it in base64."""
+    size = info["image_size"]
+
+    def score_bytes(image_bytes):
+        count = tf.size(image_bytes)
+        blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
+        images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)
+        scores = tf.where(valid[:, tf.newaxis], model(images, training=False), 0.0)
+        return scores[:count], valid[:count]
+
+    def serving_default(image_bytes):
+        scores, valid = score_bytes(image_bytes)
+        return {"scores": scores, "label": tf.where(valid, _labels(scores, info), ""), "valid": valid}
+
+    def float_images(images):
+        scores = model(images, training=False)
+        return {"scores": scores, "label": _labels(scores, info)}
+
+    def classify(inputs):
+        feature = {"image_bytes": tf.io.FixedLenFeature([], tf.string, default_value="")}
+        scores, _ = score_bytes(tf.io.parse_example(inputs, feature)["image_bytes"])
+        return {"classes": tf.tile([info["classes"]], [tf.shape(scores)[0], 1]), "scores": scores}
+
+    strings = tf.TensorSpec([None], tf.string, name="image_bytes")
+    archive.add_endpoint("serving_default", serving_default, [strings])
+    pictures = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
+    archive.add_endpoint("float_images", float_images, [pictures])
+    archive.add_endpoint("classify", classify, [tf.TensorSpec([None], tf.string, name="inputs")])
+
+
+def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -> None:
+    """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
+    model = _load_model(run_folder, info)
+    network = folded(model)
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    _add_endpoints(archive, network, info)
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
+    archive.write_out(draft, verbose=False)
+    probe = probe_image()
+    scores = model(_picture_or_none(probe, info["image_size"])[np.newaxis], training=False)
+    write_json(draft / MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
+    _write_warmup(draft / WARMUP, model_name, [probe, probe_image("JPEG")])
+    verify_export(draft, model, [probe, b"not an image"])
+    for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _write_warmup(file: Path, model_name: str, images: list[bytes]) -> None:
+    """Requests that TensorFlow Serving answers before a version counts as loaded: TFRecord of PredictionLog.
+
+    Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
+    """
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for encoded in images:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = model_name, "serving_default"
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([encoded], shape=[1]))
+            log = prediction_log_pb2.PredictLog(request=request)
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def _multiplied(convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> list[np.ndarray]:
+    """Kernel and bias of a convolution with the normalization behind it multiplied in, in float64."""
+    variance, mean = (np.asarray(v, np.float64) for v in (normalization.moving_variance, normalization.moving_mean))
+    gamma = np.asarray(normalization.gamma) if normalization.scale else 1.0
+    beta = np.asarray(normalization.beta) if normalization.center else 0.0
+    kernel, *bias = (np.asarray(weights, np.float64) for weights in convolution.get_weights())
+    factor = gamma / np.sqrt(variance + normalization.epsilon)
+    shape = kernel.shape[2:] if isinstance(convolution, keras.layers.DepthwiseConv2D) else [1, kernel.shape[3]]
+    return [kernel * factor.reshape(shape), beta + factor * ((bias[0] if bias else 0.0) - mean)]
 
 
 def _picture_or_none(encoded: bytes, size: int) -> np.ndarray | None:
@@ -135,44 +296,36 @@ def _examples(image_bytes: list[bytes]) -> np.ndarray:
     """Serialized tf.train.Example, object [n], each with the feature `image_bytes`."""
     lists = [tf.train.BytesList(value=[encoded]) for encoded in image_bytes]
     features = [tf.train.Features(feature={"image_bytes": tf.train.Feature(bytes_list=item)}) for item in lists]
-    examples = [tf.train.Example(features=item).SerializeToString() for item in features]
-    return np.array(examples, dtype=object)
+    return np.array([tf.train.Example(features=item).SerializeToString() for item in features], dtype=object)
 
 
 def _model_info(run_folder: Path) -> dict:
-    """Classes and decision rule of a run, checked; the content of `model_info.json`."""
-    file = run_folder / "metrics.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{paths.shown(file)} is missing; finish modeling.ipynb for this run first.")
-    metrics = read_json(file)
-    missing = {"classes", "positive_class", "image_size", "validation"} - set(metrics)
-    if missing:
-        raise ValueError(f"{paths.shown(file)} has no {', '.join(sorted(missing))}; run modeling.ipynb again.")
-    classes, positive = metrics["classes"], metrics["positive_class"]
-    if positive and positive not in classes:
-        raise ValueError(f"{paths.shown(file)}: positive_class is {positive!r}, classes are {classes}.")
-    threshold = metrics["validation"].get("threshold")
-    if positive and threshold is None:
-        raise ValueError(f"{paths.shown(file)} has no threshold for {positive!r}; run modeling.ipynb again.")
-    return {
-        "classes": classes,
-        "positive_class": positive,
-        "threshold": threshold,
-        "image_size": metrics["image_size"],
-        "run_id": run_folder.name,
-    }
+    """Classes and decision rule of a run, checked, and the hash of its model."""
+    for needed in ("metrics.json", "model.keras"):
+        if not (run_folder / needed).is_file():
+            raise FileNotFoundError(f"{paths.shown(run_folder / needed)} is missing; finish modeling.ipynb first.")
+    metrics = read_json(run_folder / "metrics.json")
+    threshold = metrics.get("validation", {}).get("threshold")
+    info = {name: metrics.get(name) for name in ("classes", "positive_class", "image_size")} | {"threshold": threshold}
+    if (
+        not info["classes"]
+        or info["positive_class"]
+        and (info["positive_class"] not in info["classes"] or threshold is None)
+    ):
+        raise ParameterError(
+            f"{paths.shown(run_folder / 'metrics.json')} says {info}: the positive class must be one of the classes "
+            "and have a threshold. Run modeling.ipynb again."
+        )
+    return info | {"run_id": run_folder.name, "model_sha256": file_sha256(run_folder / "model.keras")}
 
 
 def _load_model(run_folder: Path, info: dict) -> keras.Model:
     """The run's Keras model, if its input and output fit `info`."""
-    file = run_folder / "model.keras"
-    if not file.is_file():
-        raise FileNotFoundError(f"{paths.shown(file)} is missing; finish modeling.ipynb for this run first.")
-    model = keras.saving.load_model(file, compile=False)
-    size, count = info["image_size"], len(info["classes"])
-    if model.output_shape[-1] != count or tuple(model.input_shape[1:]) != (size, size, 3):
-        raise ValueError(
-            f"{paths.shown(file)} maps {model.input_shape} to {model.output_shape}; metrics.json speaks of "
-            f"{count} classes and images of {size} x {size} x 3. Run modeling.ipynb again."
+    model = keras.saving.load_model(run_folder / "model.keras", compile=False)
+    expected = (info["image_size"], info["image_size"], 3, len(info["classes"]))
+    if (*model.input_shape[1:], model.output_shape[-1]) != expected:
+        raise ParameterError(
+            f"{paths.shown(run_folder / 'model.keras')} maps {model.input_shape} to {model.output_shape}; its "
+            f"metrics.json speaks of {expected}. Run modeling.ipynb again."
         )
     return model
