@@ -172,6 +172,7 @@ LIMITS = {
         "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
         "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
         "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
+        "PARITY_COUNT": Limit(int, "images whose served scores are compared; 0 takes all", 0, 10_000_000),
         "SEED": SEED,
     },
 }

@@ -6,6 +6,7 @@ waits: one server, one port, and the old version answers until the new one does.
 """
 
 import base64
+import shlex
 import shutil
 import socket
 import time
@@ -18,7 +19,7 @@ from tdsp_vision.deployment.client import ServingClient, ServingError
 from tdsp_vision.deployment.container import SERVING_IMAGE, ContainerService, DockerBackend, docker, obstacle
 from tdsp_vision.deployment.local import LocalBackend, LocalService
 from tdsp_vision.deployment.manifests import write_build_context
-from tdsp_vision.deployment.versions import probe_image, read_model_info, versions_in, write_config
+from tdsp_vision.deployment.versions import last_number, probe_image, read_model_info, versions_in, write_config
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock
 
@@ -100,6 +101,7 @@ def create_deployment(
     check_port(outputs, model_name, backend, port)
     deployment = Deployment(outputs, model_name)
     running = [service for service in deployment.services() if service.alive()]
+    deployment.was_running = bool(running)
     for service in running:
         if service.backend == backend.name and port in (0, service.port):
             deployment.update(version_folder)
@@ -120,10 +122,14 @@ class Deployment:
     Attributes:
         outputs, name: data set and model.
         folder: `outputs/<dataset>/serving/<model>`.
+        was_running: whether `create_deployment` found it running, so that whoever called it should leave it so.
     """
+
+    was_running = False
 
     def __init__(self, outputs: paths.OutputPaths, name: str):
         self.outputs, self.name, self.folder = outputs, name, outputs.serving(name)
+        self._key_file = outputs.deployment / f"{name}.authorization"
 
     def services(self) -> list[Service]:
         """Its servers, found by process and label; one, but for the moment in which another takes over."""
@@ -159,7 +165,7 @@ class Deployment:
 
     def serve(self, version_folder: Path, server) -> None:
         """Write `models.config` for a version and wait until `server()` answers with it, or bring back what was."""
-        with file_lock(self.outputs.deployment / f".{self.name}.lock", wait=False):
+        with file_lock(last_number(self.folder), wait=False):
             before = [service for service in self.services() if service.alive()]
             served = self.client().version() if before else None
             write_config(self.folder, int(version_folder.name))
@@ -190,6 +196,15 @@ class Deployment:
         options = f"--dataset {self.outputs.dataset} --model {self.name} --output-dir {output}"
         return f"python -m tdsp_vision deploy {options} {verb}"
 
+    def curl(self, request: Path) -> str:
+        """A command that sends a request; a key stands in a file for its owner's eyes, and not in the command."""
+        client, header = self.client(), ""
+        if "Authorization" in client.headers:
+            self._key_file.touch(mode=0o600)
+            self._key_file.write_text(f"Authorization: {client.headers['Authorization']}\n", encoding="utf-8")
+            header = f"-H @{shlex.quote(str(self._key_file))} "
+        return f"curl --noproxy '*' {header}-d @{shlex.quote(str(request))} {client.address}:predict"
+
     def stop(self) -> None:
         """Stop the server; image, build context and exported versions stay."""
         for service in self.services():
@@ -200,6 +215,7 @@ class Deployment:
         found = self.services()
         self.stop()
         LocalBackend().remove(self.folder)
+        self._key_file.unlink(missing_ok=True)
         context = self.outputs.deployment / "docker"
         if (context / "models" / self.name).is_dir():
             shutil.rmtree(context)

@@ -21,9 +21,16 @@ from tdsp_vision import paths
 from tdsp_vision.data.tables import file_sha256, read_json
 from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
-from tdsp_vision.deployment.versions import MODEL_INFO, probe_image, read_model_info, versions_in
+from tdsp_vision.deployment.versions import (
+    MODEL_INFO,
+    new_version,
+    probe_image,
+    read_model_info,
+    version_folder,
+    versions_in,
+)
 from tdsp_vision.errors import ParameterError
-from tdsp_vision.files import file_lock, whole_folder, write_json
+from tdsp_vision.files import write_json
 from tdsp_vision.modeling.batches import preprocess
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -39,8 +46,7 @@ AT_ONCE = 4  # images of one batch that are decoded side by side
 def export_model(run_folder: Path, serving_folder: Path) -> Path:
     """The version of a served model that holds a run's model: the one that is there, else the next one, new.
 
-    It appears whole and proven to load, or not at all. A number that was given once is never given again, also when
-    its folder was deleted: a server that has loaded it would go on with what it remembers.
+    It appears whole and proven to load, or not at all.
 
     Args:
         run_folder: `outputs/<dataset>/runs/<run_id>`.
@@ -55,27 +61,22 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         ValueError: if the export scores differently from the model.
     """
     info = _model_info(run_folder)
-    counter = serving_folder.parent / f".{serving_folder.name}.last"
-    with file_lock(counter):
-        there = versions_in(serving_folder)
-        for number in reversed(there):
-            known = read_model_info(serving_folder / str(number))
-            if {name: known.get(name) for name in info} == info:
-                return serving_folder / str(number)
-        last = max([*there, int(counter.read_text(encoding="utf-8") or 0)], default=0)
-        with whole_folder(serving_folder / str(last + 1)) as draft:
-            _write_version(draft, run_folder, serving_folder.name, info)
-        counter.write_text(str(last + 1), encoding="utf-8")
-    return serving_folder / str(last + 1)
+    for number in reversed(versions_in(serving_folder)):
+        known = read_model_info(serving_folder / str(number))
+        if {name: known.get(name) for name in info} == info:
+            return serving_folder / str(number)
+    with new_version(serving_folder) as draft:
+        _write_version(draft, run_folder, serving_folder.name, info)
+    return version_folder(serving_folder)
 
 
-def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
+def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
     """Load a version the way TensorFlow Serving does (v1 loader, Session) and compare it with its Keras model.
 
     Loading in Python proves less: a SavedModel can load there and fail in a Session.
 
     Args:
-        version_folder: the exported version.
+        version: the exported version.
         model: the Keras model it was made from.
         image_bytes: encoded images, at least one; damaged ones must come back as invalid with zero scores.
         tolerance: largest difference of a score that counts as equal.
@@ -86,13 +87,13 @@ def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[by
     Raises:
         ValueError: naming what differs: a signature, which images are valid, or the scores.
     """
-    size = read_model_info(version_folder)["image_size"]
+    size = read_model_info(version)["image_size"]
     pictures = [_picture_or_none(encoded, size) for encoded in image_bytes]
     readable = np.array([picture is not None for picture in pictures])
     batch = np.stack([np.zeros([size, size, 3], np.float32) if p is None else p for p in pictures])
     expected = np.asarray(model(batch, training=False))
     masked = np.where(readable[:, np.newaxis], expected, 0.0)  # what a damaged image must score, except as pixels
-    served = ServedVersion(version_folder)
+    served = ServedVersion(version)
     if served.outputs != SIGNATURES:
         raise ValueError(f"The export has signatures with the outputs {served.outputs}; they must be {SIGNATURES}.")
     answer = served.run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})

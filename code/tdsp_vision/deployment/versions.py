@@ -2,7 +2,8 @@
 
 serving/<model>/<version>/     a SavedModel; its `assets.extra/model_info.json` says what no prediction carries
 serving/<model>/models.config  which version is served: ModelServerConfig, a protocol buffer as text
-serving/.<model>.last          the highest version number that was ever given, so that none is given twice
+serving/.<model>.last          the highest version number that was ever given, so that none is given twice; whoever
+                               changes the folder above holds a lock on it
 
 `model_info.json` holds `run_id, model_sha256, classes, positive_class, threshold, image_size, probe_scores`.
 Source: https://www.tensorflow.org/tfx/serving/serving_config
@@ -10,6 +11,8 @@ Source: https://www.tensorflow.org/tfx/serving/serving_config
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from PIL import Image
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
-from tdsp_vision.files import write_text
+from tdsp_vision.files import file_lock, whole_folder, write_text
 
 MODEL_INFO = "assets.extra/model_info.json"
 CONFIG = "models.config"
@@ -50,6 +53,26 @@ def version_folder(serving_folder: Path, version: int | None = None) -> Path:
         listed = ", ".join(map(str, there)) or "none; the deployment notebook exports one"
         raise ParameterError(f"There is no {asked} in {paths.shown(serving_folder)}; there is {listed}.")
     return serving_folder / str(version or there[-1])
+
+
+@contextmanager
+def new_version(serving_folder: Path) -> Iterator[Path]:
+    """Yield a draft that appears whole as the next version when the block ends without an error.
+
+    A number that was given once is never given again, also when its folder was deleted: a server that has loaded it
+    would go on with what it remembers.
+    """
+    last = last_number(serving_folder)
+    with file_lock(last):
+        number = max([*versions_in(serving_folder), int(last.read_text(encoding="utf-8") or 0)]) + 1
+        with whole_folder(serving_folder / str(number)) as draft:
+            yield draft
+        last.write_text(str(number), encoding="utf-8")
+
+
+def last_number(serving_folder: Path) -> Path:
+    """The file `.<model>.last`."""
+    return serving_folder.parent / f".{serving_folder.name}.last"
 
 
 def read_model_info(folder: Path) -> dict:
