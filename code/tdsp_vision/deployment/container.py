@@ -75,13 +75,11 @@ def obstacle(image: str) -> str:
 def _pull(image: str) -> str:
     """Pull an image, line by line; what went wrong, or ""."""
     print(f"docker pull {image}", flush=True)
-    lines = [""]
     command = ["docker", "pull", image]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
-            lines.append(line.strip())
-            print(lines[-1], flush=True)
-    return f"the image {image} can neither be found nor pulled ({lines[-1]})" if process.returncode else ""
+            print(line, end="", flush=True)
+    return f"the engine neither has nor can pull the image {image}" if process.returncode else ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import base64
 import shlex
 import shutil
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -231,6 +232,13 @@ def build_image(outputs: paths.OutputPaths, version_folder: Path, backend: Backe
     if backend.name == "docker":
         docker(*command[1:], timeout=None)
     return command
+
+
+def typed(command: list[str]) -> str:
+    """A command as a person types it in the workspace's folder."""
+    here = str(paths.workspace())
+    words = [shlex.quote(word.replace(sys.executable, "python")) for word in command]
+    return " ".join(word if word.startswith("'") else word.replace(here, '"$PWD"') for word in words)
 
 
 def list_deployments(output_folder: Path) -> list["Deployment"]:

@@ -136,7 +136,7 @@ def folded(model: keras.Model) -> keras.Model:
     if not pairs:
         return model
     copy = keras.models.clone_model(network, clone_function=clone, call_function=call)
-    for layer in copy.layers:
+    for layer in filter(lambda layer: layer.weights, copy.layers):
         before = network.get_layer(layer.name)
         normalization = pairs.get(layer.name) and network.get_layer(pairs[layer.name])
         layer.set_weights(_multiplied(before, normalization) if normalization else before.get_weights())

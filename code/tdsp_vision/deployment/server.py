@@ -105,7 +105,8 @@ def application(versions: Versions, key: str) -> Starlette:
         model, loaded = request.path_params["model"], versions.loaded
         number = request.path_params.get("version", max(loaded, default=0))
         if model != versions.name or number not in loaded:
-            raise RequestError(404, f"Servable not found for request: {model}, version {number}")
+            problem = (400, "Malformed request") if ":" in model else (404, "Servable not found for request")
+            raise RequestError(problem[0], f"{problem[1]}: {model}, version {number}")
         return number, loaded[number]
 
     async def status(request: Request) -> Response:
@@ -148,7 +149,9 @@ def application(versions: Versions, key: str) -> Starlette:
     routes = [Route(path, status) for path in (model, version)]
     routes += [Route(path + "/metadata", metadata) for path in (model, version)]
     routes += [Route(path + ":predict", predict, methods=["POST"]) for path in (model, version)]
-    return Starlette(routes=routes, exception_handlers={RequestError: _error, HTTPException: _no_route})
+    return Starlette(
+        routes=routes, exception_handlers={RequestError: _error, HTTPException: _no_route, Exception: _fault}
+    )
 
 
 def _answer(version: ServedVersion, body: bytearray) -> bytes:
@@ -226,6 +229,10 @@ def _json(content: object, status: int = 200) -> Response:
 
 async def _error(request: Request, error: RequestError) -> Response:
     return _json({"error": error.message}, error.status)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return _json({"error": "Internal error; the server's log has the details."}, 500)
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

@@ -49,6 +49,8 @@ class ServedVersion:
         """Outputs of a signature by name; RequestError with the HTTP status and first line of what TensorFlow said."""
         try:
             values = self._calls[signature](*(feeds[name] for name in self.signatures[signature]))
+        except UnicodeDecodeError as error:  # TensorFlow quotes what it cannot parse
+            raise RequestError(400, f"The feed of {signature} cannot be parsed.") from error
         except tf.errors.OpError as error:
             first_line = error.message.removeprefix("Graph execution error:").strip().partition("\n")[0]
             raise RequestError(400 if error.error_code in BAD_REQUEST else 500, first_line) from error

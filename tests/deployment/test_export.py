@@ -1,0 +1,193 @@
+"""The exported SavedModel on the path that TensorFlow Serving takes: v1 loader, Session."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tiny_run import CLASSES, IMAGE_SIZE, decide, write_run
+
+from tdsp_vision.deployment.export import WARMUP, export_model, folded, verify_export
+from tdsp_vision.deployment.session import RequestError, ServedVersion
+from tdsp_vision.deployment.versions import read_model_info, version_folder, versions_in, write_config
+from tdsp_vision.errors import ParameterError
+
+
+@pytest.fixture(scope="module")
+def served(two_classes):
+    return ServedVersion(two_classes.version_folder)
+
+
+def as_feed(encoded) -> np.ndarray:
+    return np.array(list(encoded), dtype=object)
+
+
+def text(values: np.ndarray) -> list[str]:
+    return [value.decode() for value in values]
+
+
+def example(**features: bytes) -> bytes:
+    lists = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for name, v in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString()
+
+
+def test_scores_and_labels_equal_the_keras_model(served, two_classes, photos):
+    answer = served.run("serving_default", {"image_bytes": as_feed(photos)})
+    expected = two_classes.scores(photos)
+    assert answer["scores"].dtype == np.float32
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
+    assert answer["valid"].all()
+    assert text(answer["label"]) == decide(expected, two_classes.info)
+    assert set(text(answer["label"])) == set(CLASSES)
+
+
+def test_a_task_without_positive_class_takes_the_highest_score(three_classes, photos):
+    answer = ServedVersion(three_classes.version_folder).run("serving_default", {"image_bytes": as_feed(photos)})
+    expected = three_classes.scores(photos)
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
+    assert text(answer["label"]) == decide(expected, three_classes.info)
+    assert len(set(text(answer["label"]))) > 1
+
+
+def test_every_format_equals_preprocess_and_keras_model(served, two_classes, every_format):
+    answer = served.run("serving_default", {"image_bytes": as_feed(every_format.values())})
+    assert [name for name, ok in zip(every_format, answer["valid"], strict=True) if not ok] == []
+    np.testing.assert_allclose(answer["scores"], two_classes.scores(list(every_format.values())), atol=1e-6)
+
+
+def test_damaged_images_do_not_touch_the_good_ones_of_their_batch(served, two_classes, photos, damaged):
+    batch = [item for pair in zip(photos, damaged.values(), strict=False) for item in pair]
+    answer = served.run("serving_default", {"image_bytes": as_feed(batch)})
+    assert answer["valid"].tolist() == [True, False] * len(damaged)
+    np.testing.assert_array_equal(answer["scores"][1::2], 0.0)
+    assert text(answer["label"][1::2]) == [""] * len(damaged)
+    good = two_classes.scores(photos[: len(damaged)])
+    np.testing.assert_allclose(answer["scores"][::2], good, atol=1e-6)
+
+
+def test_a_large_batch_keeps_its_order_and_an_empty_one_is_empty(served, two_classes, photos):
+    order = np.random.default_rng(0).integers(0, len(photos), 100)
+    answer = served.run("serving_default", {"image_bytes": as_feed(photos[i] for i in order)})
+    np.testing.assert_allclose(answer["scores"], two_classes.scores(photos)[order], atol=1e-6)
+    empty = served.run("serving_default", {"image_bytes": as_feed([])})
+    assert {name: values.shape for name, values in empty.items()} == {"scores": (0, 2), "label": (0,), "valid": (0,)}
+
+
+def test_examples_are_classified(served, two_classes, photos, damaged):
+    examples = [example(image_bytes=photos[0]), example(image_bytes=damaged["text"]), example(other=b"x")]
+    answer = served.run("classify", {"inputs": as_feed(examples)})
+    assert [text(row) for row in answer["classes"]] == [CLASSES] * 3
+    np.testing.assert_allclose(answer["scores"][0], two_classes.scores(photos[:1])[0], atol=1e-6)
+    np.testing.assert_array_equal(answer["scores"][1:], 0.0)
+    with pytest.raises(RequestError, match="parse") as caught:
+        served.run("classify", {"inputs": as_feed([b"\x81 no Example"])})
+    assert caught.value.status == 400
+
+
+def test_the_same_run_is_exported_once_and_no_number_is_given_twice(tmp_path):
+    serving = tmp_path / "serving/tiny"
+    for number in (1, 2):
+        write_run(tmp_path / f"r{number}", CLASSES, "malignant", 0.5, seed=number)
+        assert export_model(tmp_path / f"r{number}", serving) == serving / str(number)
+        assert export_model(tmp_path / f"r{number}", serving) == serving / str(number)
+    assert export_model(tmp_path / "r1", serving) == serving / "1"
+    shutil.rmtree(serving)
+    assert export_model(tmp_path / "r1", serving) == serving / "3"
+    assert read_model_info(serving / "3")["run_id"] == "r1"
+    assert [path.name for path in serving.iterdir()] == ["3"]  # no draft is left
+    for path in serving.rglob("*"):
+        assert path.stat().st_mode & 0o044, path  # the server in a container is another user
+
+
+def test_a_run_that_was_trained_again_is_another_version(tmp_path):
+    write_run(tmp_path / "r", CLASSES, "malignant", 0.5)
+    first = export_model(tmp_path / "r", tmp_path / "serving/tiny")
+    metrics = json.loads((tmp_path / "r/metrics.json").read_text())
+    (tmp_path / "r/metrics.json").write_text(json.dumps(metrics | {"validation": {"threshold": 0.25}}))
+    second = export_model(tmp_path / "r", tmp_path / "serving/tiny")
+    assert (first.name, second.name, read_model_info(second)["threshold"]) == ("1", "2", 0.25)
+
+
+def test_the_config_names_a_version_that_is_not_the_highest(tmp_path):
+    for name in ("1", "2", ".3.draft", "x"):
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+    assert versions_in(tmp_path / "tiny") == [1, 2]
+    write_config(tmp_path / "tiny", 1)
+    assert "specific { versions: 1 }" in (tmp_path / "tiny/models.config").read_text()
+    write_config(tmp_path / "tiny", 2)
+    assert "latest { num_versions: 1 }" in (tmp_path / "tiny/models.config").read_text()
+    with pytest.raises(ParameterError, match="There is no version 9 in .*; there is 1, 2"):
+        version_folder(tmp_path / "tiny", 9)
+
+
+def test_warmup_requests_are_pictures_that_the_model_scores(served, two_classes):
+    records = tf.data.TFRecordDataset(str(two_classes.version_folder / WARMUP)).as_numpy_iterator()
+    found = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
+    assert [(r.model_spec.name, r.model_spec.signature_name) for r in found] == [("tiny", "serving_default")] * 2
+    feed = [tf.make_ndarray(request.inputs["image_bytes"]).tolist()[0] for request in found]
+    assert served.run("serving_default", {"image_bytes": as_feed(feed)})["valid"].all()
+
+
+def test_batch_normalization_is_folded_where_a_convolution_stands_right_before_it(tmp_path):
+    model = write_run(tmp_path / "r", CLASSES, "", None)
+    kinds = [type(layer).__name__ for layer in folded(model).layers]
+    assert "BatchNormalization" not in kinds and kinds.count("Conv2D") == 2
+    inputs = keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3])
+    active = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    shared = keras.layers.Conv2D(4, 1)(active)
+    deep = keras.layers.BatchNormalization(scale=False)(keras.layers.DepthwiseConv2D(1)(active))
+    branches = [keras.layers.BatchNormalization()(active), keras.layers.BatchNormalization()(shared), shared, deep]
+    kept = keras.Model(inputs, keras.layers.Add()(branches))
+    for layer in kept.layers:
+        rng = np.random.default_rng(1)
+        layer.set_weights([weights + rng.uniform(0, 0.2, weights.shape) for weights in layer.get_weights()])
+    assert [type(layer).__name__ for layer in folded(kept).layers].count("BatchNormalization") == 2
+    pictures = np.random.default_rng(0).uniform(0, 255, [2, IMAGE_SIZE, IMAGE_SIZE, 3]).astype(np.float32)
+    for network in (model, kept):
+        np.testing.assert_allclose(folded(network)(pictures), network(pictures), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": ["a", "b", "c"]}, "maps .* speaks of"),
+        ({"image_size": 64}, "maps .* speaks of"),
+        ({"positive_class": "x"}, "positive class must be one of the classes"),
+        ({"validation": {"threshold": None}}, "have a threshold"),
+        ({"classes": None}, "Run modeling.ipynb again"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, change, says):
+    write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
+    file = tmp_path / "run/metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ParameterError, match=says):
+        export_model(tmp_path / "run", tmp_path / "serving/tiny")
+    assert versions_in(tmp_path / "serving/tiny") == []
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "model.keras"])
+def test_an_unfinished_run_is_refused(tmp_path, name):
+    write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
+    (tmp_path / "run" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        export_model(tmp_path / "run", tmp_path / "serving/tiny")
+
+
+def test_an_export_that_fails_its_check_is_never_published(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
+    monkeypatch.setattr("tdsp_vision.deployment.export.MAX_PIXELS", 100)  # the graph then refuses what Keras reads
+    with pytest.raises(ValueError, match="The export reads"):
+        export_model(tmp_path / "run", tmp_path / "serving/tiny")
+    assert list((tmp_path / "serving/tiny").iterdir()) == []
+
+
+def test_verify_export_tells_a_different_model(two_classes, photos, damaged, tmp_path):
+    encoded = [*photos[:3], *damaged.values()]
+    assert verify_export(two_classes.version_folder, two_classes.model, encoded) <= 1e-6
+    other = write_run(tmp_path / "other", CLASSES, "malignant", 0.5, seed=8)
+    with pytest.raises(ValueError, match="differs from the Keras model"):
+        verify_export(two_classes.version_folder, other, encoded)

@@ -1,0 +1,334 @@
+"""The life of a deployment on both backends, with the same calls: nothing is lost under load, nothing is left after."""
+
+import shutil
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner
+from stand_in import labelled, stand_in_image
+from tiny_run import CLASSES, IMAGE_SIZE, write_run
+
+from tdsp_vision.__main__ import main
+from tdsp_vision.deployment import deployment as life_module
+from tdsp_vision.deployment.container import DockerBackend, docker, image_tag, obstacle
+from tdsp_vision.deployment.deployment import (
+    Deployment,
+    build_image,
+    check_port,
+    choose_backend,
+    create_deployment,
+    find_services,
+    list_deployments,
+)
+from tdsp_vision.deployment.export import export_model
+from tdsp_vision.deployment.local import LocalBackend
+from tdsp_vision.deployment.versions import new_version, version_folder
+from tdsp_vision.errors import ParameterError, RunFailed
+from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.paths import OutputPaths
+
+NAME = "Tiny_2"  # as an image's and a cluster's name: tiny-2
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.engine)])
+def backend(request):
+    return LocalBackend() if request.param == "local" else DockerBackend(stand_in_image())
+
+
+@pytest.fixture(scope="module")
+def outputs(backend, tmp_path_factory, photos):
+    """Two runs of which the first is exported, and a photo."""
+    outputs = OutputPaths(str(tmp_path_factory.mktemp("outputs")), "ds")
+    for number in (1, 2):
+        write_run(outputs.runs / f"r{number}", CLASSES, "malignant", 0.5, seed=number)
+    export_model(outputs.runs / "r1", outputs.serving(NAME))
+    (outputs.root / "photo.jpg").write_bytes(photos[0])
+    yield outputs
+    Deployment(outputs, NAME).delete()
+
+
+@pytest.fixture(scope="module")
+def life(outputs, backend):
+    """A deployment of version 1, left as it is found by each test; deleted by the last."""
+    build_image(outputs, outputs.serving(NAME) / "1", backend)
+    return create_deployment(outputs, NAME, outputs.serving(NAME) / "1", backend)
+
+
+def photo_score(deployment: Deployment) -> float:
+    return deployment.client().score(deployment.outputs.root / "photo.jpg").score_malignant[0]
+
+
+def expected(outputs, run: str) -> float:
+    import keras
+    import tensorflow as tf
+
+    photo = preprocess(tf.constant((outputs.root / "photo.jpg").read_bytes()), IMAGE_SIZE)
+    return float(np.asarray(keras.saving.load_model(outputs.runs / run / "model.keras")(photo[tf.newaxis]))[0, 1])
+
+
+@contextmanager
+def steady_load(deployment):
+    """Score a photo again and again in two threads; the list of scores, which must hold no error at the end."""
+    scores, errors, stop = [], [], threading.Event()
+
+    def load():
+        client = deployment.client()
+        while not stop.wait(0.02):
+            try:
+                scores.extend(client.score(deployment.outputs.root / "photo.jpg").score_malignant)
+            except Exception as error:  # each one is a lost request
+                errors.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield scores
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert len(scores) > 20
+
+
+def command(outputs, *arguments: str):
+    options = ["--dataset", "ds", "--model", NAME, "--output-dir", str(outputs.root.parent)]
+    return CliRunner().invoke(main, ["deploy", *options, *arguments])
+
+
+def broken_version(outputs):
+    """A version that does not load, as the highest one."""
+    with new_version(outputs.serving(NAME)) as draft:
+        shutil.copytree(outputs.serving(NAME) / "1", draft, dirs_exist_ok=True)
+        (draft / "saved_model.pb").write_bytes(b"not a model")
+    return version_folder(outputs.serving(NAME))
+
+
+def test_no_request_is_lost_while_versions_change_on_one_server_and_port(life, outputs):
+    first, second = expected(outputs, "r1"), expected(outputs, "r2")
+    assert abs(first - second) > 0.001
+    (service,) = life.services()
+    with steady_load(life) as scores:
+        newer = export_model(outputs.runs / "r2", life.folder)
+        life.update(newer)
+        assert photo_score(life) == pytest.approx(second, abs=1e-6)
+        life.update(export_model(outputs.runs / "r2", life.folder))  # a second time nothing happens
+        broken = broken_version(outputs)
+        with pytest.raises(RunFailed, match="(?s)Version 3 is not served: END: .*log"):
+            life.update(broken)
+        assert photo_score(life) == pytest.approx(second, abs=1e-6)
+        life.rollback()
+        assert photo_score(life) == pytest.approx(first, abs=1e-6)
+    assert {round(score, 5) for score in scores} == {round(first, 5), round(second, 5)}
+    assert life.summary() == f"ds/{NAME} on {service.backend}: version 1 answers at {service.url}"
+    assert life.services() == [service]
+    with pytest.raises(ParameterError, match="no version below 1"):
+        life.rollback()
+    shutil.rmtree(broken)
+
+
+def test_versions_that_were_deleted_are_never_served_from_memory(life, outputs):
+    shutil.rmtree(life.folder)
+    again = export_model(outputs.runs / "r2", life.folder)
+    life.update(again)
+    assert photo_score(life) == pytest.approx(expected(outputs, "r2"), abs=1e-6)
+    life.update(export_model(outputs.runs / "r1", life.folder))
+    assert photo_score(life) == pytest.approx(expected(outputs, "r1"), abs=1e-6)
+
+
+def test_a_second_run_goes_on_with_what_runs(life, outputs, backend):
+    (service,) = life.services()
+    newest = version_folder(life.folder)
+    for port in (0, service.port):
+        check_port(outputs, NAME, backend, port)
+        again = create_deployment(outputs, NAME, newest, backend, port)
+        assert (again.was_running, again.services()) == (True, [service])
+    with pytest.raises(
+        ParameterError, match=f"PORT is {service.port}, which the {backend.name} service of {NAME} uses"
+    ):
+        check_port(outputs, "other", backend, service.port)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        with pytest.raises(ParameterError, match=f"PORT is {taken}, which another program uses"):
+            create_deployment(outputs, NAME, newest, backend, taken)
+    assert life.services() == [service] and service.alive()
+
+
+def test_another_port_takes_over_when_it_answers(life, outputs, backend, monkeypatch):
+    (service,) = life.services()
+    newest = version_folder(life.folder)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    def never(*arguments):
+        raise RunFailed("it does not come up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(life_module, "wait_until_served", never)
+        with pytest.raises(RunFailed, match="does not come up"):
+            create_deployment(outputs, NAME, newest, backend, port)
+    assert life.services() == [service] and service.alive()
+    with steady_load(life):
+        pass
+    create_deployment(outputs, NAME, newest, backend, port, keep_running=True)
+    assert [found.url for found in life.services()] == [f"http://127.0.0.1:{port}"]
+
+
+def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
+    assert command(outputs, "list").output.strip() == life.summary()
+    scored = command(outputs, "score", str(outputs.root / "photo.jpg"))
+    assert (scored.exit_code, "score_malignant" in scored.output) == (0, True)
+    assert "== http://127.0.0.1:" in command(outputs, "logs").output
+    for arguments, code, says in [
+        (["score", str(tmp_path / "missing.jpg")], 2, "There is no "),
+        (["update", "--version", "99"], 2, "There is no version 99"),
+        (["create", "--backend", "cloud"], 2, "BACKEND is 'cloud'; allowed are auto, docker, local"),
+    ]:
+        answer = command(outputs, *arguments)
+        assert (answer.exit_code, says in answer.output) == (code, True), answer.output
+    (outputs.root / "request.json").write_text('{"instances": [{"b64": ""}]}')
+    monkeypatch.setenv("TDSP_SERVING_KEY", "secret")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    line = life.curl(outputs.root / "request.json")
+    answer = subprocess.run(line, shell=True, capture_output=True, text=True, env={"http_proxy": "http://127.0.0.1:1"})
+    assert '"valid":false' in answer.stdout and "secret" not in line
+    assert (
+        "version 5" in command(outputs, "rollback").output or "no version below" in command(outputs, "rollback").output
+    )
+
+
+def test_delete_leaves_nothing_but_the_exported_versions(life, outputs, backend):
+    urls, versions = [service.url for service in life.services()], sorted(life.folder.glob("[0-9]*"))
+    backend.run(life.folder, 0, int(versions[0].name), True)  # a stray one, as a crash may leave
+    assert len(life.services()) == 2
+    assert [each.name for each in list_deployments(outputs.root.parent)] == [NAME]
+    assert command(outputs, "delete").output == f"{NAME}: deleted\n"
+    assert command(outputs, "delete").exit_code == 2
+    assert command(outputs, "delete", "--if-exists").exit_code == 0
+    assert "nothing is deployed" in command(outputs, "list").output
+    assert life.services() == [] and find_services(outputs.root) == []
+    for url in urls:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
+    assert backend.name == "local" or labelled(life.folder) == []
+    assert sorted(life.folder.glob("[0-9]*")) == versions
+    left = {path.name for path in outputs.deployment.rglob("*") if NAME in str(path)}
+    assert left == set()
+
+
+@pytest.mark.parametrize("arguments", [["delete"], ["logs"], ["score", __file__], ["rollback"], ["update"]])
+def test_what_is_not_deployed_is_named(outputs, arguments):
+    answer = command(outputs, *arguments)
+    assert (answer.exit_code, f"{NAME} is not deployed" in answer.output) == (2, True)
+
+
+def test_a_server_that_does_not_come_up_leaves_nothing(outputs, backend):
+    broken = broken_version(outputs)
+    build_image(outputs, broken, backend)
+    with pytest.raises(RunFailed, match="(?s)stopped before it was ready.*saved_model"):
+        create_deployment(outputs, NAME, broken, backend)
+    assert find_services(outputs.root) == []
+    shutil.rmtree(broken)
+
+
+def test_the_notebooks_server_ends_and_the_image_stays(outputs, backend):
+    version = version_folder(outputs.serving(NAME))
+    build_image(outputs, version, backend)
+    deployment = create_deployment(outputs, NAME, version, backend)
+    deployment.stop()
+    assert deployment.services() == []
+    assert (outputs.deployment / "docker/Dockerfile").is_file()
+    if backend.name == "docker":
+        assert docker("image", "ls", "--quiet", image_tag(NAME, int(version.name)))
+
+
+@pytest.mark.engine
+def test_the_container_may_do_little_and_the_image_serves_alone(outputs, tmp_path):
+    backend = DockerBackend(stand_in_image())
+    version = version_folder(outputs.serving(NAME))
+    build_image(outputs, version, backend)
+    deployment = create_deployment(outputs, NAME, version, backend, keep_running=True)
+    (service,) = deployment.services()
+    bash = ["exec", service.container, "bash", "-c"]
+    assert (
+        docker(*bash, "echo $UID; echo $(</proc/1/comm); echo > /tmp/x && echo $MODEL_NAME")
+        == "10001\ndocker-init\nmodel"
+    )
+    for file in ("/new", "/models/new", "/config/new"):
+        with pytest.raises(RunFailed, match="Read-only file system"):
+            docker(*bash, f"echo > {file}")
+    assert "NoNewPrivs:\t1" in docker(*bash, "grep -E 'CapEff|NoNewPrivs' /proc/self/status")
+    facts = (
+        "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}"
+    )
+    assert docker("inspect", f"--format={facts}", service.container) == f"{2 * 2**30} {2 * 2**30} 256 unless-stopped"
+    assert docker("port", service.container) == f"8501/tcp -> 127.0.0.1:{service.port}"
+    assert len(labelled(deployment.folder)) == 2
+    alone = docker(
+        "run",
+        "--detach",
+        "--publish=127.0.0.1::8501",
+        f"--label=tdsp-vision.serving={tmp_path}",
+        image_tag(NAME, int(version.name)),
+    )
+    (other,) = [found for found in DockerBackend().find(tmp_path) if found.container == alone]
+    life_module.wait_until_served(type(other)(deployment.folder, alone), version)
+    for name in (alone, service.container):
+        docker(*["exec", name, "bash", "-c", docker("inspect", "--format={{index .Config.Healthcheck.Test 3}}", name)])
+    psutil.Process()  # the machine's own processes are not touched
+    other.stop()
+    deployment.delete()
+
+
+@pytest.mark.engine
+def test_choose_backend_takes_docker_where_the_image_can_be_had():
+    image = stand_in_image()
+    for name, reason in (("docker", "BACKEND asks for it"), ("auto", "an engine answers and has the image")):
+        chosen, sentence = choose_backend(name, image)
+        assert (chosen.name, chosen.image) == ("docker", image)
+        assert sentence.startswith(f"Backend docker, because {reason}: {image}, which stands in for")
+    chosen, sentence = choose_backend("auto", "localhost:1/nowhere:1")
+    assert chosen.name == "local" and "neither has nor can pull the image localhost:1/nowhere:1" in sentence
+    with pytest.raises(RunFailed, match="BACKEND is 'docker', but the engine neither has nor can pull"):
+        choose_backend("docker", "localhost:1/nowhere:1")
+
+
+INFO = '{{"Name": "{name}", "Architecture": "{architecture}", "ServerErrors": {errors}}}'
+
+
+@pytest.mark.parametrize(
+    ("info", "host", "pull", "says"),
+    [
+        ({"errors": '["Cannot connect"]'}, "unix:///x", 0, r"no Docker engine answers \(Cannot connect\)"),
+        ({"architecture": "aarch64"}, "unix:///x", 0, "is for amd64 processors and this one is arm64"),
+        ({}, "ssh://server", 0, "another machine"),
+        ({}, "unix:///x", 1, "neither has nor can pull the image"),
+        ({}, "unix:///x", 0, "^$"),
+    ],
+)
+def test_what_keeps_docker_from_serving_is_said(tmp_path, monkeypatch, capsys, info, host, pull, says):
+    """A `docker` command that says what engines of these kinds say."""
+    text = INFO.format(**{"name": socket.gethostname(), "architecture": "x86_64", "errors": "null"} | info)
+    script = f"""#!/bin/sh
+case "$1 $2" in
+info*) echo '{text}' ;;
+context*) echo '{host}' ;;
+pull*) echo 'abc: Pulling fs layer'; exit {pull} ;;
+esac
+"""
+    (tmp_path / "docker").write_text(script)
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    import re
+
+    assert re.search(says, obstacle("tensorflow/serving:2.20.0"))
+    assert ("abc: Pulling fs layer" in capsys.readouterr().out) == (not info and host.startswith("unix"))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert obstacle("a:1") == "the docker command is not installed"
+    assert DockerBackend().find(tmp_path) == [] and not DockerBackend().remove(tmp_path)
