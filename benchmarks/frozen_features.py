@@ -20,8 +20,8 @@ from accuracy import prepare, put_into
 
 from tdsp_vision.data.manifest import load_manifest
 from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
-from tdsp_vision.modeling.evaluate import auc
 from tdsp_vision.modeling.features import FeatureCache
+from tdsp_vision.modeling.metrics import auc
 from tdsp_vision.modeling.splits import split_manifest
 from tdsp_vision.modeling.svm import best_c, build_svm, svm_margins, sweep_c
 from tdsp_vision.modeling.tta import flip_average

@@ -1,6 +1,8 @@
 """Files and folders appear whole or not at all, and leave nothing behind."""
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -21,7 +23,6 @@ def test_a_file_appears_whole_readable_and_alone(tmp_path):
         assert not target.exists()
         draft.write_text("all of it")
     assert target.read_text() == "all of it"
-    assert mode(target) == 0o644
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -79,7 +80,6 @@ def test_a_folder_appears_whole_and_can_be_entered(tmp_path):
         (draft / "sub").mkdir()
         (draft / "sub/file").write_text("x")
     assert (target / "sub/file").read_text() == "x"
-    assert mode(target) == 0o755
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -107,6 +107,25 @@ def test_a_folder_never_replaces_what_is_there(tmp_path, there):
     ):
         (draft / "new").write_text("new")
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_what_is_written_has_the_permissions_that_the_umask_leaves(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.csv", "patients")
+        with whole_folder(tmp_path / "run") as draft:
+            write_text(draft / "b.csv", "patients")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "a.csv") == mode(tmp_path / "run/b.csv") == 0o666 & ~umask
+    assert mode(tmp_path / "run") == 0o777 & ~umask
+
+
+def test_an_error_of_the_block_is_not_taken_for_a_folder_that_is_there(tmp_path):
+    with pytest.raises(OSError, match="not empty") as error, whole_folder(tmp_path / "run"):
+        raise OSError(errno.ENOTEMPTY, "not empty")
+    assert not isinstance(error.value, FileExistsError)
 
 
 def test_json_is_readable_text_and_refuses_what_json_has_no_word_for(tmp_path):

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
 
+import os
 import sys
 import tempfile
 import traceback
@@ -17,7 +18,7 @@ from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.exercises import exercises
 from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
-from tdsp_vision.sweeps.commands import sweep
+from tdsp_vision.sweeps.sweep import sweep_command as sweep
 
 STAGE = click.Choice(list(paths.NOTEBOOKS))
 
@@ -50,6 +51,7 @@ class Program(click.Group):
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Image classification in three notebooks: acquire data, model, deploy."""
+    os.environ["TDSP_WORKSPACE"] = str(paths.workspace())  # absolute from here on, for every process that is started
 
 
 @main.command()

@@ -35,7 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.parent / f".{path.name[:60]}.{uuid.uuid4().hex[:12]}"
+    draft = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex[:12]}"
     _refuse_taken(path)
     draft.mkdir()
     try:

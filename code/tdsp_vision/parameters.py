@@ -10,7 +10,6 @@ import ast
 import difflib
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +45,17 @@ class Limit:
     @property
     def allowed(self) -> str:
         """The limits in words, as in `a whole number from 1 to 64`."""
-        if self.words:
-            return " or ".join(map(repr, self.words))
         span = "" if self.low is None else f" from {self.low} to {self.high}"
-        return KINDS[self.kind] + span + (f", each {self.each.allowed}" if self.each else "")
+        each = f", each {self.each.allowed}" if self.each else ""
+        return " or ".join(map(repr, self.words)) or KINDS[self.kind] + span + each
 
     def check(self, name: str, value: object) -> None:
-        """Refuse a `value` of another type (True is no number, 1 is a float), out of range, or not finite."""
-        kind = int if self.kind is float and type(value) is int else self.kind
-        fits = type(value) is kind and (not self.words or value in self.words)
-        if fits and self.kind in (int, float):
-            fits = math.isfinite(value) and (self.low is None or self.low <= value <= self.high)
+        """Refuse a `value` of another type (True is no number, 1 is a float), out of range, not finite, or empty."""
+        fits = type(value) is self.kind or (self.kind is float and type(value) is int)
+        if fits and self.words:
+            fits = value in self.words
+        if fits and self.low is not None:
+            fits = self.low <= value <= self.high
         if fits and self.each:
             fits = len(value) > 0 and (self.kind is list or all(type(key) is str for key in value))
         if not fits:
@@ -69,26 +68,22 @@ class Limit:
     def read(self, name: str, value: object) -> object:
         """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
         try:
-            value = self._typed(value)
-        except (ValueError, OverflowError, RecursionError, yaml.YAMLError):
+            typed = self._typed(value)
+        except (ValueError, KeyError, OverflowError, RecursionError, yaml.YAMLError):
             refuse(name, value, self.allowed)
-        self.check(name, value)
-        return value
+        self.check(name, typed)
+        return typed
 
     def _typed(self, value: object) -> object:
-        if isinstance(value, str) and self.kind is bool:
-            return _SWITCH.get(value.strip().lower(), value)
-        if isinstance(value, str) and self.kind is int:
-            return int(value) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) else value
-        if isinstance(value, str) and self.kind is float:
-            return float(value)
         if isinstance(value, str) and self.each:
             value = yaml.load(value, Loader=yaml.BaseLoader)
         if isinstance(value, list) and self.each:
             return [self.each._typed(element) for element in value]
         if isinstance(value, dict) and self.each:
             return {key: self.each._typed(element) for key, element in value.items()}
-        return value
+        if isinstance(value, str) and self.kind is bool:
+            return _SWITCH[value.strip().lower()]
+        return self.kind(value) if isinstance(value, str) else value
 
 
 TEXT = Limit(str, "")
@@ -164,7 +159,6 @@ LIMITS = {
         "DATA_DIR": DATA_DIR,
         "OUTPUT_DIR": DATA_DIR,
         "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
-        "EXPERIMENT": Limit(str, 'best: of which experiment of the run history; "" takes the data set\'s own'),
         "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
         "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
         "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),

@@ -6,12 +6,11 @@ by cell. A notebook tells what it made by displaying `RUN_MIME` data, so nobody 
 run may have written meanwhile. papermill is imported only to run a notebook: it costs a second.
 """
 
-import contextlib
-import itertools
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -112,7 +111,7 @@ def run_walkthrough(
         KeyboardInterrupt: names the stage; its kernel is gone.
     """
     steps, dataset, outputs = plan(settings, list(stages), notebooks)
-    folder = _new_folder(outputs.notebooks)
+    folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
     for number, step in enumerate(steps, 1):
         executed = folder / f"{step.name}.ipynb"
@@ -131,7 +130,7 @@ def run_walkthrough(
             raise KeyboardInterrupt(f"interrupted in stage {step.title}; run again to go on") from None
         if step.stage == "model":
             runs.append(displayed_run(executed))
-            _keep_in_history(outputs, runs[-1], executed)
+            attach_to_history(outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
 
 
@@ -159,41 +158,44 @@ def run_notebook(
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     total = sum(cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) for cell in cells) + bool(values)
-    started = []
+    started, log = [], output.with_suffix(".log")  # what the kernel's process prints itself
 
     def count(cell, cell_index) -> None:
         started.append(cell_index)
         on_cell(len(started), total)
 
-    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
-        try:
+    try:
+        with log.open("wb") as file, tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
             execute_notebook(
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, output)),  # it formats paths
                 dict(values),
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,
-                cwd=notebook.parent,
                 on_cell_execute=count,
-                kernel_manager_class=_kernel_of_this_interpreter(environment or {}, log, Path(sockets)),
+                kernel_manager_class=_own_kernel(notebook.parent, environment or {}, file, Path(sockets)),
             )
-        except PapermillExecutionError as error:
-            words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
-            end = f"\npartly executed notebook: {paths.shown(output)}"
-            if error.ename == "ParameterError":
-                raise ParameterError(f"cell In [{error.exec_count}]: {words}{end}") from None
-            raise RunFailed(f"cell In [{error.exec_count}]: {error.ename}: {words}{end}") from None
-        except RuntimeError as error:  # how nbclient reports a kernel that died or never started
-            place = f"code cell {len(started)} of {total}" if started else "the start of its kernel"
-            raise RunFailed(
-                f"{place}: {error}; its last words: {_last_words(log)}\npartly executed notebook: {paths.shown(output)}"
-            ) from None
+    except PapermillExecutionError as error:
+        words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
+        end = f"\npartly executed notebook: {paths.shown(output)}"
+        if error.ename == "ParameterError":
+            raise ParameterError(f"cell In [{error.exec_count}]: {words}{end}") from None
+        raise RunFailed(f"cell In [{error.exec_count}]: {error.ename}: {words}{end}") from None
+    except RuntimeError as error:  # how nbclient reports a kernel that died or never started
+        place = f"code cell {len(started)} of {total}" if started else "the start of its kernel"
+        free = shutil.disk_usage(output.parent).free / 1e9
+        raise RunFailed(
+            f"{place}: {error}, often for lack of memory or of disk space ({free:.1f} GB are free where results go); "
+            f"its own words are in {paths.shown(log)}\npartly executed notebook: {paths.shown(output)}"
+        ) from None
+    log.unlink()
     return output
 
 
-def _kernel_of_this_interpreter(environment: Mapping[str, str], log, sockets: Path) -> type:
+def _own_kernel(folder: Path, environment: Mapping[str, str], log, sockets: Path) -> type:
     """Kernel manager class that starts `sys.executable`, whatever kernels are registered on the machine.
 
+    It works in `folder`; papermill would change the folder of this whole process, and a sweep runs several at once.
     What the process itself prints goes to `log`. It is spoken to through files in the empty folder `sockets`: of many
     kernels that start at once, two may want the same network port.
     """
@@ -202,29 +204,20 @@ def _kernel_of_this_interpreter(environment: Mapping[str, str], log, sockets: Pa
     from jupyter_client.manager import AsyncKernelManager
 
     own = _KERNEL | {"TDSP_WORKSPACE": str(paths.workspace())} | dict(environment)
+    # A socket's path may have 104 characters on macOS, 108 on Linux; Windows has no such sockets.
+    short = os.name == "posix" and len(str(sockets)) < 90
+    files = {"transport": "ipc", "ip": str(sockets / "k")} if short else {}
 
     class KernelOfThisInterpreter(AsyncKernelManager):
         kernel_spec = KernelSpec(**get_kernel_dict(), env=own)
 
         def __init__(self, **options):
-            # A socket's path may have 104 characters on macOS, 108 on Linux; Windows has no such sockets.
-            files = {"transport": "ipc", "ip": str(sockets / "k")} if os.name == "posix" else {}
-            super().__init__(**options, **files if len(str(sockets)) < 90 else {})
+            super().__init__(**options, **files)
 
         async def start_kernel(self, **options):
-            return await super().start_kernel(**options, stdout=log, stderr=log)
+            return await super().start_kernel(**options | {"cwd": str(folder), "stdout": log, "stderr": log})
 
     return KernelOfThisInterpreter
-
-
-def _last_words(log) -> str:
-    """The last line that the kernel's process printed before it died, without harmless messages of libraries."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    words = [
-        line for line in lines if line and not re.match(r"\[IPKernelApp\] WARNING|.*\b(cuInit|TF-TRT|oneDNN)", line)
-    ]
-    return words[-1] if words else "none (often it is a lack of memory or of space on the disk)"
 
 
 class Progress:
@@ -300,67 +293,53 @@ def _usual_seconds(outputs: paths.OutputPaths, name: str, notebook: Path) -> flo
     return None
 
 
-def _keep_in_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
+def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
     """Add the executed notebook, which is whole only now, to the run that it logged itself."""
     if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.tracking import attach_notebook
+        from tdsp_vision.modeling.history import log_run
 
-        attach_notebook(outputs, run, executed)
-
-
-def _new_folder(parent: Path) -> Path:
-    """`parent`/<YYYYmmdd-HHMMSS>, made here; two walkthroughs in one second get different ones."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for name in itertools.chain([stamp], (f"{stamp}-{n}" for n in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            (parent / name).mkdir(parents=True)
-            return parent / name
+        said = log_run(outputs, outputs.runs / run, executed)
+        if said.startswith("WARNING"):
+            print(said, file=sys.stderr)
 
 
 def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path) -> str:
-    """Table of a finished walkthrough: images, a line for each run, where things lie, and the scored request.
+    """Tables of a finished walkthrough: images, a line for each run, where things lie, and the scored request.
 
     Args:
         stages: which of data, model, deploy were run; only their results are shown.
         runs: ids of the modeling runs, in order.
         notebooks: folder of the executed notebooks.
     """
+    import pandas as pd
+
+    def table(rows: list[dict]) -> str:
+        return pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format="{:.3f}".format)
+
     lines = []
     if stages & {"data", "model"}:
         counts = _read(dataset.info)["counts"]
         each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
-        more = f" and {len(counts) - 12} classes more" if len(counts) > 12 else ""
-        lines += [f"{'images':<16}{sum(counts.values())}: {each}{more}", ""]
+        lines.append(f"{sum(counts.values())} images of {len(counts)} classes: {each}")
     if runs:
-        lines.append(f"{'classifier':<16}accuracy   balanced accuracy   AUC (95 % interval)    run")
-    for run in runs:
-        metrics = _read(outputs.runs / run / "metrics.json")
-        test = metrics["test"]
-        accuracy, balanced, auc = (_number(test.get(name)) for name in ("accuracy", "balanced_accuracy", "auc"))
-        interval = "-".join(map(_number, test.get("auc_ci") or []))
-        auc += f" ({interval})" if interval else ""
-        lines.append(f"{metrics['classifier']:<16}{accuracy:<11}{balanced:<20}{auc:<22} {run}")
-    lines += ["", *(f"{'model':<16}{paths.shown(outputs.runs / run / 'model.keras')}" for run in runs)] if runs else []
-    lines.append(f"{'notebooks':<16}{paths.shown(notebooks)}")
+        results = [(run, _read(outputs.runs / run / "metrics.json")) for run in runs]
+        names = ("accuracy", "balanced_accuracy", "auc", "auc_ci")
+        kinds = [{"run": run, "classifier": metrics["classifier"]} for run, metrics in results]
+        tests = [{name: metrics["test"].get(name) for name in names} for _, metrics in results]
+        lines += ["", table([kind | test for kind, test in zip(kinds, tests, strict=True)])]
+        lines.append(f"\nmodels and figures in {paths.shown(outputs.runs)}")
+    lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if "deploy" in stages:
-        lines += ["", *_scored_request(outputs.deployment)]
+        folder = outputs.deployment
+        service, answers = _read(folder / "service.json"), _read(folder / "response.json")["predictions"]
+        # Under a threshold the label that is named need not have the highest score, so all scores are shown.
+        rows = [
+            {"image": "/".join(Path(file).parts[-2:]), "label": answer["label"] if answer["valid"] else "no image"}
+            | dict(zip(service["classes"][:12], answer["scores"], strict=False))
+            for file, answer in zip(service["files"], answers, strict=True)
+        ]
+        lines += [f"\nscored request {paths.shown(folder / 'request.json')}: {service['what']}", table(rows)]
     return "\n".join(lines)
-
-
-def _scored_request(folder: Path) -> list[str]:
-    """The request that the deployment notebook sent, and what was answered: under a threshold the label that is
-    named need not have the highest score."""
-    service, response = _read(folder / "service.json"), _read(folder / "response.json")
-    classes = service["classes"]
-    lines = [f"{'scored request':<16}{paths.shown(folder / 'request.json')}", f"{'':<16}{service['what']}"]
-    for file, answer in zip(service["files"], response["predictions"], strict=True):
-        score = (
-            f"{answer['label']} {answer['scores'][classes.index(answer['label'])]:.3f}"
-            if answer["valid"]
-            else "no image"
-        )
-        lines.append(f"{'':<16}{'/'.join(Path(file).parts[-2:]):<36} {score}")
-    return lines
 
 
 def _read(file: Path) -> dict:
@@ -370,26 +349,16 @@ def _read(file: Path) -> dict:
         raise RunFailed(f"{paths.shown(file)} is missing; the notebook ran to its end without writing it.") from None
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def end_with_starter() -> None:
     """Interrupt this process, as Ctrl-C does, when its standard input closes.
 
     It has to be a pipe that carries nothing: whoever started this process closes it to stop it, and the system does
-    when the starter ends, however that happens. What has not ended 30 seconds later is killed, with its children.
+    when the starter ends, however that happens.
     """
+
+    def wait_for_end() -> None:
+        os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
+        os.kill(os.getpid(), signal.SIGINT)
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a Jupyter kernel is born deaf to it
-    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
-
-
-def _interrupt_at_end_of_input() -> None:
-    import psutil
-
-    os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(30)  # a clean end takes the process, and so this thread, away long before
-    for process in psutil.Process().children(recursive=True):
-        process.kill()
-    os._exit(130)
+    threading.Thread(target=wait_for_end, daemon=True).start()

@@ -14,7 +14,7 @@ from tdsp_vision.modeling.calibration import (
     reliability,
     scaled_head,
 )
-from tdsp_vision.modeling.evaluate import auc
+from tdsp_vision.modeling.metrics import auc
 
 
 def _two_columns(margins) -> np.ndarray:

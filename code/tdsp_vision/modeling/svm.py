@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from tdsp_vision.modeling.calibration import scaled_head
-from tdsp_vision.modeling.evaluate import auc
+from tdsp_vision.modeling.metrics import auc
 
 MAX_ITERATIONS = 20_000
 LEAST_DEVIATION = 0.01  # of the median feature's
