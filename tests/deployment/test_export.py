@@ -3,14 +3,13 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
-from tiny_run import CLASSES, IMAGE_SIZE, decide, write_run
+from tiny_run import CLASSES, decide, write_run
 
-from tdsp_vision.deployment.export import WARMUP, export_model, folded, verify_export
+from tdsp_vision.deployment.export import WARMUP, export_model, verify_export
 from tdsp_vision.deployment.session import RequestError, ServedVersion
 from tdsp_vision.deployment.versions import read_model_info, version_folder, versions_in, write_config
 from tdsp_vision.errors import ParameterError
@@ -129,25 +128,6 @@ def test_warmup_requests_are_pictures_that_the_model_scores(served, two_classes)
     assert [(r.model_spec.name, r.model_spec.signature_name) for r in found] == [("tiny", "serving_default")] * 2
     feed = [tf.make_ndarray(request.inputs["image_bytes"]).tolist()[0] for request in found]
     assert served.run("serving_default", {"image_bytes": as_feed(feed)})["valid"].all()
-
-
-def test_batch_normalization_is_folded_where_a_convolution_stands_right_before_it(tmp_path):
-    model = write_run(tmp_path / "r", CLASSES, "", None)
-    kinds = [type(layer).__name__ for layer in folded(model).layers]
-    assert "BatchNormalization" not in kinds and kinds.count("Conv2D") == 2
-    inputs = keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3])
-    active = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-    shared = keras.layers.Conv2D(4, 1)(active)
-    deep = keras.layers.BatchNormalization(scale=False)(keras.layers.DepthwiseConv2D(1)(active))
-    branches = [keras.layers.BatchNormalization()(active), keras.layers.BatchNormalization()(shared), shared, deep]
-    kept = keras.Model(inputs, keras.layers.Add()(branches))
-    for layer in kept.layers:
-        rng = np.random.default_rng(1)
-        layer.set_weights([weights + rng.uniform(0, 0.2, weights.shape) for weights in layer.get_weights()])
-    assert [type(layer).__name__ for layer in folded(kept).layers].count("BatchNormalization") == 2
-    pictures = np.random.default_rng(0).uniform(0, 255, [2, IMAGE_SIZE, IMAGE_SIZE, 3]).astype(np.float32)
-    for network in (model, kept):
-        np.testing.assert_allclose(folded(network)(pictures), network(pictures), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ been replaced meanwhile (404), the request goes to its successor.
 import base64
 import io
 import itertools
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from tdsp_vision.data.orientation import TURNS, read_orientation, upright
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
+logging.getLogger("urllib3.connectionpool").setLevel("ERROR")  # a request that is sent again is no news
 NO_SCORE = {"label": "", "valid": False, "error": "", "ms": float("nan"), "version": 0}
 
 

@@ -70,7 +70,9 @@ def check_port(outputs: paths.OutputPaths, model_name: str, backend: Backend, po
     holder = next((service for service in find_services(folder.parents[2]) if service.port == port), None)
     if holder and (holder.serving_folder, holder.backend) == (folder, backend.name):
         return
-    if holder or not _is_free(port):
+    with socket.socket() as probe:
+        taken = probe.connect_ex(("127.0.0.1", port)) == 0
+    if holder or taken:
         who = f"the {holder.backend} service of {holder.serving_folder.name}" if holder else "another program"
         raise ParameterError(f"PORT is {port}, which {who} uses; name another one, or 0 for any that is free.")
 
@@ -215,7 +217,6 @@ class Deployment:
         """Stop the server, remove images, build context and log; exported versions stay. Whether there was any."""
         found = self.services()
         self.stop()
-        LocalBackend().remove(self.folder)
         self._key_file.unlink(missing_ok=True)
         context = self.outputs.deployment / "docker"
         if (context / "models" / self.name).is_dir():
@@ -286,9 +287,3 @@ def _not_ready(client: ServingClient, version_folder: Path) -> str:
     expected = read_model_info(version_folder)["probe_scores"]
     same = len(scores) == len(expected) and np.allclose(scores, expected, rtol=0, atol=TOLERANCE)
     return "" if same else f"what answers scores {scores} and not {expected}, so it is another model; delete it first"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0

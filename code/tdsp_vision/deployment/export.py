@@ -111,38 +111,6 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     return largest
 
 
-def folded(model: keras.Model) -> keras.Model:
-    """The same network, each batch normalization multiplied into the convolution right before it where there is one.
-
-    Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2. Scores stay equal to rounding.
-    """
-    network = keras.Model(model.inputs, model.outputs)
-    pairs = {}  # convolution: its normalization
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.axis in (-1, 3, [3]):
-            before = layer.input._keras_history.operation
-            is_plain = type(before) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-            is_alone = len(before._outbound_nodes) == len(layer._inbound_nodes) == 1
-            if is_plain and is_alone and before.activation is keras.activations.linear:
-                pairs[before.name] = layer.name
-
-    def clone(layer):
-        bias = {"use_bias": True} if layer.name in pairs else {}
-        return type(layer).from_config(layer.get_config() | bias)
-
-    def call(layer, *inputs, **options):
-        return inputs[0] if layer.name in pairs.values() else layer(*inputs, **options)
-
-    if not pairs:
-        return model
-    copy = keras.models.clone_model(network, clone_function=clone, call_function=call)
-    for layer in filter(lambda layer: layer.weights, copy.layers):
-        before = network.get_layer(layer.name)
-        normalization = pairs.get(layer.name) and network.get_layer(pairs[layer.name])
-        layer.set_weights(_multiplied(before, normalization) if normalization else before.get_weights())
-    return copy
-
-
 def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """Decode a batch of which any image may be damaged or too large.
 
@@ -245,10 +213,9 @@ def _add_endpoints(archive: keras.export.ExportArchive, model: keras.Model, info
 def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
     model = _load_model(run_folder, info)
-    network = folded(model)
     archive = keras.export.ExportArchive()
-    archive.track(network)
-    _add_endpoints(archive, network, info)
+    archive.track(model)
+    _add_endpoints(archive, model, info)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
     archive.write_out(draft, verbose=False)
     probe = probe_image()
@@ -272,17 +239,6 @@ def _write_warmup(file: Path, model_name: str, images: list[bytes]) -> None:
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([encoded], shape=[1]))
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
-
-
-def _multiplied(convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    """Kernel and bias of a convolution with the normalization behind it multiplied in, in float64."""
-    variance, mean = (np.asarray(v, np.float64) for v in (normalization.moving_variance, normalization.moving_mean))
-    gamma = np.asarray(normalization.gamma) if normalization.scale else 1.0
-    beta = np.asarray(normalization.beta) if normalization.center else 0.0
-    kernel, *bias = (np.asarray(weights, np.float64) for weights in convolution.get_weights())
-    factor = gamma / np.sqrt(variance + normalization.epsilon)
-    shape = kernel.shape[2:] if isinstance(convolution, keras.layers.DepthwiseConv2D) else [1, kernel.shape[3]]
-    return [kernel * factor.reshape(shape), beta + factor * ((bias[0] if bias else 0.0) - mean)]
 
 
 def _picture_or_none(encoded: bytes, size: int) -> np.ndarray | None:

@@ -5,6 +5,7 @@ nothing has to be remembered to find it again. Its output goes to a file beside 
 a pipe that nobody reads would stop a server that is kept running.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import psutil
 
 from tdsp_vision.deployment.versions import CONFIG, version_folder, write_config
 
+LOG = "server.log"
 SERVER = "tdsp_vision.deployment.server"
+CONFIG_FLAG = "--model_config_file="
 STOP_SECONDS = 20
-_started: list[subprocess.Popen] = []  # kept, so that a child that has ended is taken off the process table
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class LocalService:
     @property
     def port(self) -> int:
         """Where it listens; 0 as long as it does not."""
-        try:
-            found = [item.laddr.port for item in self.process.net_connections("tcp") if item.status == "LISTEN"]
-        except psutil.Error:
-            found = []
-        return found[0] if found else 0
+        with contextlib.suppress(psutil.Error):
+            for connection in self.process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    return connection.laddr.port
+        return 0
 
     @property
     def url(self) -> str:
@@ -44,27 +46,20 @@ class LocalService:
 
     def alive(self) -> bool:
         """Whether the process runs."""
-        for child in _started:
-            child.poll()
         return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
 
     def logs(self) -> str:
         """What the server wrote so far."""
-        log = _log(self.serving_folder)
+        log = self.serving_folder / LOG
         return log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
 
     def stop(self) -> None:
-        """Stop the server, by force if it does not within twenty seconds; a second call does nothing."""
-        try:
+        """Stop the server, by force if it does not within twenty seconds, and remove its log."""
+        with contextlib.suppress(psutil.NoSuchProcess):
             self.process.terminate()
-            self.process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        except psutil.NoSuchProcess:
-            return
-        for child in _started:
-            child.poll()
+            if psutil.wait_procs([self.process], STOP_SECONDS)[1]:
+                self.process.kill()
+        (self.serving_folder / LOG).unlink(missing_ok=True)
 
 
 class LocalBackend:
@@ -74,33 +69,27 @@ class LocalBackend:
 
     def command(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = True) -> list[str]:
         """What a person types to start the server."""
-        config = f"--model_config_file={serving_folder / CONFIG}"
-        parent = [] if keep_running else [f"--parent_pid={os.getpid()}"]
-        return [sys.executable, "-m", SERVER, config, f"--rest_api_port={port}", *parent]
+        command = [sys.executable, "-m", SERVER, f"{CONFIG_FLAG}{serving_folder / CONFIG}", f"--rest_api_port={port}"]
+        return command if keep_running else [*command, f"--parent_pid={os.getpid()}"]
 
     def run(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = False) -> LocalService:
         """Start a server of what `models.config` names; it may not answer yet. It ends with us, or is kept running."""
         environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
-        with _log(serving_folder).open("wb") as log:
-            command = self.command(serving_folder, port, version, keep_running)
+        command = self.command(serving_folder, port, version, keep_running)
+        with (serving_folder / LOG).open("wb") as log:
             # A session of its own: an interrupted notebook cell does not interrupt the server.
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            _started.append(subprocess.Popen(command, env=environment, start_new_session=True, **streams))
-        return LocalService(serving_folder, psutil.Process(_started[-1].pid))
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+            return LocalService(serving_folder, psutil.Popen(command, env=environment, **streams))
 
     def find(self, folder: Path) -> list[LocalService]:
         """The running servers of all models below a folder."""
         found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            command = process.info["cmdline"] or []
-            if SERVER in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-                configs = [Path(word.partition("=")[2]) for word in command if word.startswith("--model_config_file=")]
-                found += [LocalService(file.parent, process) for file in configs if file.is_relative_to(folder)]
-        return found
-
-    def remove(self, serving_folder: Path) -> None:
-        """Remove what servers that ended have left: their log."""
-        _log(serving_folder).unlink(missing_ok=True)
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []  # none for a process that has ended and was not waited for
+            if SERVER in command:
+                config = next(word for word in command if word.startswith(CONFIG_FLAG)).removeprefix(CONFIG_FLAG)
+                found.append(LocalService(Path(config).parent, process))
+        return [service for service in found if service.serving_folder.is_relative_to(folder)]
 
     def start(self, serving_folder: Path, port: int = 0) -> LocalService:
         """Serve the highest version in a folder until this process ends; it answers when this returns."""
@@ -111,7 +100,3 @@ class LocalBackend:
         service = self.run(serving_folder, port)
         wait_until_served(service, newest)
         return service
-
-
-def _log(serving_folder: Path) -> Path:
-    return serving_folder / "server.log"
