@@ -263,7 +263,7 @@ def test_the_container_may_do_little_and_the_image_serves_alone(outputs, tmp_pat
     assert (facts["RestartPolicy"]["Name"], facts["CapDrop"]) == ("unless-stopped", ["ALL"])
     assert docker("port", service.container) == f"8501/tcp -> 127.0.0.1:{service.port}"
     label, tag = f"--label=tdsp-vision.serving={tmp_path}", image_tag(NAME, int(version.name))
-    alone = docker("run", "--detach", "--publish=127.0.0.1::8501", label, tag)
+    alone = docker("run", "--detach", "--tmpfs=/tmp", "--publish=127.0.0.1::8501", label, tag)
     other = ContainerService(deployment.folder, alone)
     wait_until_served(other, version)
     for name in (alone, service.container):

@@ -149,9 +149,7 @@ def application(versions: Versions, key: str) -> Starlette:
     routes = [Route(path, status) for path in (model, version)]
     routes += [Route(path + "/metadata", metadata) for path in (model, version)]
     routes += [Route(path + ":predict", predict, methods=["POST"]) for path in (model, version)]
-    return Starlette(
-        routes=routes, exception_handlers={RequestError: _error, HTTPException: _no_route, Exception: _fault}
-    )
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys([RequestError, HTTPException, Exception], _error))
 
 
 def _answer(version: ServedVersion, body: bytearray) -> bytes:
@@ -186,20 +184,17 @@ def _answer(version: ServedVersion, body: bytearray) -> bytes:
 
 def _unnamed(value: object, key: str) -> object:
     """The value of an input, which may be written with its name: `{key: value}`."""
-    if isinstance(value, dict) and "b64" not in value:
-        if set(value) != {key}:
-            raise RequestError(400, f"JSON object: keys are {', '.join(value)[:200]} and must be equal to: {key}")
-        return value[key]
-    return value
+    if not isinstance(value, dict) or "b64" in value:
+        return value
+    if set(value) != {key}:
+        raise RequestError(400, f"JSON object: keys are {', '.join(value)[:200]} and must be equal to: {key}")
+    return value[key]
 
 
 def _bytes(value: object) -> bytes:
     """Bytes of one JSON value: text as UTF-8, or `{"b64": …}`."""
     try:
-        if isinstance(value, str):
-            return value.encode()
-        (text,) = value.values()
-        return base64.b64decode(text, validate=True)
+        return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
     except (AttributeError, TypeError, ValueError) as error:
         raise RequestError(400, f'Unable to base64 decode; expected type: string, or {{"b64": …}}: {error}') from error
 
@@ -227,18 +222,14 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, HEADERS.get(status), media_type="application/json")
 
 
-async def _error(request: Request, error: RequestError) -> Response:
+async def _error(request: Request, error: Exception) -> Response:
+    """As TensorFlow Serving: below /v1/ an unknown path is a bad request, whatever the method."""
+    if isinstance(error, HTTPException):
+        path = request.url.path[:200]
+        error = RequestError(400 if path.startswith("/v1/") else 404, f"Malformed request: {request.method} {path}")
+    elif not isinstance(error, RequestError):
+        error = RequestError(500, "Internal error; the server's log has the details.")
     return _json({"error": error.message}, error.status)
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    return _json({"error": "Internal error; the server's log has the details."}, 500)
-
-
-async def _no_route(request: Request, error: HTTPException) -> Response:
-    """As TensorFlow Serving: 400 below /v1/, whatever the method."""
-    path = request.url.path[:200]
-    return _json({"error": f"Malformed request: {request.method} {path}"}, 400 if path.startswith("/v1/") else 404)
 
 
 def serve(config_file: Path, port: int, host: str = "127.0.0.1") -> None:
