@@ -167,6 +167,8 @@ def test_another_port_takes_over_when_it_answers(life, outputs, backend, monkeyp
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
+    build_image(outputs, newest, backend)
+
     def never(*arguments):
         raise RunFailed("it does not come up")
 
@@ -201,7 +203,7 @@ def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
 
 def test_delete_leaves_nothing_but_the_exported_versions(life, outputs, backend):
     urls, versions = [service.url for service in life.services()], sorted(life.folder.glob("[0-9]*"))
-    backend.run(life.folder, 0, int(versions[0].name), True)  # a stray one, as a crash may leave
+    backend.run(life.folder, 0, int(version_folder(life.folder).name), True)  # a stray one, as a crash may leave
     assert len(life.services()) == 2
     assert [each.name for each in list_deployments(outputs.root.parent)] == [NAME]
     assert command(outputs, "delete").output == f"{NAME}: deleted\n"

@@ -154,7 +154,7 @@ class DockerBackend:
         label, cpus = f"--label={LABEL}={serving_folder}", f"--cpus={min(2, os.cpu_count() or 1)}"
         publish, volume = f"--publish=127.0.0.1:{port or ''}:8501", f"--volume={serving_folder.parent}:{MODELS}:ro"
         restart = f"--restart={'unless-stopped' if keep_running else 'no'}"
-        options = ["--detach", label, publish, volume, restart, cpus, "--log-driver=local", *HARDENED]
+        options = ["--detach", "--pull=never", label, publish, volume, restart, cpus, "--log-driver=local", *HARDENED]
         return ["docker", "run", *options, image_tag(serving_folder.name, version)]
 
     def run(
