@@ -160,7 +160,6 @@ LIMITS = {
         "DATA_DIR": DATA_DIR,
         "OUTPUT_DIR": DATA_DIR,
         "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
-        "EXPERIMENT": Limit(str, 'best: of which experiment of the run history; "" takes the data set\'s own'),
         "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
         "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
         "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),
@@ -168,6 +167,7 @@ LIMITS = {
         "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
         "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
         "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
+        "PARITY_COUNT": Limit(int, "images whose served scores are compared; 0 takes all", 0, 10_000_000),
         "SEED": SEED,
     },
 }
