@@ -1,170 +1,145 @@
-"""Parameters: what a notebook declares, and the checks with which a notebook refuses wrong values."""
+"""The table of limits: wrong values are named, text is typed, and table and notebooks say the same."""
 
+import ast
+import io
 import json
 import math
+import subprocess
+import sys
+import tokenize
 
 import pytest
 
-from tdsp_vision.parameters import (
-    DeclarationError,
-    Parameter,
-    ParameterError,
-    declared_parameters,
-    nearest,
-    require_between,
-    require_each,
-    require_one_of,
-    require_type,
-)
+from tdsp_vision.errors import ParameterError
+from tdsp_vision.parameters import LIMITS, Limit, check_parameters, defaults, listed_rates, nearest, read_settings
+from tdsp_vision.paths import NOTEBOOKS
+
+STAGES = list(LIMITS)
+OTHER_KINDS = {
+    bool: ["true", 1, None, 0.0],
+    int: ["15", 2.5, True, None, math.nan],
+    float: ["0.1", True, None, math.nan, math.inf],
+    str: [None, 3, True, ["a"]],
+    list: [[], "a", None, {"a": 1}],
+    dict: [{}, "a", ["a"], {1: "a"}],
+}
 
 
-def notebook(folder, *sources, tags=("parameters",)):
-    cells = [{"cell_type": "code", "metadata": {"tags": list(tags)}, "source": s} for s in sources]
-    path = folder / "some.ipynb"
-    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    return path
+def parameters_cell(stage: str) -> str:
+    cells = json.loads(NOTEBOOKS[stage].read_text(encoding="utf-8"))["cells"]
+    (source,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    return source
 
 
-def test_declared_parameters_keep_order_defaults_and_comments(tmp_path):
-    source = [
-        "# a line of its own\n",
-        'NAME = "a # b"  # text; "" means none\n',
-        "RATES = [1e-4, -2.0]  # tried in order\n",
-        "QUERIES = {\n",
-        '    "a": ["x"],\n',
-        "}  # at the end\n",
-        "COUNT: int = -3\n",
-    ]
-    assert list(declared_parameters(notebook(tmp_path, source)).values()) == [
-        Parameter("NAME", "a # b", 'text; "" means none', 2),
-        Parameter("RATES", [1e-4, -2.0], "tried in order", 3),
-        Parameter("QUERIES", {"a": ["x"]}, "at the end", 4),
-        Parameter("COUNT", -3, "", 7),
-    ]
+@pytest.mark.parametrize("stage", STAGES)
+def test_table_and_notebook_hold_the_same_parameters_types_and_meanings(stage):
+    source = parameters_cell(stage)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.removeprefix("# ") for t in tokens if t.type == tokenize.COMMENT}
+    meanings = {line.targets[0].id: comments.get(line.end_lineno) for line in ast.parse(source).body}
+    assert meanings == {name: limit.meaning for name, limit in LIMITS[stage].items()}
+    check_parameters(stage, defaults(NOTEBOOKS[stage]))
+    assert all(type(value) is LIMITS[stage][name].kind for name, value in defaults(NOTEBOOKS[stage]).items())
+
+
+def test_the_second_cell_of_each_notebook_checks_all_of_them():
+    for stage, notebook in NOTEBOOKS.items():
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        assert f'check_parameters("{stage}", globals())' in code[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_papermills_help_shows_every_parameter(stage, tmp_path):
+    shown = [sys.executable, "-m", "papermill", "--help-notebook", str(NOTEBOOKS[stage])]
+    words = " ".join(subprocess.run(shown, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split())
+    assert [name for name in LIMITS[stage] if f" {name}: " not in words] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_refuses_what_its_limits_exclude(stage):
+    """Derived from the table: other kinds, just outside of a range, a word that is none, a wrong element."""
+    good = defaults(NOTEBOOKS[stage])
+    for name, limit in LIMITS[stage].items():
+        wrong = list(OTHER_KINDS[limit.kind])
+        if limit.low is not None:
+            step = 1 if limit.kind is int else 0.001
+            wrong += [limit.low - step, limit.high + step]
+        if limit.words:
+            wrong += ["", limit.words[0].upper(), limit.words[0] + "x"]
+        if limit.each:
+            bad = OTHER_KINDS[limit.each.kind][1]
+            wrong.append([bad] if limit.kind is list else {"a": bad})
+        for value in wrong:
+            with pytest.raises(ParameterError, match=r"; allowed is ") as refusal:
+                check_parameters(stage, good | {name: value})
+            assert str(refusal.value).startswith(name) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("sources", "message"),
+    ("stage", "values", "words"),
     [
-        ([], "0 cells are tagged"),
-        (["A = 1", "B = 2"], "2 cells are tagged"),
-        (["A = 1\nA = 2"], "assigns A twice"),
-        (["A = 1\nB = A"], "line 2, is not `NAME = literal`"),
-        (["A = len('x')"], "is not `NAME = literal`"),
-        (["A = None"], "is not `NAME = literal`"),
-        (["A = (1, 2)"], "is not `NAME = literal`"),
-        (["A = B = 1"], "is not `NAME = literal`"),
-        (["A, B = 1, 2"], "is not `NAME = literal`"),
-        (["A += 1"], "is not `NAME = literal`"),
-        (["A: int"], "is not `NAME = literal`"),
-        (["import os"], "is not `NAME = literal`"),
-        (["A = "], "not valid Python"),
+        ("data", {"DATASET_NAME": "../up"}, "DATASET_NAME is '../up'; it becomes a folder name"),
+        ("data", {"DATASET_NAME": "bird"}, "DATASET_NAME is 'bird'; allowed is a folder in"),
+        ("data", {"SOURCE": "folder"}, "SOURCE_PATH is ''; allowed is a folder"),
+        ("data", {"SOURCE": "urls", "SOURCE_PATH": "."}, r"SOURCE_PATH is '\.'; allowed is a file"),
+        ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; .* the nearest is 'resnet18'"),
+        ("model", {"WEIGHTS": "/no/such/file"}, "WEIGHTS is .* does not exist"),
+        ("model", {"AUGMENT_COPIES": 2}, "AUGMENT_COPIES is 2; allowed is 0 where AUGMENT is 'none'"),
+        ("model", {"SENSITIVITY": 0.9, "POSITIVE_CLASS": ""}, "SENSITIVITY is 0.9; allowed is 0 where"),
+        ("model", {"SCHEDULE": "[0.1]*7", "EPOCHS": 8}, "one rate for each of 8 epochs, not 7"),
+        ("model", {"RUN_NAME": "a/b"}, "RUN_NAME is 'a/b'"),
+        ("deploy", {"MODEL_NAME": "a b"}, "MODEL_NAME is 'a b'"),
     ],
 )
-def test_an_unusable_parameters_cell_is_refused(tmp_path, sources, message):
-    with pytest.raises(DeclarationError, match=message):
-        declared_parameters(notebook(tmp_path, *sources))
+def test_values_that_are_wrong_together_or_as_names_are_refused(stage, values, words):
+    with pytest.raises(ParameterError, match=words):
+        check_parameters(stage, defaults(NOTEBOOKS[stage]) | values)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [1]}', '{"cells": [{"metadata": "x"}]}', "\xff"])
-def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
-    path = tmp_path / "some.ipynb"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(DeclarationError, match="not a Jupyter notebook"):
-        declared_parameters(path)
-    with pytest.raises(DeclarationError, match="no such notebook"):
-        declared_parameters(tmp_path / "missing.ipynb")
+@pytest.mark.parametrize("schedule", ["linear", "", "[]", "[0.1]*-1", "[-0.1]*5", "[x]", "__import__('os')", "[1]*1e9"])
+def test_a_schedule_is_words_or_rates(schedule):
+    with pytest.raises(ParameterError, match="SCHEDULE is .*'cosine', 'constant' or a rate"):
+        listed_rates(schedule)
+    assert listed_rates("[0.1]*2 + [0.01, 1e-3]") == [0.1, 0.1, 0.01, 0.001]
 
 
-def test_nearest_ignores_case():
+@pytest.mark.parametrize(
+    ("limit", "text", "value"),
+    [
+        (Limit(bool, ""), " YES ", True),
+        (Limit(bool, ""), "0", False),
+        (Limit(int, "", 0, 99), "0013", 13),
+        (Limit(int, "", -9, 9), "-3", -3),
+        (Limit(float, "", 0, 1), "1e-4", 1e-4),
+        (Limit(float, "", 0, 1), "1", 1.0),
+        (Limit(str, ""), "0000013", "0000013"),
+        (Limit(str, ""), "[1, 2]", "[1, 2]"),
+        (Limit(list, "", each=Limit(float, "", 0, 1)), "[1e-4, 1]", [1e-4, 1.0]),
+        (Limit(list, "", each=Limit(str, "")), "[CC-BY, no, 0013, 'a, b']", ["CC-BY", "no", "0013", "a, b"]),
+        (Limit(dict, "", each=Limit(str, "")), "{a: 1, b: yes}", {"a": "1", "b": "yes"}),
+        (Limit(dict, "", each=Limit(list, "", each=Limit(str, ""))), "{a: ['a {item}', b]}", {"a": ["a {item}", "b"]}),
+    ],
+)
+def test_text_takes_the_type_of_the_limit(limit, text, value):
+    assert repr(limit.read("X", text)) == repr(value)  # also tells 1 from True and from 1.0
+
+
+@pytest.mark.parametrize("text", ["1e3", "15.5", "true", "", "9" * 5000, "1:30", "0x10", "abc", None, [1]])
+def test_text_of_another_type_is_refused_in_one_sentence(text):
+    with pytest.raises(ParameterError, match="^X is .*; allowed is a whole number from 0 to 99.$"):
+        Limit(int, "", 0, 99).read("X", text)
+
+
+def test_a_settings_file_means_what_it_says(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("SEED: 0013\nEPOCHS: 010\nRUN_NAME: 0013\nSVM_C: [1e-4, 1]\nTENSORBOARD: yes\n")
+    typed = {name: LIMITS["model"][name].read(name, value) for name, value in read_settings(file).items()}
+    assert typed == {"SEED": 13, "EPOCHS": 10, "RUN_NAME": "0013", "SVM_C": [1e-4, 1.0], "TENSORBOARD": True}
+    file.write_text("# nothing yet\n")
+    assert read_settings(file) == {}
+
+
+def test_the_nearest_name_ignores_case():
     names = ["EPOCHS", "SEED", "SVM_C"]
-    assert [nearest(name, names) for name in ("EPOCS", "epochs", "svmc", "sed")] == [
-        "EPOCHS",
-        "EPOCHS",
-        "SVM_C",
-        "SEED",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("check", "value", "limits"),
-    [
-        (require_type, True, [bool]),
-        (require_type, 3, [float]),
-        (require_type, {}, [dict]),
-        (require_one_of, "svm", [["svm", "dnn"]]),
-        (require_one_of, 224, [(224, 300)]),
-        (require_between, 1, [1, 10]),
-        (require_between, 10, [1, 10]),
-        (require_between, 10**9, [1]),
-        (require_between, 0.5, [0.0, 0.5]),
-        (require_between, 0, [0.0, 0.5]),
-        (require_each, [1, 2], [require_between, 1, 2]),
-        (require_each, {"a": "x"}, [require_type, str]),
-    ],
-)
-def test_checks_let_right_values_pass(check, value, limits):
-    check("X", value, *limits)
-
-
-@pytest.mark.parametrize(
-    ("check", "value", "limits", "message"),
-    [
-        (require_type, "true", [bool], "X is 'true'; allowed is True or False."),
-        (require_type, 1, [bool], "X is 1; allowed is True or False."),
-        (require_type, True, [int], "X is True; allowed is a whole number."),
-        (require_type, "15", [int], "X is '15'; allowed is a whole number."),
-        (require_type, True, [float], "X is True; allowed is a finite number."),
-        (require_type, math.inf, [float], "X is inf; allowed is a finite number."),
-        (require_type, 13, [str], "X is 13; allowed is text."),
-        (require_type, "[1]", [list], "X is '[1]'; allowed is a list."),
-        (require_type, {1: 2}, [dict], "X is {1: 2}; allowed is a mapping with text as keys."),
-        (
-            require_one_of,
-            "smaple",
-            [["sample", "folder"]],
-            "X is 'smaple'; allowed are 'sample', 'folder' - did you mean 'sample'?",
-        ),
-        (require_one_of, "zzz", [["sample", "folder"]], "X is 'zzz'; allowed are 'sample', 'folder'."),
-        (require_one_of, True, [[1, 2]], "X is True; allowed are 1, 2."),
-        (require_one_of, ["a"], [["a"]], "X is ['a']; allowed are 'a'."),
-        (require_between, 0, [1, 10], "X is 0; allowed are whole numbers from 1 to 10."),
-        (require_between, 3.0, [1, 10], "X is 3.0; allowed are whole numbers from 1 to 10."),
-        (require_between, "3", [1, 10], "X is '3'; allowed are whole numbers from 1 to 10."),
-        (require_between, True, [1, 10], "X is True; allowed are whole numbers from 1 to 10."),
-        (require_between, -1, [0], "X is -1; allowed are whole numbers from 0."),
-        (require_between, 0.9, [0.05, 0.5], "X is 0.9; allowed are numbers from 0.05 to 0.5."),
-        (require_between, math.nan, [0.0, 1.0], "X is nan; allowed are numbers from 0.0 to 1.0."),
-        (require_between, math.inf, [0.0], "X is inf; allowed are numbers from 0.0."),
-        (require_between, True, [0.0, 1.0], "X is True; allowed are numbers from 0.0 to 1.0."),
-        (
-            require_each,
-            [1, 5],
-            [require_between, 1, 2],
-            "X[1] is 5; allowed are whole numbers from 1 to 2.",
-        ),
-        (require_each, {"a": 1}, [require_type, str], "X['a'] is 1; allowed is text."),
-        (
-            require_each,
-            [],
-            [require_type, str],
-            "X is []; allowed is a list or mapping with at least one element.",
-        ),
-        (
-            require_each,
-            "abc",
-            [require_type, str],
-            "X is 'abc'; allowed is a list or mapping with at least one element.",
-        ),
-    ],
-)
-def test_checks_refuse_wrong_values_in_one_sentence(check, value, limits, message):
-    with pytest.raises(ParameterError) as refusal:
-        check("X", value, *limits)
-    assert str(refusal.value) == message
-
-
-def test_a_long_value_is_shortened_in_the_message():
-    with pytest.raises(ParameterError) as refusal:
-        require_type("X", "a" * 500, int)
-    assert str(refusal.value) == f"X is '{'a' * 76}...; allowed is a whole number."
+    assert [nearest(name, names) for name in ("EPOCS", "epochs", "svmc")] == ["EPOCHS", "EPOCHS", "SVM_C"]

@@ -1,186 +1,187 @@
-"""The runner: what is run with which values, what it prints, and what is left behind when a notebook fails.
+"""The runner and its command: what is run with which values, what is printed, what a failure leaves behind."""
 
-Toy notebooks in tests/notebooks stand in for the real ones: they write the same files within a second.
-"""
-
-import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from click.testing import CliRunner
+from toys import toy_command, toy_notebooks
 
-from tdsp_vision.execution import RunFailed, run_notebook
-from tdsp_vision.parameters import ParameterError
-from tdsp_vision.runner import places, plan, run_walkthrough
-
-TOYS = {
-    stage: Path(__file__).parent / f"notebooks/{name}.ipynb"
-    for stage, name in {"data": "data", "model": "modeling", "deploy": "deployment"}.items()
-}
+from tdsp_vision import paths
+from tdsp_vision.__main__ import main
+from tdsp_vision.errors import ParameterError, RunFailed
+from tdsp_vision.runner import plan, run_walkthrough
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    folder = tmp_path / "a {workspace}"  # papermill formats paths, so braces need care
+    """A workspace in which the command line runs toys; papermill formats paths, so braces need care."""
+    folder = tmp_path / "a {workspace}"
     monkeypatch.setenv("TDSP_WORKSPACE", str(folder))
+    for stage, notebook in toy_notebooks(tmp_path).items():
+        monkeypatch.setitem(paths.NOTEBOOKS, stage, notebook)
     return folder
 
 
-def run(settings, *stages):
-    """What a walkthrough of the toys prints."""
-    out = io.StringIO()
-    run_walkthrough(settings, stages, TOYS, out)
-    return out.getvalue()
-
-
-def only(folder, pattern):
-    (found,) = folder.glob(pattern)
-    return found
-
-
-SVM, DNN = {"CLASSIFIER": "svm"}, {"CLASSIFIER": "dnn"}
+def command(*arguments: str):
+    return CliRunner().invoke(main, ["run", *arguments])
 
 
 @pytest.mark.parametrize(
     ("settings", "stages", "expected"),
     [
-        ({}, [], [("data", {}), ("model-svm", SVM), ("model-dnn", DNN), ("deploy", {})]),
-        ({}, ["deploy", "data"], [("data", {}), ("deploy", {})]),
-        ({}, ["model"], [("model-svm", SVM), ("model-dnn", DNN)]),
-        ({}, ["data", "data"], [("data", {})]),
-        ({"CLASSIFIER": "dnn"}, [], [("data", {}), ("model-dnn", DNN), ("deploy", {})]),
-        ({"CLASSIFIER": "svm", "EPOCHS": "3"}, ["model"], [("model-svm", SVM | {"EPOCHS": 3})]),
-        (
-            {"DATASET_NAME": "13", "DATA_DIR": "d"},
-            [],
-            [
-                ("data", {"DATASET_NAME": "13", "DATA_DIR": "d"}),
-                ("model-svm", SVM | {"DATASET_NAME": "13", "DATA_DIR": "d"}),
-                ("model-dnn", DNN | {"DATASET_NAME": "13", "DATA_DIR": "d"}),
-                ("deploy", {"DATASET_NAME": "13"}),
-            ],
-        ),
-        ({"OUTPUT_DIR": "elsewhere"}, ["data"], [("data", {})]),
+        ({}, [], ["data", "model-svm", "model-dnn", "deploy"]),
+        ({}, ["deploy", "data", "data"], ["data", "deploy"]),
+        ({"CLASSIFIER": "dnn", "EPOCHS": "3"}, ["model"], ["model-dnn"]),
     ],
 )
-def test_the_plan_gives_each_notebook_the_settings_it_declares(settings, stages, expected):
-    assert [(step.name, step.parameters) for step in plan(settings, stages, TOYS)] == expected
+def test_the_plan_runs_stages_in_order_with_typed_values(workspace, settings, stages, expected):
+    steps, dataset, outputs = plan(settings | {"DATA_DIR": "d"}, stages)
+    assert [step.name for step in steps] == expected
+    assert (dataset.root, outputs.root) == (workspace / "d/lesions", workspace / "outputs/lesions")
+    for step in steps:
+        own = {"DATA_DIR": "d"} | ({"CLASSIFIER": step.name[6:]} if step.stage == "model" else {})
+        assert step.values == own | ({"EPOCHS": 3} if "EPOCHS" in settings else {})
 
 
-def test_the_plan_names_stages_and_notebooks():
-    steps = plan({}, [], TOYS)
-    assert [step.title for step in steps] == [
-        "data acquisition",
-        "modeling (svm)",
-        "modeling (dnn)",
-        "deployment",
-    ]
-    assert [step.notebook for step in steps] == [TOYS[step.stage] for step in steps]
+WRONG = [
+    (["-p", "EPOCS", "3"], "EPOCS is a parameter of no notebook; the nearest is EPOCHS"),
+    (["-p", "EPOCHS", "abc"], "EPOCHS is 'abc'; allowed is a whole number from 1 to 10000."),
+    (["-p", "REPLICAS", "99"], "REPLICAS is 99; allowed is a whole number from 1 to 32."),
+    (["-p", "EPOCHS", "3", "-p", "EPOCHS", "4"], "EPOCHS is given 2 times in -p; give it once."),
+    (["-p", "DATASET_NAME", "../x"], "DATASET_NAME is '../x'; it becomes a folder name"),
+    (["-p", "DATASET_NAME", "lesion"], "DATASET_NAME is 'lesion'; allowed is a folder in"),
+    (["-p", "SOURCE", "folder", "-p", "SOURCE_PATH", "birds"], "SOURCE_PATH is 'birds'; allowed is a folder"),
+    (["--stage", "data", "-p", "EPOCHS", "3"], "EPOCHS is a parameter of stage model, which is not among"),
+    (["--stage", "modelling"], "'modelling' is not one of 'data', 'model', 'deploy'"),
+    (["-f", "missing.yaml"], "missing.yaml cannot be read: No such file"),
+    (["-f", "list.yaml"], "list.yaml holds ['EPOCHS']; it has to map names to values"),
+    (["-f", "broken.yaml"], "broken.yaml is not valid YAML"),
+    (["-f", "twice.yaml"], "EPOCHS is given 2 times in twice.yaml; give it once."),
+    (["-f", "clock.yaml"], "IMAGE_SIZE is '1:30'; allowed is a whole number from 32 to 2048."),
+]
 
 
-@pytest.mark.parametrize(
-    ("settings", "stages", "message"),
-    [
-        ({"EPOCS": "3"}, [], "EPOCS is a parameter of no notebook; the nearest is EPOCHS"),
-        ({"epochs": "3"}, [], "epochs is a parameter of no notebook; the nearest is EPOCHS"),
-        ({"EPOCHS": "abc"}, [], "EPOCHS is 'abc'; expected a whole number, such as 2."),
-        ({"TENSORBOARD": "maybe"}, [], "TENSORBOARD is 'maybe'; expected True or False"),
-        ({"LEARNING_RATE": "nan"}, [], "LEARNING_RATE is 'nan'; expected a finite number"),
-        ({"CLASSIFIER": "svn"}, [], "CLASSIFIER is 'svn'; allowed are 'svm', 'dnn' - did you mean 'svm'?"),
-        ({"EPOCHS": "3"}, ["data", "deploy"], "EPOCHS is a parameter of stage model, which is not among"),
-        ({"EPOCHS": "3"}, ["data"], "add --stage model or leave EPOCHS out"),
-        ({"DATA_DIR": "d"}, ["deploy"], "DATA_DIR is a parameter of stage data and model, which"),
-        ({}, ["modell"], "--stage is 'modell'; allowed are 'data', 'model', 'deploy' - did you mean 'model'?"),
-    ],
-)
-def test_a_wrong_setting_is_refused_before_anything_runs(workspace, settings, stages, message):
-    with pytest.raises(ParameterError) as refusal:
-        run(settings, *stages)
-    assert message in str(refusal.value)
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_whatever_is_wrong_is_refused_before_anything_starts(workspace, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    texts = {"list": "- EPOCHS", "broken": "EPOCHS: [", "twice": "EPOCHS: 3\nEPOCHS: 4", "clock": "IMAGE_SIZE: 1:30"}
+    for name, text in texts.items():
+        Path(f"{name}.yaml").write_text(text)
+    result = command(*arguments)
+    assert (result.exit_code, message in result.stderr) == (2, True), result.output
+    assert len(result.stderr.strip().splitlines()[-1:]) == 1 and "Traceback" not in result.output
     assert not workspace.exists()
 
 
-def test_places_come_from_settings_or_defaults(workspace):
-    dataset, outputs = places({}, TOYS)
-    assert (dataset.root, outputs.root) == (workspace / "data/toys", workspace / "outputs/toys")
-    dataset, outputs = places({"DATASET_NAME": "13", "OUTPUT_DIR": "o", "DATA_DIR": "/d"}, TOYS)
-    assert (dataset.root, outputs.root) == (Path("/d/13"), workspace / "o/13")
-    with pytest.raises(ParameterError, match="DATASET_NAME is '../up'; it becomes a folder name"):
-        places({"DATASET_NAME": "../up"}, TOYS)
+def test_a_wrong_value_is_answered_without_heavy_imports():
+    script = """
+import sys
+from tdsp_vision.__main__ import main
+try:
+    main(["run", "-p", "REPLICAS", "99"])
+except SystemExit as stop:
+    heavy = {"papermill", "tensorflow", "keras", "nbformat", "pandas", "numpy", "mlflow", "optuna"}
+    print(stop.code, sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
 
 
-def test_a_whole_walkthrough_ends_in_a_table(workspace):
-    printed = run({"RUN_NAME": "0013", "SVM_C": "[1e-4, 1]", "IMAGES_PER_CLASS": 3})
-    results = workspace / "outputs/toys"
-    metrics = json.loads((results / "runs/run-svm/metrics.json").read_text())
-    assert (metrics["run_name"], metrics["svm_c"]) == ("0013", [0.0001, 1.0])
-    executed = only(results / "notebooks", "*")
-    assert re.fullmatch(r"\d{8}-\d{6}", executed.name)
-    assert {file.name for file in executed.iterdir()} == {
-        f"{name}.ipynb" for name in ("data", "model-svm", "model-dnn", "deploy")
-    }
-    progress, table = printed.split("\n\n", 1)
-    assert re.sub(r"\.+ \d+ s", "T", progress) == (
-        "1/4 data acquisition T\n2/4 modeling (svm) T\n3/4 modeling (dnn) T\n4/4 deployment T"
-    )
-    assert table.splitlines() == [
-        "images          6: cat 3, dog 3",
-        "",
-        "classifier      accuracy   balanced accuracy   AUC (95% interval)    run",
-        "svm             0.500      0.625               0.750 (0.700-0.812)   run-svm",
-        "dnn             0.500      0.625               0.750 (0.700-0.812)   run-dnn",
-        "",
-        "model           outputs/toys/runs/run-svm/model.keras",
-        "figures         outputs/toys/runs/run-svm/figures",
-        "model           outputs/toys/runs/run-dnn/model.keras",
-        "figures         outputs/toys/runs/run-dnn/figures",
-        f"notebooks       outputs/toys/notebooks/{executed.name}",
-        "",
-        "scored request  outputs/toys/deployment/request.json, 2 images",
-        "                a toy stands in for a server",
-        "                cat/a.jpg                            cat 0.375",
-        "                cat/broken.jpg                       cannot be read as an image",
+def test_a_walkthrough_ends_in_a_table_of_its_own_runs(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    file = tmp_path / "settings.yaml"
+    file.write_text("IMAGES_PER_CLASS: 003\nRUN_NAME: 0013\n")
+    result = command("-f", str(file), "-p", "SVM_C", "[1e-4, 1]")
+    assert result.exit_code == 0, result.output
+    outputs = workspace / "outputs/lesions"
+    (executed,) = (outputs / "notebooks").iterdir()
+    svm, dnn = sorted(outputs.glob("runs/*-0013*"), key=lambda run: run.stat().st_mtime_ns)
+    progress, table = result.stdout.split("\n\n", 1)
+    assert re.sub(r"\.+ \d+ s", "T", progress).splitlines() == [
+        "1/4 data acquisition T",
+        "2/4 modeling (svm) T",
+        "3/4 modeling (dnn) T",
+        "4/4 deployment T",
     ]
-    (injected,) = [
-        cell
-        for cell in nbformat.read(executed / "model-svm.ipynb", as_version=4).cells
-        if "injected-parameters" in cell.metadata.get("tags", [])
-    ]
-    assert 'RUN_NAME = "0013"' in injected.source
+    assert "images          5: cat 3, dog 2" in table
+    assert f"svm             0.500      0.022               0.800 (0.400-0.750)    {svm.name}" in table
+    assert "cat/a.jpg                            cat 0.375" in table and "no image" in table
+    assert f"a toy serves {dnn.name}" in table  # its own, whatever another process may have finished meanwhile
+    cells = nbformat.read(executed / "model-svm.ipynb", as_version=4).cells
+    assert any('RUN_NAME = "0013"' in cell.source for cell in cells)
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason", "cell"),
+    ("values", "error", "reason"),
     [
-        ({"FAIL": "error"}, "cell In [4]: KeyError: 'missing image'", 4),
-        ({"EPOCHS": 0}, "cell In [3]: EPOCHS is 0; allowed are whole numbers from 1 to 100.", 3),
-        ({"FAIL": "die"}, "code cell 4 of 7: Kernel died; its last words: none", 4),
+        ({"BATCH_SIZE": 13}, RunFailed, "cell In [4]: KeyError: 'missing image'"),
+        ({"BATCH_SIZE": 14}, RunFailed, "code cell 4 of 4: Kernel died; its last words: none"),
     ],
 )
-def test_a_failure_names_stage_cell_reason_and_notebook(workspace, settings, reason, cell):
-    with pytest.raises(RunFailed) as failure:
-        run({"CLASSIFIER": "dnn"} | settings, "data", "model")
+def test_a_failure_names_stage_cell_reason_and_notebook(workspace, values, error, reason):
+    with pytest.raises(error) as failure:
+        run_walkthrough({"CLASSIFIER": "dnn"} | values, ["data", "model"])
     first, second = str(failure.value).splitlines()
-    assert first.startswith(f"modeling (dnn) failed in {reason}")
-    partly = workspace / second.removeprefix("partly executed notebook: ")
-    cells = [c for c in nbformat.read(partly, as_version=4).cells if c.cell_type == "code"]
-    assert [c.execution_count for c in cells[: cell - 1]] == list(range(1, cell))
-    assert cells[cell].execution_count is None
-    assert (partly.parent / "data.ipynb").is_file()
+    assert first.startswith(f"modeling (dnn) stopped in {reason}")
+    partly = nbformat.read(workspace / second.removeprefix("partly executed notebook: "), as_version=4)
+    counts = [cell.execution_count for cell in partly.cells if cell.cell_type == "code"]
+    assert counts[:3] == [1, 2, 3]
 
 
-def test_the_kernel_is_this_interpreter_whatever_is_registered(workspace, tmp_path, monkeypatch):
-    registered = tmp_path / "jupyter/kernels/python3/kernel.json"
-    registered.parent.mkdir(parents=True)
-    registered.write_text('{"argv": ["/bin/false"], "display_name": "another Python", "language": "python"}')
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    output = run_notebook(TOYS["data"], {"IMAGES_PER_CLASS": 1}, workspace / "out.ipynb")
-    assert (output, output.is_file()) == (workspace / "out.ipynb", True)
-    assert (workspace / "data/toys/dataset.json").is_file()
+def test_a_value_that_only_the_notebook_can_refuse_is_a_sentence_too(workspace):
+    notebook = nbformat.read(paths.NOTEBOOKS["data"], as_version=4)
+    refusal = "from tdsp_vision.errors import ParameterError\n\nraise ParameterError('SEED is 0; allowed is another.')"
+    notebook.cells[2].source = refusal
+    nbformat.write(notebook, paths.NOTEBOOKS["data"])
+    with pytest.raises(ParameterError, match=r"data acquisition stopped in cell In \[3\]: SEED is 0; allowed is"):
+        run_walkthrough({}, ["data"])
 
 
-def test_plain_papermill_values_are_refused_by_the_notebook(workspace):
-    with pytest.raises(RunFailed, match="TENSORBOARD is 'true'; allowed is True or False"):
-        run_notebook(TOYS["model"], {"TENSORBOARD": "true"}, workspace / "out.ipynb")
+def test_a_fault_of_the_program_keeps_its_traceback_in_a_file_that_is_named(workspace, monkeypatch):
+    def broken(*arguments, **options):
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr("tdsp_vision.runner.run_walkthrough", broken)
+    result = command()
+    assert result.exit_code == 1 and "ValueError: a fault of the program" in result.stderr
+    log = Path(re.search(r"traceback is in (\S+\.log)", result.stderr)[1])
+    assert "in broken" in log.read_text()
+    log.unlink()
+
+
+def test_an_interrupt_leaves_one_sentence_and_no_kernel(tmp_path):
+    command = toy_command(tmp_path, "run", "--stage", "model", "-p", "BATCH_SIZE", "15", "--watched")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"TDSP_WORKSPACE": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        note = tmp_path / "outputs/lesions/kernel.pid"
+        while not note.is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted in stage modeling (svm); run again to go on\n")
+    line = json.loads(printed.splitlines()[-1])
+    assert {"step": 1, "steps": 2, "title": "modeling (svm)", "cell": 4, "cells": 4}.items() <= line.items()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
+def test_plain_papermill_runs_a_notebook_from_any_folder(workspace, tmp_path):
+    def papermill(value):
+        command = [sys.executable, "-m", "papermill", str(paths.NOTEBOOKS["data"]), str(tmp_path / "out.ipynb")]
+        return subprocess.run([*command, "-p", "IMAGES_PER_CLASS", value], cwd="/", capture_output=True, text=True)
+
+    assert papermill("7").returncode == 0
+    assert json.loads((workspace / "data/lesions/dataset.json").read_text())["counts"]["cat"] == 7
+    refused = papermill("seven")
+    assert refused.returncode == 1
+    assert "IMAGES_PER_CLASS is 'seven'; allowed is a whole number from 1 to 1000000." in refused.stderr

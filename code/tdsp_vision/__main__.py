@@ -3,6 +3,10 @@
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
 
+import os
+import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import click
@@ -10,19 +14,44 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.documents.commands import report
+from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.exercises import exercises
-from tdsp_vision.exits import end_with_starter, exit_codes
 from tdsp_vision.history_commands import history
-from tdsp_vision.parameters import declared_parameters
-from tdsp_vision.settings import read_settings
-from tdsp_vision.sweeps.commands import sweep
+from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
+from tdsp_vision.sweeps.sweep import sweep_command as sweep
 
 STAGE = click.Choice(list(paths.NOTEBOOKS))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Program(click.Group):
+    """Ends a command with one sentence and its exit code; what nobody expected keeps its traceback in a file."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stop:
+            message, code = str(stop) or "interrupted", 130
+        except ParameterError as error:
+            message, code = str(error), 2
+        except (RunFailed, OSError) as error:
+            message, code = str(error), 1
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            with tempfile.NamedTemporaryFile("w", prefix="tdsp-vision-", suffix=".log", delete=False) as file:
+                traceback.print_exc(file=file)
+            message = (
+                f"{type(error).__name__}: {error}\nThis is a fault of the program; its traceback is in {file.name}."
+            )
+            code = 1
+        click.echo(message, err=True)
+        sys.exit(code)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Image classification in three notebooks: acquire data, model, deploy."""
+    os.environ["TDSP_WORKSPACE"] = str(paths.workspace())  # absolute from here on, for every process that is started
 
 
 @main.command()
@@ -32,25 +61,23 @@ def main() -> None:
 @click.option("--watched", is_flag=True, help="For a program: progress in JSON; ends when standard input closes.")
 def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...], watched: bool) -> None:
     """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
-    from tdsp_vision.runner import run_walkthrough
+    from tdsp_vision.runner import end_with_starter, run_walkthrough
 
-    with exit_codes():
-        if watched:
-            end_with_starter()
-        settings = (read_settings(file) if file else {}) | dict(parameters)
-        run_walkthrough(settings, stages, paths.NOTEBOOKS, watched=watched)
+    if watched:
+        end_with_starter()
+    settings = (read_settings(file) if file else {}) | as_settings(parameters, "-p")
+    run_walkthrough(settings, stages, watched=watched)
 
 
 @main.command()
 @click.argument("stage", type=STAGE, required=False)
 def params(stage: str | None) -> None:
-    """List the parameters of STAGE, or of all stages, with defaults and meaning."""
-    with exit_codes():
-        for name in [stage] if stage else paths.NOTEBOOKS:
-            click.echo(f"{name}: {paths.shown(paths.NOTEBOOKS[name])}")
-            for parameter in declared_parameters(paths.NOTEBOOKS[name]).values():
-                click.echo(f"  {parameter.name:<20} {parameter.default!r}")
-                click.echo(f"  {'':<20}   {parameter.comment}")
+    """List the parameters of STAGE, or of all stages, with defaults, meaning and what is allowed."""
+    for name in [stage] if stage else paths.NOTEBOOKS:
+        click.echo(f"{name}: {paths.shown(paths.NOTEBOOKS[name])}")
+        for parameter, default in defaults(paths.NOTEBOOKS[name]).items():
+            limit = LIMITS[name][parameter]
+            click.echo(f"  {parameter:<24} {default!r}\n  {'':<24}   {limit.meaning} ({limit.allowed})")
 
 
 @main.command()
@@ -58,8 +85,7 @@ def notebooks() -> None:
     """Execute the notebooks with their defaults and write the outputs into them, for committing."""
     from tdsp_vision.committed import refresh
 
-    with exit_codes():
-        refresh(paths.NOTEBOOKS, documents=paths.ROOT / "docs" / "deliverable_docs")
+    refresh(paths.NOTEBOOKS, documents=paths.ROOT / "docs" / "deliverable_docs")
 
 
 for command in (sweep, history, deploy, exercises, report):

@@ -5,11 +5,9 @@ file stays, empty, and is never removed: a removed one could be locked by two at
 which has no `fcntl`. Between machines it holds only where their shared file system passes locks on (NFS 4 does).
 """
 
-import errno
 import json
-import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,36 +16,42 @@ from tdsp_vision.paths import shown
 
 
 @contextmanager
-def whole_file(path: Path):
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an error.
+
+    Its permissions are those of a new file under the process's umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix[:10], dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
+    draft = path.parent / f".{path.stem[:40]}.{uuid.uuid4().hex[:12]}{path.suffix[:10]}"
+    draft.touch(exist_ok=False)
     try:
         yield draft
-        draft.chmod(0o644)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path):
+def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
-    taken = FileExistsError(f"{shown(path)} is already there and is not overwritten.")
-    if path.exists():
-        raise taken
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    draft = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex[:12]}"
+    _refuse_taken(path)
+    draft.mkdir()
     try:
         yield draft
-        draft.chmod(0o755)
-        draft.rename(path)
-    except OSError as error:
-        raise taken if error.errno == errno.ENOTEMPTY else error from None  # it has appeared meanwhile
+        try:
+            draft.rename(path)
+        except OSError:  # another process may have made it meanwhile
+            _refuse_taken(path)
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,116 +1,292 @@
-"""Notebook parameters: what a notebook declares, and the checks with which a notebook opens.
+"""The one table of limits: type, range or words, and meaning of every parameter of the three notebooks.
 
-A notebook declares its parameters in the one cell tagged `parameters`: literal assignments, each with a
-comment. The default's type is the parameter's type: bool, int, float, str, list or dict. Plain papermill
-injects what it is given (`-p FLAG true` arrives as the text 'true'), so the cell after it checks types and
-ranges with `require_…`. A wrong name or value raises `ParameterError`, a single sentence that names the
-parameter, the value received and what is allowed. Light imports only: a wrong parameter is answered at once.
+The command line, sweeps, the form and the second cell of each notebook check values against this table and nothing
+else. A new parameter is one line here and one in the notebook's cell tagged `parameters`, whose comment is the
+meaning given here; a test holds the two together. A wrong name or value raises `ParameterError`, one sentence with
+what was received and what is allowed. Light imports only: a wrong value is answered within a second.
 """
 
 import ast
 import difflib
-import io
 import json
 import math
-import tokenize
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+import yaml
 
 from tdsp_vision import paths
+from tdsp_vision.errors import ParameterError
 
-WORDS = {
+KINDS = {
     bool: "True or False",
     int: "a whole number",
-    float: "a finite number",
+    float: "a number",
     str: "text",
     list: "a list",
-    dict: "a mapping with text as keys",
+    dict: "a mapping",
 }
-
-
-class ParameterError(ValueError):
-    """A wrong parameter name or value; its text is one sentence, fit to be shown as it is."""
-
-
-class DeclarationError(ValueError):
-    """A notebook whose parameters cell cannot be used; its text is one sentence."""
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One line of a parameters cell: `name = default  # comment`; `line` counts from 1 within the cell."""
+class Limit:
+    """What one parameter may be: `low` and `high` are included, `each` limits the elements of a list or mapping."""
 
-    name: str
-    default: bool | int | float | str | list | dict
-    comment: str
-    line: int
+    kind: type
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    words: tuple[str, ...] = ()
+    each: "Limit | None" = None
+
+    @property
+    def allowed(self) -> str:
+        """The limits in words, as in `a whole number from 1 to 64`."""
+        if self.words:
+            return " or ".join(map(repr, self.words))
+        span = "" if self.low is None else f" from {self.low} to {self.high}"
+        return KINDS[self.kind] + span + (f", each {self.each.allowed}" if self.each else "")
+
+    def check(self, name: str, value: object) -> None:
+        """Refuse a `value` of another type (True is no number, 1 is a float), out of range, or not finite."""
+        kind = int if self.kind is float and type(value) is int else self.kind
+        fits = type(value) is kind and (not self.words or value in self.words)
+        if fits and self.kind in (int, float):
+            fits = math.isfinite(value) and (self.low is None or self.low <= value <= self.high)
+        if fits and self.each:
+            fits = len(value) > 0 and (self.kind is list or all(type(key) is str for key in value))
+        if not fits:
+            near = difflib.get_close_matches(value, self.words, 1) if isinstance(value, str) else []
+            refuse(name, value, self.allowed + (f"; the nearest is {near[0]!r}" if near else ""))
+        if self.each:
+            for key, element in value.items() if self.kind is dict else enumerate(value):
+                self.each.check(f"{name}[{key!r}]", element)
+
+    def read(self, name: str, value: object) -> object:
+        """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
+        try:
+            value = self._typed(value)
+        except (ValueError, OverflowError, RecursionError, yaml.YAMLError):
+            refuse(name, value, self.allowed)
+        self.check(name, value)
+        return value
+
+    def _typed(self, value: object) -> object:
+        if isinstance(value, str) and self.kind is bool:
+            return _SWITCH.get(value.strip().lower(), value)
+        if isinstance(value, str) and self.kind is int:
+            return int(value) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) else value
+        if isinstance(value, str) and self.kind is float:
+            return float(value)
+        if isinstance(value, str) and self.each:
+            value = yaml.load(value, Loader=yaml.BaseLoader)
+        if isinstance(value, list) and self.each:
+            return [self.each._typed(element) for element in value]
+        if isinstance(value, dict) and self.each:
+            return {key: self.each._typed(element) for key, element in value.items()}
+        return value
 
 
-def declared_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Parameters that `notebook` (.ipynb) declares, by name, in the order of their lines.
+TEXT = Limit(str, "")
+SEED = Limit(int, "of everything that is drawn at random", 0, 2**32 - 1)
+DATASET_NAME = Limit(str, "folder below DATA_DIR; all three notebooks find the images by this name")
+DATA_DIR = Limit(str, "relative to the repository, or absolute")
+CLASSIFIERS = ("svm", "dnn")
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "alexnet")
+BACKBONES += ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+SOURCES = ("sample", "folder", "isic", "urls", "openverse")
+GROUPS = ("auto", "patient", "lesion", "cluster", "none")
+PIPELINES = ("none", "flips", "dermoscopy", "photos")
+VIEWS = ("none", "mirror", "flips", "flips_and_rotations")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+LIMITS = {
+    "data": {
+        "DATASET_NAME": DATASET_NAME,
+        "SOURCE": Limit(str, "sample (drawn lesions, or sample_data/<DATASET_NAME>) or another source", words=SOURCES),
+        "SOURCE_PATH": Limit(str, "folder: its root; urls: a file with one address, a tab and a label per line"),
+        "DATA_DIR": DATA_DIR,
+        "IMAGES_PER_CLASS": Limit(int, "isic, openverse: how many images to fetch for each class", 1, 1_000_000),
+        "ISIC_API": Limit(str, "isic: the archive"),
+        "ISIC_QUERIES": Limit(dict, "isic: label and search", each=TEXT),
+        "LICENSES": Limit(list, "isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC", each=TEXT),
+        "OPENVERSE_API": Limit(str, "openverse: the search engine"),
+        "SEARCH_QUERIES": Limit(dict, "openverse: label and searches", each=Limit(list, "", each=TEXT)),
+        "SEARCH_ITEMS": Limit(list, "openverse: each takes the place of {item} in the searches", each=TEXT),
+        "ALLOW_SHORTFALL": Limit(bool, "isic, openverse: True accepts fewer images than promised"),
+        "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls: True also fetches from this machine and its network"),
+        "REMOVE_DUPLICATES": Limit(bool, "leave out images that repeat another one; False keeps them, in one group"),
+        "NEAR_DUPLICATE_BITS": Limit(int, "of 256 bits of a hash; so many may differ in a near-duplicate", 0, 64),
+        "SEED": SEED,
+    },
+    "model": {
+        "DATASET_NAME": DATASET_NAME,
+        "DATA_DIR": DATA_DIR,
+        "OUTPUT_DIR": DATA_DIR,
+        "POSITIVE_CLASS": Limit(str, 'the class that must not be missed; auto finds it by its name, "" means none'),
+        "CLASSIFIER": Limit(str, "svm (frozen network, linear SVM) | dnn (refine the network)", words=CLASSIFIERS),
+        "BACKBONE": Limit(str, "efficientnet_lite0 to 2, alexnet, resnet18 to 152, several joined by +"),
+        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages) | none | a file or preset folder"),
+        "IMAGE_SIZE": Limit(int, "pixels; side of the square that the network sees", 32, 2048),
+        "TEST_FRACTION": Limit(float, "share of the images for the test", 0.05, 0.45),
+        "VALIDATION_FRACTION": Limit(float, "share for choices: calibration, threshold, best epoch", 0.05, 0.45),
+        "GROUP_BY": Limit(str, "what must not be torn; auto: patient, lesion and near-duplicates", words=GROUPS),
+        "AUGMENT": Limit(str, "none | flips | dermoscopy | photos; the pipelines are shown below", words=PIPELINES),
+        "AUGMENT_COPIES": Limit(int, "0 augments anew in each epoch (dnn); 3 writes three copies, for svm too", 0, 100),
+        "TEST_VIEWS": Limit(str, "none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)", words=VIEWS),
+        "SENSITIVITY": Limit(float, "0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99),
+        "SVM_FEATURES": Limit(str, "svm: pooled (averages of many layers) | last", words=("pooled", "last")),
+        "SVM_C": Limit(list, "svm: penalties to try; small ones regularize more", each=Limit(float, "", 1e-9, 1e6)),
+        "FINE_LABELS": Limit(str, "dnn: a column with finer labels to learn beside the classes, as diagnosis_3"),
+        "TRAINABLE_STAGES": Limit(int, "dnn: 0 refines the whole network; 2 its last two stages only", 0, 100),
+        "EPOCHS": Limit(int, "dnn: passes over the training images", 1, 10_000),
+        "PATIENCE": Limit(int, "dnn: stop after so many epochs without improvement; 0 never stops early", 0, 10_000),
+        "BATCH_SIZE": Limit(int, "dnn: images per step; 16 if memory is short", 1, 10_000),
+        "LEARNING_RATE": Limit(float, "dnn: peak of the rate, 0.0001 to 0.001 are sensible; 0 looks for one", 0, 1),
+        "SCHEDULE": Limit(str, "dnn: cosine | constant | a rate for each epoch, as in [0.05]*7 + [0.005]*8"),
+        "LAYER_DECAY": Limit(float, "dnn: each stage towards the input learns at this share of the next", 0.01, 1),
+        "DROPOUT": Limit(float, "dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99),
+        "WEIGHT_DECAY": Limit(float, "dnn: pull of the weights towards zero (AdamW)", 0, 1),
+        "AVERAGE_EPOCHS": Limit(float, "dnn: mean of the weights over about so many epochs; 0 for none", 0, 1000),
+        "LABEL_SMOOTHING": Limit(float, "dnn: how much of each label is shared out among all classes", 0, 0.99),
+        "PRECISION": Limit(str, "dnn: what training computes in; scores are float32 always", words=PRECISIONS),
+        "TENSORBOARD": Limit(bool, "dnn: also write logs for TensorBoard"),
+        "COMPARE": Limit(str, "previous (the newest run with the same test) | none | run ids with commas"),
+        "RUN_NAME": Limit(str, 'names the run folder; "" takes classifier and network'),
+        "SEED": SEED,
+    },
+    "deploy": {
+        "DATASET_NAME": DATASET_NAME,
+        "DATA_DIR": DATA_DIR,
+        "OUTPUT_DIR": DATA_DIR,
+        "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
+        "EXPERIMENT": Limit(str, 'best: of which experiment of the run history; "" takes the data set\'s own'),
+        "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
+        "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
+        "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),
+        "REPLICAS": Limit(int, "of the cluster and compose files; one server on this machine", 1, 32),
+        "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
+        "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
+        "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
+        "SEED": SEED,
+    },
+}
+
+
+def check_parameters(stage: str, values: Mapping[str, object]) -> None:
+    """Refuse wrong values of a notebook's parameters; its second cell calls this with `globals()`.
+
+    Args:
+        stage: data, model or deploy.
+        values: name -> value, at least for every parameter of the stage.
 
     Raises:
-        DeclarationError: if the file is no notebook, has no cell tagged `parameters` or more than one, or if that
-            cell holds anything but assignments of literals of the six types, each name once.
+        ParameterError: one sentence on the first value that is wrong, alone or together with others.
     """
-    where = paths.shown(notebook)
-    source = _parameters_source(notebook, where)
+    for name, limit in LIMITS[stage].items():
+        limit.check(name, values[name])
+    paths.checked_name("DATASET_NAME", values["DATASET_NAME"])
+    for name in ("RUN_NAME", "MODEL_NAME"):
+        if values.get(name) and name in LIMITS[stage]:
+            paths.checked_name(name, values[name])
+    _COMBINATIONS[stage](values)
+
+
+def _check_source(values: Mapping[str, object]) -> None:
+    name, source, path = values["DATASET_NAME"], values["SOURCE"], values["SOURCE_PATH"]
+    if source == "sample" and name != "lesions" and not (paths.SAMPLE_DATA / name).is_dir():
+        refuse("DATASET_NAME", name, f"a folder in {paths.SAMPLE_DATA}, or any name with SOURCE 'folder'")
+    place = paths.resolve(path)
+    if source == "folder" and not (path and place.is_dir()):
+        refuse("SOURCE_PATH", path, f"a folder with images, and {place} is none; an absolute path is always clear")
+    if source == "urls" and not (path and place.is_file()):
+        refuse("SOURCE_PATH", path, f"a file with addresses, and {place} is none; an absolute path is always clear")
+
+
+def _check_training(values: Mapping[str, object]) -> None:
+    for network in values["BACKBONE"].split("+"):
+        if not network.startswith("keras_hub:"):
+            Limit(str, "", words=BACKBONES).check("BACKBONE", network)
+    weights = values["WEIGHTS"]
+    if weights not in ("imagenet", "none") and not paths.resolve(weights).exists():
+        refuse("WEIGHTS", weights, f"'imagenet', 'none' or a path, and {paths.resolve(weights)} does not exist")
+    if values["SCHEDULE"] not in ("cosine", "constant"):
+        rates = listed_rates(values["SCHEDULE"])
+        if len(rates) != values["EPOCHS"]:
+            refuse("SCHEDULE", values["SCHEDULE"], f"one rate for each of {values['EPOCHS']} epochs, not {len(rates)}")
+    if values["AUGMENT_COPIES"] and values["AUGMENT"] == "none":
+        refuse("AUGMENT_COPIES", values["AUGMENT_COPIES"], "0 where AUGMENT is 'none'; name a pipeline for copies")
+    if values["SENSITIVITY"] and not values["POSITIVE_CLASS"]:
+        refuse("SENSITIVITY", values["SENSITIVITY"], "0 where POSITIVE_CLASS is ''; name the class to be found")
+
+
+_COMBINATIONS = {"data": _check_source, "model": _check_training, "deploy": lambda values: None}
+
+
+def listed_rates(schedule: str) -> list[float]:
+    """The rates that a text such as "[0.05]*7 + [0.005]" stands for, one for each epoch.
+
+    Raises:
+        ParameterError: it is anything but lists of numbers above 0, joined by `+` and repeated by `*`.
+    """
     try:
-        body = ast.parse(source).body
-    except SyntaxError as error:
-        raise DeclarationError(f"{where}: the parameters cell is not valid Python: {error}.") from None
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {t.start[0]: t.string.strip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    found: dict[str, Parameter] = {}
-    for statement in body:
-        name, default = _literal_assignment(statement, f"{where}: parameters cell, line {statement.lineno},")
-        if name in found:
-            raise DeclarationError(f"{where}: the parameters cell assigns {name} twice.")
-        found[name] = Parameter(name, default, comments.get(statement.end_lineno, ""), statement.lineno)
-    return found
+        rates = [rate for part in schedule.split("+") for rate in _repeated(part)]
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        rates = []
+    if not rates or not all(type(rate) in (int, float) and 0 < rate < math.inf for rate in rates):
+        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*7 + [0.005]*8'")
+    return [float(rate) for rate in rates]
 
 
-def _parameters_source(notebook: Path, where: str) -> str:
+def _repeated(part: str) -> list:
+    rates, _, times = part.partition("*")
+    if times and not 1 <= int(times) <= 10_000:
+        raise ValueError("more rates than epochs there may be")
+    return list(ast.literal_eval(rates.strip())) * int(times or 1)
+
+
+def defaults(notebook: Path) -> dict[str, object]:
+    """Name and default of each parameter of `notebook` (.ipynb), in the order of its cell tagged `parameters`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    (source,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(source).body}
+
+
+def read_settings(file: Path) -> dict[str, object]:
+    """Settings in a YAML file that maps parameter names to values, all as text: `0013` and `1:30` stay what they are.
+
+    Raises:
+        ParameterError: the file cannot be read, is not YAML, is not such a mapping, or has a name twice.
+    """
     try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    except FileNotFoundError:
-        raise DeclarationError(f"{where}: there is no such notebook.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DeclarationError(f"{where}: this file is not a Jupyter notebook (JSON with cells).") from None
-    if len(tagged) != 1:
-        raise DeclarationError(f"{where}: {len(tagged)} cells are tagged 'parameters'; exactly one has to be.")
-    return "".join(tagged[0]["source"])
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if content is not None and not isinstance(content, dict):
+        raise ParameterError(f"{file} holds {short(content)}; it has to map names to values, as in `EPOCHS: 3`.")
+    return as_settings([(key.value, content[key.value]) for key, _ in node.value], str(file)) if content else {}
 
 
-def _literal_assignment(statement: ast.stmt, where: str) -> tuple[str, object]:
-    match statement:
-        case (
-            ast.Assign(targets=[ast.Name(id=name)], value=value)
-            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-        ):
-            try:
-                default = ast.literal_eval(value)
-            except (ValueError, TypeError):  # a call, a name, a sum: no literal, so no default
-                default = None
-            if type(default) in WORDS:
-                return name, default
-    raise DeclarationError(f"{where} is not `NAME = literal` with a bool, int, float, str, list or dict.")
+def as_settings(pairs: Iterable[tuple[str, object]], origin: str) -> dict[str, object]:
+    """`pairs` as a dict; ParameterError where `origin`, such as a file, gives a name more than once."""
+    pairs = list(pairs)
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"{name} is given {names.count(name)} times in {origin}; give it once.")
+    return dict(pairs)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The one of `names` (at least one) that is spelled most like `name`; case does not count."""
     return max(names, key=lambda other: difflib.SequenceMatcher(None, name.upper(), other.upper()).ratio())
-
-
-def is_a(kind: type, value: object) -> bool:
-    """Whether `value` is of `kind` and usable: a bool is no int, NaN no number, keys of a dict are text."""
-    if type(value) is not kind or kind not in WORDS:
-        return False
-    if kind is dict:
-        return all(isinstance(key, str) for key in value)
-    return kind is not float or math.isfinite(value)
 
 
 def short(value: object) -> str:
@@ -119,57 +295,8 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def require_type(name: str, value: object, kind: type) -> None:
-    """Refuse a `value` that is not of `kind` (bool, int, float, str, list, dict); float takes int as well.
-
-    Raises:
-        ParameterError: also for NaN, infinity, True where a number is asked for, and keys that are not text.
-    """
-    if not (is_a(kind, value) or (kind is float and is_a(int, value))):
-        raise ParameterError(f"{name} is {short(value)}; allowed is {WORDS[kind]}.")
-
-
-def require_one_of(name: str, value: object, allowed: Iterable[object]) -> None:
-    """Refuse a `value` that is none of `allowed`; types count, so True is not 1.
-
-    Raises:
-        ParameterError: lists what is allowed and, for text, names the nearest.
-    """
-    allowed = list(allowed)
-    if any(type(value) is type(choice) and value == choice for choice in allowed):
-        return
-    words = [choice for choice in allowed if isinstance(choice, str)]
-    near = difflib.get_close_matches(value, words, 1) if isinstance(value, str) else []
-    hint = f" - did you mean {near[0]!r}?" if near else "."
-    raise ParameterError(f"{name} is {short(value)}; allowed are {', '.join(map(repr, allowed))}{hint}")
-
-
-def require_between(name: str, value: object, low: float, high: float | None = None) -> None:
-    """Refuse a `value` that is no number from `low` to `high`, both included; no `high`: no upper end.
-
-    Where `low` (and `high`) are ints, a whole number is asked for: (1, 100) takes 3 but not 3.0; (0.0, 1.0)
-    takes 0.5 and 1. True, NaN and infinity are never numbers.
-
-    Raises:
-        ParameterError: says which numbers are allowed.
-    """
-    whole = isinstance(low, int) and isinstance(high, int | None)
-    number = is_a(int, value) or (not whole and is_a(float, value))
-    if not (number and low <= value and (high is None or value <= high)):
-        kind = "whole numbers" if whole else "numbers"
-        end = "" if high is None else f" to {high}"
-        raise ParameterError(f"{name} is {short(value)}; allowed are {kind} from {low}{end}.")
-
-
-def require_each(name: str, values: object, check: Callable[..., None], *allowed: object) -> None:
-    """Apply `check(element_name, element, *allowed)` to every element of a list or value of a dict.
-
-    `require_each("SVM_C", SVM_C, require_between, 1e-9, 1e3)` names a wrong element `SVM_C[2]`.
-
-    Raises:
-        ParameterError: for an element, or where `values` is neither list nor dict, or is empty.
-    """
-    if not (is_a(list, values) or is_a(dict, values)) or not values:
-        raise ParameterError(f"{name} is {short(values)}; allowed is a list or mapping with at least one element.")
-    for key, element in values.items() if isinstance(values, dict) else enumerate(values):
-        check(f"{name}[{key!r}]", element, *allowed)
+def refuse(name: str, value: object, allowed: str) -> NoReturn:
+    """Raise ParameterError: what was received for `name`, and what is allowed, in one sentence."""
+    raise ParameterError(
+        f"{name} is {short(value)}; allowed is {allowed}{'' if allowed.endswith('?') else '.'}"
+    ) from None

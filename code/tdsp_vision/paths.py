@@ -6,8 +6,9 @@ environment. The working directory plays no part: papermill's is the caller's, n
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from tdsp_vision.errors import ParameterError
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = {
@@ -20,7 +21,7 @@ SAMPLE_DATA = ROOT / "sample_data"
 
 def workspace() -> Path:
     """Folder below which relative data and output folders lie (absolute)."""
-    return Path(os.environ.get("TDSP_WORKSPACE") or ROOT).resolve()
+    return Path(os.environ.get("TDSP_WORKSPACE") or ROOT).expanduser().resolve()
 
 
 def resolve(path: str | Path) -> Path:
@@ -35,115 +36,47 @@ def shown(path: str | Path) -> str:
 
 
 def checked_name(kind: str, value: str) -> str:
-    """`value`, if it can be one folder name; else a ValueError that says what is allowed and names `kind`."""
+    """`value`, if it can be one folder name; else a ParameterError that says what is allowed and names `kind`."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
-        raise ValueError(
+        raise ParameterError(
             f"{kind} is {value!r}; it becomes a folder name, so use letters, digits, '.', '_' and '-' "
             "(at most 100, not starting with '.' or '-')."
         )
     return value
 
 
-@dataclass(frozen=True)
 class DatasetPaths:
-    """Where one dataset lies: `data/<name>/`."""
+    """Where one data set lies: `data/<name>/`; ParameterError where `name` can be no folder's name."""
 
-    data_dir: str
-    name: str
-
-    def __post_init__(self):
-        checked_name("DATASET_NAME", self.name)
-
-    @property
-    def root(self) -> Path:
-        return resolve(self.data_dir) / self.name
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.csv"
-
-    @property
-    def rejected(self) -> Path:
-        return self.root / "rejected.csv"
-
-    @property
-    def info(self) -> Path:
-        return self.root / "dataset.json"
-
-    @property
-    def corrections(self) -> Path:
-        return self.root / "corrections.csv"
-
-    @property
-    def downloads(self) -> Path:
-        return self.root / "downloads"
-
-    @property
-    def attribution(self) -> Path:
-        return self.root / "ATTRIBUTION.md"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "data_report.md"
-
-    @property
-    def dictionary(self) -> Path:
-        return self.root / "data_dictionary.md"
-
-    @property
-    def figures(self) -> Path:
-        return self.root / "figures"
+    def __init__(self, data_dir: str, name: str):
+        self.data_dir, self.name = data_dir, checked_name("DATASET_NAME", name)
+        self.root = resolve(data_dir) / name
+        self.images = self.root / "images"
+        self.manifest = self.root / "manifest.csv"
+        self.rejected = self.root / "rejected.csv"
+        self.info = self.root / "dataset.json"
+        self.corrections = self.root / "corrections.csv"
+        self.downloads = self.root / "downloads"
+        self.attribution = self.root / "ATTRIBUTION.md"
+        self.report = self.root / "data_report.md"
+        self.dictionary = self.root / "data_dictionary.md"
+        self.figures = self.root / "figures"
 
 
-@dataclass(frozen=True)
 class OutputPaths:
-    """Where the results of one dataset lie: `outputs/<dataset>/`."""
+    """Where the results of one data set lie: `outputs/<dataset>/`; ParameterError as for `DatasetPaths`."""
 
-    output_dir: str
-    dataset: str
-
-    def __post_init__(self):
-        checked_name("DATASET_NAME", self.dataset)
-
-    @property
-    def root(self) -> Path:
-        return resolve(self.output_dir) / self.dataset
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def latest(self) -> Path:
-        return self.root / "latest.txt"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "features"
-
-    @property
-    def augmented(self) -> Path:
-        return self.root / "augmented"
-
-    @property
-    def sweeps(self) -> Path:
-        return self.root / "sweeps"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "training"
-
-    @property
-    def deployment(self) -> Path:
-        return self.root / "deployment"
-
-    @property
-    def notebooks(self) -> Path:
-        return self.root / "notebooks"
+    def __init__(self, output_dir: str, dataset: str):
+        self.output_dir, self.dataset = output_dir, checked_name("DATASET_NAME", dataset)
+        self.root = resolve(output_dir) / dataset
+        self.runs = self.root / "runs"
+        self.latest = self.root / "latest.txt"
+        self.features = self.root / "features"
+        self.augmented = self.root / "augmented"
+        self.sweeps = self.root / "sweeps"
+        self.training = self.root / "training"
+        self.deployment = self.root / "deployment"
+        self.notebooks = self.root / "notebooks"
 
     def serving(self, model_name: str) -> Path:
         """Folder of one served model; its versions are sub-folders `1`, `2`, …"""

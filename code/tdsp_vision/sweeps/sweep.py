@@ -1,0 +1,323 @@
+"""Many runs of the modeling notebook: `python -m tdsp_vision sweep -g CLASSIFIER svm,dnn -g SEED 0,1,2 …`.
+
+Optuna hands out the combinations: all of a grid (`GridSampler`), or drawn from ranges where the ones before were good
+(`TPESampler`: Bergstra et al. 2011), remembered in `search.db`. Each combination is a `trial.Trial`, which runs exactly
+once; a sweep that is started again goes on, because trials whose run is there are only read. In
+`outputs/<dataset>/sweeps/<id>/results.csv` is a row for each trial.
+
+Results are sorted by validation. By the test, the best of many would partly be the luckiest, and the number that is to
+say how good the model is would be too high.
+"""
+
+import datetime
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+
+from tdsp_vision import paths
+from tdsp_vision.errors import ParameterError, RunFailed
+from tdsp_vision.files import file_lock, write_text
+from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings
+from tdsp_vision.sweeps.trial import Trial, make_trial, run_trial
+
+METRICS = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+_PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one data set in one place
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: `choices` name -> values to try, `ranges` name -> (low, high, log), `others` all that does not vary."""
+
+    notebook: Path
+    others: dict[str, object]
+    choices: dict[str, list]
+    ranges: dict[str, tuple[float, float, bool]]
+    metric: str
+    trials: int | None = None  # of a search; None is a grid
+
+    @property
+    def names(self) -> list[str]:
+        """Parameters that vary."""
+        return [*self.choices, *self.ranges]
+
+    def trial(self, values: Mapping[str, object]) -> Trial:
+        """The trial with the values of what varies; nothing else of this sweep shapes it."""
+        return make_trial(values, self.others, self.notebook)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of results; its name is a digest of all that shapes them."""
+        base = self.trial({})
+        content = [base.name, self.choices, self.ranges, self.metric, self.trials is None]
+        return base.outputs.sweeps / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def plan_sweep(
+    choices: Mapping[str, str],
+    fixed: Mapping[str, object],
+    ranges: Mapping[str, str],
+    metric: str = "auc",
+    trials: int | None = None,
+) -> Sweep:
+    """A sweep over the modeling notebook; every value is typed and checked here.
+
+    Args:
+        choices: name -> values with commas between, as in "224,448"; a comma within brackets belongs to a value.
+        fixed: name -> text or YAML value, the same in every trial.
+        ranges: name -> `LOW..HIGH` or `LOW..HIGH:log`, for a search of `trials` trials.
+
+    Raises:
+        ParameterError: an unknown name, a name given twice, a wrong value, a parameter that cannot vary.
+    """
+    names = [*choices, *ranges, *fixed]
+    for name in names:
+        if name not in LIMITS["model"]:
+            others = [stage for stage, limits in LIMITS.items() if name in limits]
+            more = f"; stage {others[0]} has it" if others else f"; the nearest is {nearest(name, LIMITS['model'])}"
+            raise ParameterError(f"{name} is no parameter of the modeling notebook, and a sweep runs that only{more}.")
+        if names.count(name) > 1:
+            raise ParameterError(f"{name} is given more than once; give it once: its values, its range or its value.")
+        if name == "RUN_NAME" or (name in _PLACES and name not in fixed):
+            raise ParameterError(f"{name} cannot vary in a sweep, which is about one data set and names its own runs.")
+    if not choices and not ranges:
+        raise ParameterError("Nothing varies: give values with -g NAME VALUE,VALUE or, for a search, a range with -r.")
+    if ranges and not trials:
+        raise ParameterError("A range is searched: say with --trials how many trials there may be in all.")
+    notebook = paths.NOTEBOOKS["model"]
+    # Which run is the previous one would depend on the order in which trials end.
+    others = defaults(notebook) | {"COMPARE": "none"}
+    others |= {name: LIMITS["model"][name].read(name, value) for name, value in fixed.items()}
+    tried = {name: _values(name, text) for name, text in sorted(choices.items())}
+    spans = {name: _range(name, text) for name, text in sorted(ranges.items())}
+    ends = tried | {name: [low, high] for name, (low, high, _) in spans.items()}
+    for values in itertools.product(*ends.values()):
+        check_parameters("model", others | dict(zip(ends, values, strict=True)))
+    return Sweep(notebook, others, tried, spans, metric, trials)
+
+
+def _values(name: str, text: str) -> list:
+    """Values between the commas that are outside of brackets: `[1,2],[3]` has two."""
+    parts = re.findall(r"(?:[^,\[\](){}]|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+", text) or [""]
+    values = [LIMITS["model"][name].read(name, part.strip()) for part in parts]
+    for value in values:
+        if values.count(value) > 1:
+            raise ParameterError(f"{name} has the value {value!r} more than once in {text!r}; give it once.")
+    return values
+
+
+def _range(name: str, text: str) -> tuple[float, float, bool]:
+    limit = LIMITS["model"][name]
+    found = re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
+    if limit.kind not in (int, float) or not found:
+        raise ParameterError(f"{name} is {text!r}; a range of numbers is written 0.1..0.5 or 0.0001..0.01:log.")
+    low, high = limit.read(name, found[1]), limit.read(name, found[2])
+    if low >= high or (found[3] and low <= 0):
+        raise ParameterError(f"{name} is {text!r}; a range ends above its start, and with :log starts above 0.")
+    return low, high, bool(found[3])
+
+
+def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1):
+    """Run the trials of a sweep, `jobs` at once; prints a line for each that ends.
+
+    Args:
+        run: `run_trial`, or that of a cluster.
+
+    Returns:
+        pandas.DataFrame, a row for each trial, best validation first; see `results_table`.
+
+    Raises:
+        RunFailed: another process runs the same sweep.
+        KeyboardInterrupt: interrupted; no trial runs any more, and the same command goes on from there.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    stop, started = threading.Event(), time.monotonic()
+    try:
+        with file_lock(sweep.folder / "lock", wait=False):
+            study, left = _study(sweep)
+            before, total = len(_finished(study)), len(_finished(study)) + left
+
+            def show(study, asked) -> None:
+                ended = _finished(study)
+                gone, done = time.monotonic() - started, len(ended) - before
+                rest = f", about {clock(gone / done * (total - len(ended)))} left" if len(ended) < total else ""
+                trial, result = _trial_of(sweep, asked), asked.user_attrs["result"]
+                value = measure(trial, result, "validation", sweep.metric)
+                how = result["status"] if value is None else f"validation {sweep.metric} {value:.3f}"
+                label = f"{len(ended)}/{total} {trial.title} ".ljust(40, ".")
+                click.echo(f"{label} {result.get('seconds', 0):.0f} s  {how}{rest}")
+                write_text(sweep.folder / "results.csv", results_table(sweep, study).to_csv(index=False))
+
+            old = signal.signal(signal.SIGINT, lambda *_: stop.set())
+            try:
+                objective = partial(_objective, sweep, run, stop)
+                study.optimize(objective, n_trials=left, n_jobs=jobs, callbacks=[show], catch=(RunFailed,))
+            finally:
+                signal.signal(signal.SIGINT, old)
+    except BlockingIOError:
+        raise RunFailed(f"Sweep {sweep.folder.name} is running already; wait until it ends.") from None
+    return results_table(sweep, study)
+
+
+def _study(sweep: Sweep):
+    """Optuna's study of a sweep, and how many trials are to be run; what was running at a kill is queued again."""
+    import optuna
+
+    space = {name: [json.dumps(value) for value in values] for name, values in sweep.choices.items()}
+    storage = f"sqlite:///{sweep.folder / 'search.db'}" if sweep.trials else None
+    study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
+    if not sweep.trials:
+        study.sampler = optuna.samplers.GridSampler(space, seed=0)
+        return study, math.prod(map(len, space.values()))
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # repeatable, and anew when it goes on
+    for one in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(one.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(one.params)
+    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    return study, max(0, sweep.trials - len(complete))
+
+
+def _objective(sweep: Sweep, run: Callable[..., dict], stop: threading.Event, asked) -> float:
+    """Draw values, run their trial, and return its metric; the result goes into the study as well."""
+    for name, values in sweep.choices.items():
+        asked.suggest_categorical(name, [json.dumps(value) for value in values])
+    for name, (low, high, log) in sweep.ranges.items():
+        draw = asked.suggest_int if isinstance(low, int) else asked.suggest_float
+        draw(name, low, high, log=log)
+    trial = _trial_of(sweep, asked)
+    # What a trial needs on another machine too: where the workspace lies, and where history is kept.
+    ours = {name: value for name, value in os.environ.items() if name.startswith(("TDSP_", "MLFLOW_"))}
+    result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())}, stop)
+    if result["status"] == "stopped":
+        raise KeyboardInterrupt("interrupted; the same command goes on from there")
+    asked.set_user_attr("result", result)
+    if result["status"] == "failed":
+        raise RunFailed(result["error"])
+    value = measure(trial, result, "validation", sweep.metric)
+    return math.nan if value is None else value
+
+
+def _trial_of(sweep: Sweep, asked) -> Trial:
+    values = {name: json.loads(v) if name in sweep.choices else v for name, v in asked.params.items()}
+    return sweep.trial({name: values[name] for name in sweep.names})
+
+
+def _finished(study) -> list:
+    return [one for one in study.get_trials(deepcopy=False) if "result" in one.user_attrs]
+
+
+def measure(trial: Trial, result: dict, side: str, metric: str) -> float | None:
+    """A metric of `side` (validation, test, seconds) of the trial's run; balanced accuracy where there is no AUC."""
+    file = trial.outputs.runs / str(result.get("run")) / "metrics.json"
+    block = json.loads(file.read_text(encoding="utf-8")).get(side, {}) if file.is_file() else {}
+    return block.get("balanced_accuracy") if metric == "auc" and block.get("auc") is None else block.get(metric)
+
+
+def results_table(sweep: Sweep, study):
+    """pandas.DataFrame, a row for each trial that ended, best validation first: what varies, status, run, error,
+    executed notebook, seconds of training, the metric (0 to 1) on validation and test; and on validation its mean,
+    lowest and highest value over SEED for the combination that the row belongs to."""
+    import pandas as pd
+
+    rows = []
+    for one in _finished(study):
+        trial, result = _trial_of(sweep, one), one.user_attrs["result"]
+        row = {name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in trial.values.items()}
+        row |= {"status": result["status"], "run": result.get("run"), "error": result.get("error")}
+        row |= {"notebook": paths.shown(trial.executed), "train_seconds": measure(trial, result, "seconds", "train")}
+        row |= {side: measure(trial, result, side, sweep.metric) for side in ("validation", "test")}
+        rows.append(row)
+    table = pd.DataFrame(rows).drop_duplicates(sweep.names).astype({"validation": float, "test": float})
+    over_seeds = table.groupby([name for name in sweep.names if name != "SEED"] or [0] * len(table)).validation
+    for name, how in (("mean", "mean"), ("lowest", "min"), ("highest", "max")):
+        table[name] = over_seeds.transform(how)
+    return table.sort_values(["status", "mean", "validation"], ascending=[True, False, False], ignore_index=True)
+
+
+def paired_differences(sweep: Sweep, table) -> list[str]:
+    """Sentences: how far the best combination is ahead of each other one, split by split, where SEED varies."""
+    names = [name for name in sweep.names if name != "SEED"]
+    if len(names) == len(sweep.names) or not names:
+        return []
+    done = table[table.status == "done"]
+    title = done[names].astype(str).apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items()), axis=1)
+    scores = done.assign(title=title).pivot(index="SEED", columns="title", values="test")
+    first, *others = title.unique()[:12]
+    ahead = {other: (scores[first] - scores[other]).dropna() for other in others}
+    return [
+        f"{first} is ahead of {other} by {d.mean():+.3f} of test {METRICS[sweep.metric]} in the mean of {len(d)} splits"
+        f" ({d.min():+.3f} to {d.max():+.3f}), in {(d > 0).sum()} of them."
+        for other, d in ahead.items()
+    ]
+
+
+def in_words(sweep: Sweep, table) -> str:
+    """The table of what is done, the comparison over SEED, a sentence for each failed trial, and where files lie."""
+    done, failed = table[table.status == "done"], table[table.status == "failed"]
+    over_seeds = ["mean", "lowest", "highest"] if "SEED" in sweep.names else []
+    columns = [*sweep.names, "validation", *over_seeds, "test", "train_seconds", "run"]
+    lines = [done[columns].to_string(index=False, na_rep="-", float_format="{:.4g}".format), ""] if len(done) else []
+    lines += paired_differences(sweep, table)
+    for row in failed.to_dict("records"):
+        title = " ".join(f"{name}={row[name]}" for name in sweep.names)
+        lines.append(f"failed: {title}: {row['error']} ({row['notebook']})")
+    lines.append(f"Sorted by the {METRICS[sweep.metric]} of validation; the test only says how good the chosen one is.")
+    return "\n".join([*lines, f"{len(done)} of {len(table)} done: {paths.shown(sweep.folder / 'results.csv')}"])
+
+
+def clock(seconds: float) -> str:
+    """`0:01:05`, or `1 day, 1:00:00`."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+@click.command("sweep")
+@click.option("choices", "-g", "--grid", nargs=2, multiple=True, metavar="NAME VALUES", help="Values, as in 224,448.")
+@click.option("fixed", "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="Same in all trials.")
+@click.option("file", "-f", "--file", type=click.Path(path_type=Path), help="YAML file of such parameters; -p wins.")
+@click.option(
+    "ranges", "-r", "--range", nargs=2, multiple=True, metavar="NAME LOW..HIGH[:log]", help="A range to search."
+)
+@click.option("--trials", type=click.IntRange(1), help="Search: how many in all, earlier ones of this search included.")
+@click.option("--jobs", type=click.IntRange(1), help="Trials at once; default 1, with --ray what the cluster holds.")
+@click.option("--metric", type=click.Choice(list(METRICS)), default="auc", show_default=True, help="Of the validation.")
+@click.option(
+    "--ray", metavar="ADDRESS|auto", help="Run on this Ray cluster; outputs on a folder that all nodes share."
+)
+@click.option("--gpus", type=click.FloatRange(0), default=0, show_default=True, help="Ray: GPUs a trial.")
+def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus) -> None:
+    """Run the modeling notebook for many combinations of its parameters.
+
+    With --trials values are searched (Optuna), else all combinations of -g are run. The same command goes on where it
+    was interrupted: what is done is not run again, what failed is tried again. `-g SEED 0,1,2,3,4` repeats every
+    combination on five splits and compares them split by split.
+
+    \b
+      python -m tdsp_vision sweep -g CLASSIFIER svm,dnn -g IMAGE_SIZE 224,448 --jobs 2
+      python -m tdsp_vision sweep -g SVM_FEATURES last,pooled -g SEED 0,1,2,3,4
+      python -m tdsp_vision sweep --trials 20 -p CLASSIFIER dnn -r LEARNING_RATE 1e-4..1e-3:log
+    """
+    given = (read_settings(file) if file else {}) | as_settings(fixed, "-p")
+    made = plan_sweep(as_settings(choices, "-g"), given, as_settings(ranges, "-r"), metric, trials)
+    run, room = run_trial, 1
+    if ray:
+        from tdsp_vision.sweeps.cluster import connect
+
+        run, room = connect(ray, gpus)
+    click.echo(f"sweep of {made.others['DATASET_NAME']}, a line for each trial that ends: {paths.shown(made.folder)}")
+    table = run_sweep(made, run, jobs or room)
+    click.echo(f"\n{in_words(made, table)}")
+    sys.exit(1 if (table.status == "failed").any() else 0)

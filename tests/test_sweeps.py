@@ -1,0 +1,251 @@
+"""Sweeps over toys: every trial exactly once whatever is killed, under the right values, and goes on where it was."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+from toys import toy_command, toy_notebooks
+
+from tdsp_vision import paths
+from tdsp_vision.errors import ParameterError
+from tdsp_vision.sweeps.sweep import clock, paired_differences, plan_sweep
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
+    for stage, notebook in toy_notebooks(tmp_path).items():
+        monkeypatch.setitem(paths.NOTEBOOKS, stage, notebook)
+    return tmp_path
+
+
+def start(workspace, *arguments):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(toy_command(workspace, "sweep", *arguments), env=dict(os.environ), **pipes)
+
+
+def finish(process):
+    printed, _ = process.communicate(timeout=240)
+    return process.returncode, printed
+
+
+def executions(workspace):
+    """How often each trial's run was made."""
+    file = workspace / "outputs/lesions/executions.txt"
+    return Counter(file.read_text().split()) if file.is_file() else Counter()
+
+
+def results(workspace, number=1):
+    tables = [pd.read_csv(file) for file in workspace.glob("outputs/lesions/sweeps/*/results.csv")]
+    assert len(tables) == number
+    return tables
+
+
+def wait_until(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def drafts(workspace):
+    return list(workspace.glob("outputs/lesions/runs/.*"))
+
+
+def trial_processes(workspace):
+    """Processes, kernels too, that belong to any trial in this workspace."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile, or another user's
+            if process.environ().get("TDSP_TRIAL", "").startswith(str(workspace)):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("choices", "fixed", "ranges", "trials", "message"),
+    [
+        ({}, {}, {}, None, "Nothing varies"),
+        ({"EPOCS": "1"}, {}, {}, None, "EPOCS is no parameter of the modeling notebook.*the nearest is EPOCHS"),
+        ({"PORT": "1"}, {}, {}, None, "PORT is no parameter of the modeling notebook.*stage deploy has it"),
+        ({"EPOCHS": "1,x"}, {}, {}, None, "EPOCHS is 'x'; allowed is a whole number"),
+        ({"EPOCHS": "1,1"}, {}, {}, None, "EPOCHS has the value 1 more than once"),
+        ({"EPOCHS": "1"}, {"EPOCHS": "2"}, {}, None, "EPOCHS is given more than once"),
+        ({"RUN_NAME": "a,b"}, {}, {}, None, "RUN_NAME cannot vary"),
+        ({"DATA_DIR": "a,b"}, {}, {}, None, "DATA_DIR cannot vary"),
+        ({"BACKBONE": "alexnet,resnet19"}, {}, {}, None, "BACKBONE is 'resnet19'"),
+        ({}, {}, {"DROPOUT": "0.1..0.5"}, None, "say with --trials"),
+        ({}, {}, {"DROPOUT": "0.5..0.1"}, 3, "a range ends above its start"),
+        ({}, {}, {"DROPOUT": "0.1..3"}, 3, "DROPOUT is 3.0; allowed is a number from 0 to 0.99"),
+        ({}, {}, {"WEIGHT_DECAY": "0..0.5:log"}, 3, "with :log starts above 0"),
+        ({}, {}, {"BACKBONE": "a..b"}, 3, "a range of numbers is written"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_starts(workspace, choices, fixed, ranges, trials, message):
+    with pytest.raises(ParameterError, match=message):
+        plan_sweep(choices, fixed, ranges, "auc", trials)
+    assert not (workspace / "outputs").exists()
+
+
+def test_values_keep_the_commas_within_their_brackets(workspace):
+    sweep = plan_sweep({"SVM_C": "[1e-4],[1e-3, 0.01]", "SCHEDULE": "cosine,constant"}, {}, {})
+    assert sweep.choices == {"SCHEDULE": ["cosine", "constant"], "SVM_C": [[1e-4], [1e-3, 0.01]]}
+
+
+def test_a_trial_is_named_by_all_that_shapes_its_run_and_by_nothing_else(workspace):
+    def name(values, **options):
+        return plan_sweep({"EPOCHS": "1,2"}, options.pop("fixed", {}), {}, **options).trial(values).name
+
+    first = name({"EPOCHS": 1})
+    assert first == name({"EPOCHS": 1}, metric="accuracy") == name({"EPOCHS": 1}, trials=3)
+    others = {name({"EPOCHS": 2}), name({"EPOCHS": 1}, fixed={"SEED": "1"})}
+    manifest = paths.DatasetPaths("data", "lesions").manifest
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("path,label\n")
+    others.add(name({"EPOCHS": 1}))
+    manifest.unlink()
+    notebook = nbformat.read(paths.NOTEBOOKS["model"], as_version=4)
+    notebook.cells[2].source += "\n# mended"
+    nbformat.write(notebook, paths.NOTEBOOKS["model"])
+    others.add(name({"EPOCHS": 1}))
+    assert len(others | {first}) == 5
+
+
+def test_a_failure_stops_no_other_trial_and_is_tried_again(workspace):
+    command = ("-g", "BATCH_SIZE", "12,13,14", "-p", "DROPOUT", "0.1", "--jobs", "2")
+    code, printed = finish(start(workspace, *command))
+    assert code == 1 and "1 of 3 done" in printed, printed
+    assert "failed: BATCH_SIZE=13: cell In [4]: KeyError: 'missing image' (outputs/lesions/sweeps/" in printed
+    assert "failed: BATCH_SIZE=14: code cell 4 of 4: Kernel died" in printed
+    (table,) = results(workspace)
+    assert table.set_index("BATCH_SIZE").status.to_dict() == {12: "done", 13: "failed", 14: "failed"}
+    assert table.validation[0] == 0.9 and (workspace / table.notebook[1]).is_file()
+    code, printed = finish(start(workspace, *command))
+    assert code == 1 and sum(executions(workspace).values()) == 1, printed
+
+
+def test_repeated_splits_give_mean_range_and_a_paired_comparison(workspace):
+    command = ("-g", "CLASSIFIER", "svm,dnn", "-g", "SEED", "0,1,2", "--metric", "accuracy", "--jobs", "2")
+    code, printed = finish(start(workspace, *command))
+    assert code == 0 and "6 of 6 done" in printed, printed
+    (table,) = results(workspace)
+    over_seeds = table[["mean", "lowest", "highest"]]
+    assert over_seeds.round(3).drop_duplicates().to_numpy().tolist() == [[0.51, 0.5, 0.52]]
+    assert "is ahead of CLASSIFIER=" in printed and "in the mean of 3 splits" in printed
+
+
+def test_the_paired_difference_is_of_the_same_splits(workspace):
+    sweep = plan_sweep({"CLASSIFIER": "svm,dnn", "SEED": "0,1,2"}, {}, {}, "auc")
+    rows = [(kind, seed, value) for kind, values in {"svm": [0.7, 0.8, 0.9], "dnn": [0.8, 0.9, 0.85]}.items()
+            for seed, value in enumerate(values)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["CLASSIFIER", "SEED", "test"]).assign(status="done")
+    (sentence,) = paired_differences(sweep, table.iloc[::-1])
+    words = "by +0.050 of test AUC in the mean of 3 splits (-0.050 to +0.100), in 2 of them."
+    assert sentence == f"CLASSIFIER=dnn is ahead of CLASSIFIER=svm {words}"
+
+
+@pytest.mark.parametrize("moment", ["first trial", "between trials"])
+def test_after_a_kill_every_trial_ends_exactly_once(workspace, moment):
+    command = (
+        "-g",
+        "IMAGE_SIZE",
+        "100,200,300",
+        "-p",
+        "WEIGHT_DECAY",
+        "0.05",
+        "--jobs",
+        "2",
+        "--metric",
+        "balanced_accuracy",
+    )
+    sweep = start(workspace, *command)
+    wait_until(lambda: drafts(workspace) if moment == "first trial" else executions(workspace))
+    sweep.kill()
+    sweep.communicate()
+    wait_until(lambda: not trial_processes(workspace))  # nothing outlives it
+    code, printed = finish(start(workspace, *command))
+    assert code == 0 and "3 of 3 done" in printed, printed
+    (table,) = results(workspace)
+    assert (table.validation * 10000).round().to_list() == table.IMAGE_SIZE.to_list()
+    assert list(executions(workspace).values()) == [1, 1, 1] and not drafts(workspace)
+
+
+def test_two_sweeps_at_once_share_their_trials(workspace):
+    one = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1")
+    wait_until(lambda: drafts(workspace))
+    same = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1")
+    other = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1", "--metric", "accuracy")
+    code, printed = finish(same)
+    assert code == 1 and "is running already; wait until it ends" in printed, printed
+    assert finish(one)[0] == finish(other)[0] == 0
+    assert list(executions(workspace).values()) == [1, 1] and len(results(workspace, 2)) == 2
+
+
+def test_an_interrupt_stops_at_once_and_says_how_to_go_on(workspace):
+    sweep = start(workspace, "-g", "BATCH_SIZE", "15")
+    wait_until(lambda: drafts(workspace))
+    sweep.send_signal(signal.SIGINT)
+    code, printed = finish(sweep)
+    assert code == 130 and "interrupted; the same command goes on from there" in printed, printed
+    assert trial_processes(workspace) == []
+
+
+def test_a_search_goes_on_and_two_metrics_do_not_mix(workspace):
+    command = ("--trials", "2", "-r", "DROPOUT", "0.1..0.5", "-g", "SVM_C", "[0.1],[0.1, 0.2]")
+    search = start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03")
+    wait_until(lambda: drafts(workspace))
+    search.kill()
+    search.communicate()
+    code, printed = finish(start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03"))
+    assert code == 0, printed
+    code, printed = finish(start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03", "--metric", "accuracy"))
+    assert code == 0, printed
+    for table in results(workspace, 2):
+        done = table[table.status == "done"]
+        values = 1 - done.DROPOUT if done.validation[0] != 0.5 else 0 * done.DROPOUT + 0.5  # AUC, or accuracy
+        assert len(done) == 2 and values.round(6).tolist() == done.validation.round(6).tolist()
+    assert set(executions(workspace).values()) == {1}
+
+
+def test_long_times_keep_their_days():
+    assert [clock(seconds) for seconds in (65, 3600, 25 * 3600)] == ["0:01:05", "1:00:00", "1 day, 1:00:00"]
+
+
+@pytest.mark.ray
+def test_a_node_of_a_cluster_is_killed_and_every_trial_ends_exactly_once(workspace, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 1024**2)
+        command = ("-g", "IMAGE_SIZE", "100,200,300,400", "-p", "WEIGHT_DECAY", "0.1", "--ray", cluster.address)
+        sweep = start(workspace, *command)
+        (node,) = [node for node in cluster.list_all_nodes() if not node.is_head()]
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+        def runs_a_trial() -> bool:
+            assert sweep.poll() is None, sweep.communicate()[0]
+            return any("ipykernel_launcher" in " ".join(p.cmdline()) for p in raylet.children(recursive=True))
+
+        wait_until(runs_a_trial)
+        raylet.kill()
+        code, printed = finish(sweep)
+    finally:
+        cluster.shutdown()
+    assert code == 0 and "4 of 4 done" in printed, printed
+    assert list(executions(workspace).values()) == [1, 1, 1, 1]
+
+
+@pytest.mark.ray
+def test_a_cluster_that_does_not_answer_is_said_in_a_sentence(workspace):
+    code, printed = finish(start(workspace, "-g", "IMAGE_SIZE", "100", "--ray", "auto"))
+    assert code == 1 and "No Ray cluster answers at 'auto'; start one with `ray start`." in printed, printed
