@@ -6,7 +6,6 @@ nothing left to freeze. Members of an ensemble get the pictures in one size and 
 size that each was trained at. No layer of theirs is a model of its own, unless KerasHub made it one.
 """
 
-import re
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +44,7 @@ def member_names(backbone: str) -> list[str]:
     Raises:
         ValueError: for a name that is none of `BACKBONES` and does not begin with `keras_hub:`.
     """
-    names = re.split(rf"\+(?={HUB}|{'|'.join(BACKBONES)})", backbone)  # the path of a preset may hold a +
+    names = backbone.split("+")
     for name in names:
         if name not in BACKBONES and not name.startswith(HUB):
             raise ValueError(
@@ -170,7 +169,7 @@ def _from_hub(preset: str, weights: str) -> tuple[keras.Model, keras.layers.Laye
     try:
         converter = hub.layers.ImageConverter.from_preset(folder)
         scale, offset = converter.scale or 1.0, converter.offset or 0.0
-    except Exception:  # noqa: BLE001 a preset need not bring a converter; ImageNet's values are the custom
+    except Exception:  # a preset need not bring a converter; ImageNet's values are the custom
         scale, offset = networks.SCALE, networks.OFFSET
     return source, networks.normalization(np.broadcast_to(scale, 3).tolist(), np.broadcast_to(offset, 3).tolist())
 
@@ -221,10 +220,9 @@ def _folded_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormalizati
     for norm in model.layers:
         if isinstance(norm, keras.layers.BatchNormalization):
             before = norm.input._keras_history.operation
-            linear = getattr(before, "activation", None) is keras.activations.linear
-            if isinstance(before, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) and linear:
-                if len(before._outbound_nodes) == 1:
-                    pairs[before.name] = norm
+            is_convolution = isinstance(before, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+            if is_convolution and before.activation is keras.activations.linear and len(before._outbound_nodes) == 1:
+                pairs[before.name] = norm
     return pairs
 
 

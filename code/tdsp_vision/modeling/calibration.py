@@ -59,19 +59,16 @@ def calibrated(logits: np.ndarray, slope: float, offsets: np.ndarray) -> np.ndar
 
 
 def cross_calibrated(logits: np.ndarray, targets: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Scores float64 [n, K] of each image by a calibration that was fitted without its group: what to judge it by.
+    """Calibrated logits float64 [n, K] of each image, by a calibration fitted without its group: what to judge it by.
 
-    With a class that is a single group, which cannot be parted, the calibration of all images.
+    With a class that is a single group, which cannot be parted, by the calibration of all images.
     """
-    scores = calibrated(logits, *calibrate(logits, targets))
+    slope, offsets = calibrate(logits, targets)
+    found = slope * logits + offsets
     for rest, rows in group_folds(targets, groups, seed):
-        scores[rows] = calibrated(logits[rows], *calibrate(logits[rest], targets[rest]))
-    return scores
-
-
-def as_logits(scores: np.ndarray) -> np.ndarray:
-    """Logits float64 [n, K] that softmax turns into these scores: what a saved classifier no longer tells."""
-    return np.log(np.maximum(np.asarray(scores, np.float64), np.finfo(np.float32).tiny))
+        slope, offsets = calibrate(logits[rest], targets[rest])
+        found[rows] = slope * logits[rows] + offsets
+    return found
 
 
 def expected_calibration_error(

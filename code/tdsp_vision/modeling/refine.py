@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
+from sklearn.utils.class_weight import compute_sample_weight
 
 from tdsp_vision.data.plots import BLUE, ORANGE
 from tdsp_vision.modeling.backbones import stages
+from tdsp_vision.parameters import listed_rates
 
 CPU_INFO = Path("/proc/cpuinfo")
 DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
-RATE_LIST = re.compile(r"\s*\[([^\[\]]*)\]\s*(?:\*\s*(\d{1,4}))?\s*")
 
 
 def fine_targets(manifest: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:
@@ -40,6 +41,25 @@ def fine_targets(manifest: pd.DataFrame, column: str) -> tuple[list[str], np.nda
     if len(names) < 2:
         raise ValueError(f"FINE_LABELS is {column!r}, and that column holds {len(names)} value(s); two are needed.")
     return names, (values.to_numpy()[:, None] == np.array(names, dtype=object)).astype(float)
+
+
+def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, rows: np.ndarray) -> tuple[dict, dict]:
+    """What a network is asked of some images, one-hot, and how much each image counts, by output.
+
+    Args:
+        targets: int [n].
+        fine: float [n, F] of `fine_targets`; with F = 0 there is no second question.
+        rows: numbers of the images; a class counts the same however many of them it has.
+
+    Returns:
+        {"scores": [r, K], "fine": [r, F]} and {"scores": [r], "fine": [r]}, where unknown fine labels weigh nothing.
+    """
+    weights = compute_sample_weight("balanced", targets[rows]).astype(np.float32)
+    answers, counts = {"scores": np.eye(n_classes, dtype=np.float32)[targets[rows]]}, {"scores": weights}
+    if fine.shape[1]:
+        answers["fine"] = fine[rows].astype(np.float32)
+        counts["fine"] = weights * answers["fine"].sum(axis=1)
+    return answers, counts
 
 
 def train_last_stages(backbone: keras.Model, trainable_stages: int) -> None:
@@ -103,42 +123,19 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
         return super().get_config() | {"shares": self.shares}
 
 
-def rates_by_epoch(schedule: str, epochs: int) -> list[float] | None:
-    """The rates that `SCHEDULE` lists, one for each epoch, such as "[0.05]*7 + [0.005]*7 + [0.0005]".
-
-    Returns:
-        None for "cosine" and "constant".
-
-    Raises:
-        ValueError: for another text, rates that are not above 0 and finite, or not one for each epoch.
-    """
-    if schedule in ("cosine", "constant"):
-        return None
-    parts = [RATE_LIST.fullmatch(part) for part in schedule.split("+")]
-    try:
-        rates = [float(rate) for part in parts for rate in part[1].split(",") * int(part[2] or 1)]
-    except (TypeError, ValueError):  # no match, or no number
-        rates = []
-    if len(rates) != epochs or not all(0 < rate < math.inf for rate in rates):
-        raise ValueError(
-            f"SCHEDULE is {schedule[:80]!r}, and EPOCHS {epochs}; allowed are 'cosine', 'constant' and a list of one "
-            "rate above 0 for each epoch, such as '[0.05]*7 + [0.005]*7 + [0.0005]'."
-        )
-    return rates
-
-
 def learning_rate_schedule(schedule: str, peak: float, epochs: int, steps_per_epoch: int):
     """The learning rate by step, for an optimizer.
 
     "cosine" climbs to `peak` in the first tenth and falls along a cosine to 0 (Goyal et al. 2017, arXiv:1706.02677;
-    Loshchilov and Hutter 2017, arXiv:1608.03983); "constant" is `peak`; a list (`rates_by_epoch`) drops by epochs.
+    Loshchilov and Hutter 2017, arXiv:1608.03983); "constant" is `peak`; a list, as `listed_rates` reads it,
+    holds one rate for each epoch.
     """
-    steps, rates = epochs * steps_per_epoch, rates_by_epoch(schedule, epochs)
+    steps = epochs * steps_per_epoch
     if schedule == "cosine":
         warmup = max(1, steps // 10)
         decay = keras.optimizers.schedules.CosineDecay
         return decay(peak / 10, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)
-    rates = rates or [float(peak)] * epochs
+    rates = [float(peak)] * epochs if schedule == "constant" else listed_rates(schedule)
     ends = [epoch * steps_per_epoch - 1 for epoch in range(1, epochs + 1)]  # the last changes nothing
     return keras.optimizers.schedules.PiecewiseConstantDecay(ends, [*rates, rates[-1]])
 

@@ -35,8 +35,8 @@ def positive_class(wanted: str, classes: list[str], sensitivity: float = 0.0) ->
     found = (named[0] if len(named) == 1 else "") if wanted == "auto" else wanted
     if found and found not in classes:
         raise ValueError(
-            f"POSITIVE_CLASS is {wanted!r}; after the corrections the classes are {', '.join(map(repr, classes))}: take "
-            "one of these, 'auto' or ''."
+            f"POSITIVE_CLASS is {wanted!r}; allowed are 'auto', '' and the classes, which after the corrections are "
+            f"{', '.join(map(repr, classes))}."
         )
     if sensitivity and not found:
         raise ValueError(f"SENSITIVITY is {sensitivity}, and there is no positive class; name it in POSITIVE_CLASS.")

@@ -130,11 +130,11 @@ def svm_margins(svm: Pipeline, features: np.ndarray) -> np.ndarray:
     return margins if margins.ndim == 2 else np.column_stack([-margins / 2, margins / 2])
 
 
-def svm_as_dense(svm: Pipeline, slope: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standardizing, SVM and calibration multiplied out: kernel [d, K] and bias [K] of one dense layer with softmax."""
+def svm_as_dense(svm: Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """Standardizing and SVM multiplied out: kernel [d, K] and bias [K] such that features @ kernel + bias = margins."""
     scaler, machine = svm[0], svm[-1]
     kernel = machine.coef_ / scaler.scale_
     bias = machine.intercept_ - kernel @ scaler.mean_
     if len(kernel) == 1:
         kernel, bias = np.concatenate([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
-    return slope * kernel.T, slope * bias + offsets
+    return kernel.T, bias
