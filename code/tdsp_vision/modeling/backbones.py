@@ -182,31 +182,32 @@ def _rebuilt(
     norms = {norm.name for norm in folded.values()}
     images = keras.Input((input_size, input_size, 3), name="images")
 
+    def prepared(x):
+        if side != input_size:
+            # Not the layer Resizing, which puts what follows it into training mode (Keras 3.15).
+            x = keras.ops.image.resize(x, (side, side), antialias=True)
+        return x if normalize is None else normalize(x)
+
     def clone(layer):
         return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in folded else {}))
 
     def call(layer, x, *others, **options):
-        if layer.name in norms:
-            return x
-        if x is images:
-            if side != input_size:
-                x = keras.layers.Resizing(side, side, antialias=True, dtype="float32", name="resize")(x)
-            if normalize is not None:  # before any padding, whose zeros shall be the mean colour
-                x = normalize(x)
-        return layer(x, *others, **options)
+        # Normalized before any padding, whose zeros shall be the mean colour.
+        return x if layer.name in norms else layer(prepared(x) if x is images else x, *others, **options)
 
-    body = keras.models.clone_model(source, images, clone, call)
+    try:
+        x = keras.models.clone_model(source, images, clone, call).output
+    except TypeError:  # layers of KerasHub that do not take back their own configuration: it stays a model inside
+        folded, norms, x = {}, set(), source(prepared(images))
+    body = keras.Model(images, x)
     for layer in source.layers:
-        if not layer.weights or layer.name in norms:
-            continue
-        values = [np.array(weight) for weight in layer.get_weights()]
-        if layer.name in folded:
-            values = _folded_weights(layer, folded[layer.name], values)
-        body.get_layer(layer.name).set_weights(values)
+        if layer.weights and layer.name not in norms and source not in body.layers:
+            values = layer.get_weights()
+            values = _folded_weights(layer, folded[layer.name], values) if layer.name in folded else values
+            body.get_layer(layer.name).set_weights(values)
     for layer in body._flatten_layers() if fold else []:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # where nothing is before it to be folded into, ImageNet's statistics stay
-    x = body.output
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     elif len(x.shape) == 3:  # tokens: the first stands for the picture where there is such a one
@@ -228,13 +229,12 @@ def _folded_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormalizati
 
 def _folded_weights(layer, norm: keras.layers.BatchNormalization, values: list[np.ndarray]) -> list[np.ndarray]:
     """Kernel and bias of a convolution such that it does what it and the normalization after it did."""
-    scale = (norm.gamma if norm.scale else 1) / np.sqrt(norm.moving_variance + norm.epsilon)
-    scale = np.broadcast_to(scale, norm.moving_mean.shape)
-    bias = (np.array(norm.beta) if norm.center else 0) + scale * (
-        (values[1] if layer.use_bias else 0) - norm.moving_mean
-    )
+    mean, variance = (weight.astype(np.float64) for weight in norm.get_weights()[-2:])
+    scale = (norm.gamma.numpy() if norm.scale else 1) / np.sqrt(variance + norm.epsilon)
+    bias = (values[1] if layer.use_bias else 0) - mean
+    bias = scale * bias + (norm.beta.numpy() if norm.center else 0)
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)  # kernel [h, w, in, multiplier], else [h, w, in, out]
-    return [values[0] * (scale.reshape(values[0].shape[2:]) if depthwise else scale), np.array(bias)]
+    return [values[0] * (scale.reshape(values[0].shape[2:]) if depthwise else scale), bias]
 
 
 def pooled_layers(backbone: keras.Model) -> keras.Model:
@@ -324,6 +324,8 @@ def _renamed(base: keras.Model, images, prefix: str):
     """The features of a copy of `base` on other input images, its layers named after the member they belong to."""
 
     def clone(layer):
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # an operation without weights
         return type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
 
     copy = keras.models.clone_model(base, images, clone)
