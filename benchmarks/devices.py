@@ -15,11 +15,11 @@ cores: no computing power is added, and with the same batch 1 less the ratio is 
 
 import click
 import tensorflow as tf
+from tdsp_vision.modeling.strategy import training_strategy
 from torch_training import BATCH, SIZE
 from training import Rate, classifier, compare, keras_rate, one_batch
 
 from tdsp_vision.modeling.backbones import build_backbone
-from tdsp_vision.modeling.strategy import training_strategy
 
 
 @click.command()

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pandas as pd
 from accuracy import prepare, put_into
+from tdsp_vision.modeling.tta import flip_average
 
 from tdsp_vision.data.manifest import load_manifest
 from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
@@ -24,7 +25,6 @@ from tdsp_vision.modeling.features import FeatureCache
 from tdsp_vision.modeling.metrics import auc
 from tdsp_vision.modeling.splits import split_manifest
 from tdsp_vision.modeling.svm import best_c, build_svm, svm_margins, sweep_c
-from tdsp_vision.modeling.tta import flip_average
 from tdsp_vision.parameters import declared_parameters
 from tdsp_vision.paths import NOTEBOOKS, ROOT, DatasetPaths
 

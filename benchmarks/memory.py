@@ -66,10 +66,10 @@ def generate(folder: Path, count: int, size: int) -> int:
 def measure(folder: Path, count: int, size: int, batch: int) -> dict[str, float]:
     """Peak memory of this process in MB: before, after an epoch of training, after prediction; and the seconds."""
     import keras
+    from tdsp_vision.modeling.imgaug_numpy2 import iaa
 
     from tdsp_vision.modeling.batches import training_batches
     from tdsp_vision.modeling.features import predict_files
-    from tdsp_vision.modeling.imgaug_numpy2 import iaa
 
     files = sorted(folder.glob("*.jpg"))[:count]
     targets = np.arange(count) % 2

@@ -27,15 +27,15 @@ import numpy as np
 import tensorflow as tf
 import torch_training
 from featurize import resized_copies
-from torch_training import BATCH, SIZE, Clock
-
-from tdsp_vision.modeling.backbones import build_backbone, stage_ends
-from tdsp_vision.modeling.batches import training_batches
 from tdsp_vision.modeling.dnn import freeze_batch_normalization
 from tdsp_vision.modeling.imgaug_numpy2 import iaa
 from tdsp_vision.modeling.partial import activation_batches, cached_activations, split_backbone
 from tdsp_vision.modeling.precision import choose_precision, with_precision
 from tdsp_vision.modeling.resnets import RESNETS
+from torch_training import BATCH, SIZE, Clock
+
+from tdsp_vision.modeling.backbones import build_backbone, stage_ends
+from tdsp_vision.modeling.batches import training_batches
 from tdsp_vision.paths import SAMPLE_DATA
 
 ENDLESS = 10**6  # epochs or steps: each measurement ends by the clock

@@ -5,11 +5,11 @@ import random
 import keras
 import numpy as np
 import pytest
+from tdsp_vision.modeling.tta import flip_average
 
 from tdsp_vision.modeling.backbones import pooled_layers
 from tdsp_vision.modeling.explain import BATCH, evidence_maps, randomisation_check
 from tdsp_vision.modeling.svm import build_svm, svm_head
-from tdsp_vision.modeling.tta import flip_average
 
 SIZE = 32
 
