@@ -85,9 +85,10 @@ def test_a_long_retry_after_is_capped_and_the_deadline_ends_it(server, folder):
     assert "(1 attempts)" in run(folder, candidates, longest_wait=60, deadline=50).lost["wren/p3"]
 
 
-def test_a_trickle_does_not_outlast_the_deadline(server, folder):
+@pytest.mark.parametrize("behaviour", ["trickle", "trickled error"])
+def test_a_trickle_does_not_outlast_the_deadline(server, folder, behaviour):
     candidates = offer(server)
-    server.fail(BAD, "trickle", forever=True)
+    server.fail(BAD, behaviour, forever=True)
     fetched = run(folder, candidates, deadline=0.5)
     assert "too slow" in fetched.lost["wren/p3"]
     assert len(assert_whole(folder, server.files)) == 5

@@ -192,6 +192,23 @@ def test_proxies_of_the_environment_do_not_get_around_the_check(server, folder, 
     assert "which is not public" in "".join(rejected.values()) and not server.requests
 
 
+def test_a_proxy_of_the_environment_is_used_but_not_for_hosts_at_home(server, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    for guarded in (False, True):  # the name is known to the proxy only
+        assert web.Client(quick(), guarded).get("http://pictures.invalid/0", 10**6) == server.files["/0"]
+    assert server.hosts[-1] == "pictures.invalid"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert web.Client(quick()).get(f"{server.url}/0", 10**6) == server.files["/0"]
+
+
+def test_a_certificate_of_the_institution_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    session = web.Client()._session()
+    assert session.merge_environment_settings("https://a.example", {}, False, None, None)["verify"] == str(tmp_path)
+
+
 def test_a_transfer_stops_at_the_size_limit(server, folder, write):
     server.files["/huge"] = b"\xff\xd8\xff" + bytes(3_000_000)
     rejected = run(folder, write((f"{server.url}/huge", "dotted")), allow_private=True, max_bytes=100_000)
