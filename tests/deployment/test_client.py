@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_run import CLASSES, decide, png
 
-from tdsp_vision.data.images import upright_copy
+from tdsp_vision.data.images import as_stored
 from tdsp_vision.deployment.client import MAX_FILE_BYTES, ServingClient, ServingError
 from tdsp_vision.deployment.parity import check_parity, read_predictions
 from tdsp_vision.errors import RunFailed
@@ -162,7 +162,7 @@ def test_a_photo_that_asks_to_be_turned_is_scored_upright(client, two_classes, p
     exif[274] = 6
     with Image.open(io.BytesIO(photos[4])) as photo:
         photo.convert(mode).save(tmp_path / "lying", kind, exif=exif)
-    upright_copy(tmp_path / "lying", tmp_path / "upright")
+    (tmp_path / "upright").write_bytes(as_stored((tmp_path / "lying").read_bytes()).content)
     lying, upright = (two_classes.scores([(tmp_path / name).read_bytes()])[0] for name in ("lying", "upright"))
     assert np.abs(lying - upright).max() > 1e-5
     np.testing.assert_allclose(client.score(tmp_path / "lying")[SCORES].iloc[0], upright, atol=1e-6)

@@ -5,11 +5,10 @@ import random
 import keras
 import numpy as np
 import pytest
-from tdsp_vision.modeling.tta import flip_average
 
-from tdsp_vision.modeling.backbones import pooled_layers
+from tdsp_vision.modeling.backbones import classifier, flip_average, pooled_layers
 from tdsp_vision.modeling.explain import BATCH, evidence_maps, randomisation_check
-from tdsp_vision.modeling.svm import build_svm, svm_head
+from tdsp_vision.modeling.svm import build_svm, svm_as_dense
 
 SIZE = 32
 
@@ -41,8 +40,8 @@ def _svm_model(backbone: keras.Model, images: np.ndarray, n_classes: int) -> ker
     featurizer = pooled_layers(backbone)
     features = np.asarray(featurizer(images, training=False))
     svm = build_svm(0.001, 0).fit(features, np.arange(len(images)) % n_classes)
-    head = svm_head(svm, 1.7, np.linspace(-2, 2, n_classes))
-    return keras.Model(featurizer.input, head(featurizer.output), name="classifier")
+    kernel, bias = svm_as_dense(svm)
+    return classifier([featurizer], [(1.7 * kernel, 1.7 * bias + np.linspace(-2, 2, n_classes))], "none")
 
 
 def _contrasts(logits: np.ndarray) -> np.ndarray:
@@ -141,6 +140,6 @@ def test_what_cannot_be_explained_is_refused(tiny_network, small_backbone, image
     nested = keras.Model(pictures, keras.layers.Dense(2)(small_backbone(pictures)), name="nested")
     with pytest.raises(ValueError, match="'nested' cannot be explained.*backbone.input"):
         evidence_maps(nested, images, 0)
-    featurizer = flip_average(small_backbone)
+    featurizer = flip_average(small_backbone, "flips")
     with pytest.raises(ValueError, match="without averaged views"):
         evidence_maps(_with_head(featurizer, 2), images, 0)

@@ -7,7 +7,6 @@ been replaced meanwhile (404), the request goes to its successor.
 """
 
 import base64
-import io
 import itertools
 import logging
 import os
@@ -22,7 +21,7 @@ import pandas as pd
 import urllib3
 from PIL import Image
 
-from tdsp_vision.data.orientation import TURNS, read_orientation, upright
+from tdsp_vision.data.images import RejectedImage, as_stored
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
@@ -202,10 +201,10 @@ def _expanded(sources: Path | str | Iterable) -> Iterator[Path | str]:
 
 
 def _read(source: Path | str, private: bool) -> bytes:
-    """The bytes to send for a file or an address, turned as its camera asks, since TensorFlow does not.
+    """The bytes to send for a file or an address: what stage 1 would keep of it, so that the pixels are the same.
 
-    Turned as data acquisition turns it; every other file is sent byte for byte. Whether it is an image is for the
-    server to say.
+    A photo is turned as its camera asks, a TIFF becomes a PNG; most files are sent byte for byte. What stage 1 would
+    reject is sent as it is: whether it is an image is for the server to say.
 
     Raises:
         ValueError, OSError: if it cannot be had, is empty, or is longer than what is sent.
@@ -214,23 +213,17 @@ def _read(source: Path | str, private: bool) -> bytes:
     if not 0 < len(content) <= MAX_FILE_BYTES:
         raise ValueError(f"{len(content)} bytes; 1 to {MAX_FILE_BYTES} are sent")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if read_orientation(image.info.get("exif") or b"")[0] in TURNS:
-                image.load()
-                content, _ = upright(content, image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return as_stored(content).content
+    except RejectedImage:
         return content
-    return content
 
 
 def _fetch(url: str, private: bool) -> bytes:
     """The content at a web address; every redirect is held to the same rules. ValueError if it cannot be had."""
-    from tdsp_vision.data.patience import Patience
-    from tdsp_vision.data.web import Client
+    from tdsp_vision.data.web import Client, Patience
 
     patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
-    client = Client(patience, guarded=not private, direct=True)
-    return patience.persist(lambda stop: client.get(url, stop, MAX_FILE_BYTES))
+    return Client(patience, guarded=not private).get(url, MAX_FILE_BYTES)
 
 
 def _body(contents: Iterable[bytes]) -> bytes:
