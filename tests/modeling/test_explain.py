@@ -58,7 +58,7 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
     else:
         model = _with_head(small_backbone, n_classes)
         features = small_backbone(images, training=False)
-    dense = model.layers[-1].layers[-1]
+    dense = model.layers[-1] if classifier == "svm" else model.layers[-1].layers[-1]
     wanted = _contrasts(np.asarray(features, np.float64) @ dense.kernel.numpy())
     scores = np.asarray(model(images, training=False), np.float64)
     np.testing.assert_allclose(
