@@ -115,10 +115,9 @@ class ContainerService:
         command = ["docker", "logs", self.container]
         text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
         state = json.loads(docker("inspect", "--format={{json .State}}", self.container))
-        memory = ", out of memory" if state["OOMKilled"] else ""
-        return (
-            text if state["Status"] == "running" else f"{text}\n[it ended with exit code {state['ExitCode']}{memory}]"
-        )
+        if state["Status"] != "running":
+            text += f"\n[exit code {state['ExitCode']}{', out of memory' if state['OOMKilled'] else ''}]"
+        return text
 
     def stop(self) -> None:
         """Stop and remove the container; a second call does nothing."""
@@ -157,18 +156,14 @@ class DockerBackend:
         options = ["--detach", "--pull=never", label, publish, volume, restart, cpus, "--log-driver=local", *HARDENED]
         return ["docker", "run", *options, image_tag(serving_folder.name, version)]
 
-    def run(
-        self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = False
-    ) -> ContainerService:
+    def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> ContainerService:
         """Start a container of a built version; it may not answer yet. RunFailed, and nothing is left, if it cannot."""
-        before = {service.container for service in self.find(serving_folder)}
+        command = self.command(serving_folder, port, version, keep_running)
         try:
-            return ContainerService(
-                serving_folder, docker(*self.command(serving_folder, port, version, keep_running)[1:], timeout=60)
-            )
+            return ContainerService(serving_folder, docker(*command[1:], timeout=60))
         except RunFailed:
             for service in self.find(serving_folder):  # a port that is taken leaves a container that was not started
-                if service.container not in before:
+                if not service.alive():
                     service.stop()
             raise
 

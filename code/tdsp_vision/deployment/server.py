@@ -47,6 +47,7 @@ NAME = "tdsp-vision embedded server, stands in for TensorFlow Serving"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_VALUES = 3_000_000  # in one request: a value of two characters takes up to 70 bytes once it is parsed
 MAX_REQUESTS = 32  # that wait or run
+EXPECTED = '{"instances": [{"b64": "<base64 of an image file>"}, …]}, or the same list under the key "inputs"'
 HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}
 
 
@@ -110,16 +111,15 @@ def application(versions: Versions, key: str) -> Starlette:
         return number, loaded[number]
 
     async def status(request: Request) -> Response:
-        if request.path_params.get("version") not in versions.errors:
+        asked = request.path_params.get("version")
+        if asked not in versions.errors:
             find(request)
-        known = dict.fromkeys(versions.loaded, ("AVAILABLE", "OK", ""))
-        known |= {number: ("END", "UNKNOWN", message) for number, message in versions.errors.items()}
-        number = request.path_params.get("version")
-        entries = [
-            {"version": str(version), "state": state, "status": {"error_code": code, "error_message": message}}
-            for version, (state, code, message) in sorted(known.items(), reverse=True)
-            if number in (None, version)
-        ]
+        entries = []
+        for number, problem in sorted((versions.errors | dict.fromkeys(versions.loaded, "")).items(), reverse=True):
+            code = {"error_code": "UNKNOWN" if problem else "OK", "error_message": problem}
+            if asked in (None, number):
+                state = "END" if problem else "AVAILABLE"
+                entries.append({"version": str(number), "state": state, "status": code})
         return _json({"model_version_status": entries})
 
     async def metadata(request: Request) -> Response:
@@ -156,59 +156,51 @@ def _answer(version: ServedVersion, body: bytearray) -> bytes:
     """Body of the answer to a predict call; each signature of an export has one input."""
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    if not isinstance(document, dict) or ("instances" in document) == ("inputs" in document):
-        raise RequestError(400, "Expecting a JSON object with either the key 'instances' or the key 'inputs'")
-    name = document.get("signature_name") or "serving_default"
-    if not isinstance(name, str) or name not in version.signatures:
-        raise RequestError(400, f"Serving signature name: {str(name)[:100]!r} not found in signature def")
-    ((key, (dtype, shape)),) = version.signatures[name].items()
-    by_row = "instances" in document
-    value = document.popitem()[1] if len(document) == 1 else document["instances" if by_row else "inputs"]
-    if by_row and not isinstance(value, list):
-        raise RequestError(400, "Expecting 'instances' to be an list/array")
-    value = [_unnamed(item, key) for item in value] if by_row else _unnamed(value, key)
+        (form,) = {"instances", "inputs"} & set(document)
+        name = document.get("signature_name") or "serving_default"
+        ((key, (dtype, shape)),) = version.signatures[name].items()
+        feed = _feed(document.pop(form), form, key, dtype, shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
+    outputs = {name: _plain(output) for name, output in version.run(name, {key: feed}).items()}
+    if form == "instances":
+        rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
+        return orjson.dumps({"predictions": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _feed(value: object, form: str, key: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What a request says for an input, as an array of its dtype and shape; a Python error where it does not fit."""
+
+    def unnamed(item):
+        if isinstance(item, dict) and "b64" not in item:
+            ((name, item),) = item.items()
+            if name != key:
+                raise KeyError(name)
+        return item
+
+    if form == "instances" and type(value) is not list:
+        raise TypeError("'instances' is no list")
+    value = [unnamed(item) for item in value] if form == "instances" else unnamed(value)
     if dtype == "string":
-        values = np.array([_bytes(item) for item in value] if isinstance(value, list) else _bytes(value), dtype=object)
+        values = np.array([_bytes(item) for item in value] if type(value) is list else _bytes(value), dtype=object)
     else:
-        values = _numbers(value, dtype)
-    fits = all(wanted in (-1, got) for got, wanted in zip(values.shape, shape, strict=False))
-    if values.ndim != len(shape) or not (fits and values.size):
-        raise RequestError(400, f"Input {key} has shape {list(values.shape)}, expected {list(shape)}, not empty")
-    outputs = {name: _plain(output) for name, output in version.run(name, {key: values}).items()}
-    if by_row:
-        outputs = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-    return orjson.dumps({"predictions" if by_row else "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+        values = np.array(value, dtype=object)  # else NumPy would take a text or None for a number
+        if set(map(type, values.ravel())) - {int, float}:
+            raise TypeError(f"other than numbers for {dtype}, or lists of one level differ in length")
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype)
+        if not np.isfinite(values).all():
+            raise ValueError("a number is too large")
+    fits = all(wanted in (-1, got) for got, wanted in zip(values.shape, shape, strict=True))
+    if not (fits and values.size):
+        raise ValueError(f"shape {list(values.shape)} for {list(shape)}")
+    return values
 
 
-def _unnamed(value: object, key: str) -> object:
-    """The value of an input, which may be written with its name: `{key: value}`."""
-    if not isinstance(value, dict) or "b64" in value:
-        return value
-    if set(value) != {key}:
-        raise RequestError(400, f"JSON object: keys are {', '.join(value)[:200]} and must be equal to: {key}")
-    return value[key]
-
-
-def _bytes(value: object) -> bytes:
+def _bytes(value: str | dict) -> bytes:
     """Bytes of one JSON value: text as UTF-8, or `{"b64": …}`."""
-    try:
-        return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RequestError(400, f'Unable to base64 decode; expected type: string, or {{"b64": …}}: {error}') from error
-
-
-def _numbers(value: object, dtype: str) -> np.ndarray:
-    """Nested lists of finite numbers as an array."""
-    values = np.array(value, dtype=object)  # NumPy would take a text or None for a number
-    if set(map(type, values.ravel())) - {int, float}:
-        raise RequestError(400, f"JSON Value: is not of expected type: {dtype}, or the lists of one level differ")
-    with np.errstate(over="ignore"):
-        numbers = values.astype(dtype)
-    if not np.isfinite(numbers).all():
-        raise RequestError(400, f"Cannot convert JSON value to {dtype} without loss of precision.")
-    return numbers
+    return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
 
 
 def _plain(output: np.ndarray) -> list | np.ndarray:
