@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from tdsp_vision.data.tables import read_json, write_csv
-from tdsp_vision.execution import run_notebook
 from tdsp_vision.files import write_text
-from tdsp_vision.modeling.intervals import paired_auc_difference
+from tdsp_vision.modeling.metrics import paired_auc_difference
 from tdsp_vision.paths import NOTEBOOKS, ROOT, OutputPaths
+from tdsp_vision.runner import run_notebook
 
 # What differs from the notebook's defaults. Chosen by cross-validation of the images of seed 0 that are not its test:
 # insects are much like ImageNet's, so a short and gentle training is best, they are small in pictures larger than
@@ -129,7 +129,7 @@ def compared(seed: int, runs: dict[str, Path]) -> dict:
     positive = read_json(runs["svm"] / "metrics.json")["positive_class"] or sorted(tests[0].label.unique())[-1]
     truth = (tests[0].label == positive).to_numpy()
     svm, dnn = (test[f"score_{positive}"].to_numpy() for test in tests)
-    difference, low, high = paired_auc_difference(truth, svm, dnn, groups, seed)
+    difference, low, high = paired_auc_difference(truth, svm, dnn, groups)
     return row | {"dnn - svm": difference, "low": low, "high": high}
 
 

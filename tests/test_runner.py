@@ -123,7 +123,7 @@ def test_a_walkthrough_ends_in_a_table_of_its_own_runs(workspace, tmp_path, monk
     ("values", "error", "reason"),
     [
         ({"BATCH_SIZE": 13}, RunFailed, "cell In [4]: KeyError: 'missing image'"),
-        ({"BATCH_SIZE": 14}, RunFailed, "code cell 4 of 4: Kernel died; its last words: none"),
+        ({"BATCH_SIZE": 14}, RunFailed, "code cell 4 of 4: Kernel died, often for lack of memory"),
     ],
 )
 def test_a_failure_names_stage_cell_reason_and_notebook(workspace, values, error, reason):

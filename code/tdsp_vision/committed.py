@@ -49,16 +49,19 @@ def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, documents: Path | N
     if documents:
         name = defaults(notebooks["data"])["DATASET_NAME"]
         places = paths.DatasetPaths(workspace / "data", name), paths.OutputPaths(workspace / "outputs", name)
-        fill(*places, "latest", documents, documents / "answers.yml", small=True)
+        fill(*places, "latest", documents, documents / "answers.yml")
     shutil.rmtree(workspace)
 
 
 def with_outputs(committed: dict, executed: dict) -> dict:
-    """`committed` (notebook JSON) with outputs and execution counts of `executed`, widgets and timestamps left out."""
+    """`committed` (notebook JSON) with outputs and execution counts of `executed`, without widgets and timestamps."""
     for old, new in zip(committed["cells"], executed["cells"], strict=True):
         old["metadata"] = {k: v for k, v in old["metadata"].items() if k not in ("papermill", "execution")}
         if old["cell_type"] == "code":
-            shown = [output for output in new["outputs"] if _WIDGET_VIEW not in output.get("data", {})]
+            for output in new["outputs"]:  # a widget needs its kernel; what stays is its static twin, if it has one
+                twin = {kind: value for kind, value in output.get("data", {}).items() if kind == "text/html"}
+                output |= {"data": twin} if _WIDGET_VIEW in output.get("data", {}) else {}
+            shown = [output for output in new["outputs"] if output.get("data", True)]
             old |= {"outputs": shown, "execution_count": new["execution_count"]}
     committed["metadata"].pop("widgets", None)
     committed["metadata"]["papermill"] = {"duration": round(executed["metadata"]["papermill"]["duration"])}

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
-from tdsp_vision.exits import exit_codes
+from tdsp_vision.errors import ParameterError
 from tdsp_vision.files import write_text
 
 FOLDER = paths.ROOT / "docs" / "exercises"
@@ -25,11 +25,10 @@ MARKER = re.compile(r"^\s*# (?:solution\b|end *$)", re.M)
 @click.command()
 def exercises() -> None:
     """Derive the exercise notebooks in docs/exercises from their solutions."""
-    with exit_codes(wrong=(ValueError,)):
-        for solution in solutions():
-            target = FOLDER / solution.name
-            write_text(target, derived(solution))
-            click.echo(f"{paths.shown(solution)} -> {paths.shown(target)}")
+    for solution in solutions():
+        target = FOLDER / solution.name
+        write_text(target, derived(solution))
+        click.echo(f"{paths.shown(solution)} -> {paths.shown(target)}")
 
 
 def solutions() -> list[Path]:
@@ -41,7 +40,7 @@ def derived(solution: Path) -> str:
     """The exercise of a solution notebook, as the text of an .ipynb file.
 
     Raises:
-        ValueError: if the notebook has no answer to take out, or a marker without its partner.
+        ParameterError: if the notebook has no answer to take out, or a marker without its partner.
     """
     notebook = json.loads(solution.read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if "solution" not in cell["metadata"].get("tags", [])]
@@ -50,12 +49,12 @@ def derived(solution: Path) -> str:
         if cell["cell_type"] == "code":
             source, count = MARKED.subn(r"\1\2", "".join(cell["source"]))
             if MARKER.search(source):
-                raise ValueError(
+                raise ParameterError(
                     f"{paths.shown(solution)}, cell {cell['id']}: a marker has no partner; an answer stands between "
                     "'# solution: <placeholder>' and '# end'."
                 )
             cell |= {"source": source.splitlines(keepends=True), "outputs": [], "execution_count": None}
             answers += count
     if not answers:
-        raise ValueError(f"{paths.shown(solution)} marks no answer with '# solution: <placeholder>' and '# end'.")
+        raise ParameterError(f"{paths.shown(solution)} marks no answer with '# solution: <placeholder>' and '# end'.")
     return json.dumps(notebook | {"cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -95,6 +95,7 @@ BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "
 BACKBONES += ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SOURCES = ("sample", "folder", "isic", "urls", "openverse")
 GROUPS = ("auto", "patient", "lesion", "cluster", "none")
+SPLITS = ("auto", "given", "drawn")
 PIPELINES = ("none", "flips", "dermoscopy", "photos")
 VIEWS = ("none", "mirror", "flips", "flips_and_rotations")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
@@ -126,8 +127,12 @@ LIMITS = {
         "POSITIVE_CLASS": Limit(str, 'the class that must not be missed; auto finds it by its name, "" means none'),
         "CLASSIFIER": Limit(str, "svm (frozen network, linear SVM) | dnn (refine the network)", words=CLASSIFIERS),
         "BACKBONE": Limit(str, "efficientnet_lite0 to 2, alexnet, resnet18 to 152, several joined by +"),
-        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages) | none | a file or preset folder"),
-        "IMAGE_SIZE": Limit(int, "pixels; side of the square that the network sees", 32, 2048),
+        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages, others are fetched) | none | a file"),
+        "IMAGE_SIZE": Limit(int, "pixels; side of the square that is looked at; 0 as the network was trained", 0, 2048),
+        "SPLIT": Limit(
+            str, "auto (given where the manifest has a column split, else drawn) | given | drawn", words=SPLITS
+        ),
+        "MIN_CLASS_SIZE": Limit(int, "leave out classes of fewer groups (patients, lesions, single images)", 0, 10_000),
         "TEST_FRACTION": Limit(float, "share of the images for the test", 0.05, 0.45),
         "VALIDATION_FRACTION": Limit(float, "share for choices: calibration, threshold, best epoch", 0.05, 0.45),
         "GROUP_BY": Limit(str, "what must not be torn; auto: patient, lesion and near-duplicates", words=GROUPS),
@@ -147,7 +152,6 @@ LIMITS = {
         "LAYER_DECAY": Limit(float, "dnn: each stage towards the input learns at this share of the next", 0.01, 1),
         "DROPOUT": Limit(float, "dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99),
         "WEIGHT_DECAY": Limit(float, "dnn: pull of the weights towards zero (AdamW)", 0, 1),
-        "AVERAGE_EPOCHS": Limit(float, "dnn: mean of the weights over about so many epochs; 0 for none", 0, 1000),
         "LABEL_SMOOTHING": Limit(float, "dnn: how much of each label is shared out among all classes", 0, 0.99),
         "PRECISION": Limit(str, "dnn: what training computes in; scores are float32 always", words=PRECISIONS),
         "TENSORBOARD": Limit(bool, "dnn: also write logs for TensorBoard"),
@@ -160,7 +164,6 @@ LIMITS = {
         "DATA_DIR": DATA_DIR,
         "OUTPUT_DIR": DATA_DIR,
         "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
-        "EXPERIMENT": Limit(str, 'best: of which experiment of the run history; "" takes the data set\'s own'),
         "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
         "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
         "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),
@@ -168,6 +171,7 @@ LIMITS = {
         "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
         "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
         "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
+        "PARITY_COUNT": Limit(int, "images whose served scores are compared; 0 takes all", 0, 10_000_000),
         "SEED": SEED,
     },
 }

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -157,14 +158,14 @@ def run_notebook(
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     total = sum(cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) for cell in cells) + bool(values)
-    started = []
+    started, log = [], output.with_suffix(".log")  # what the kernel's process prints itself
 
     def count(cell, cell_index) -> None:
         started.append(cell_index)
         on_cell(len(started), total)
 
-    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
-        try:
+    try:
+        with log.open("wb") as file, tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
             execute_notebook(
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, output)),  # it formats paths
                 dict(values),
@@ -172,19 +173,22 @@ def run_notebook(
                 language="python",
                 progress_bar=False,
                 on_cell_execute=count,
-                kernel_manager_class=_own_kernel(notebook.parent, environment or {}, log, Path(sockets)),
+                kernel_manager_class=_own_kernel(notebook.parent, environment or {}, file, Path(sockets)),
             )
-        except PapermillExecutionError as error:
-            words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
-            end = f"\npartly executed notebook: {paths.shown(output)}"
-            if error.ename == "ParameterError":
-                raise ParameterError(f"cell In [{error.exec_count}]: {words}{end}") from None
-            raise RunFailed(f"cell In [{error.exec_count}]: {error.ename}: {words}{end}") from None
-        except RuntimeError as error:  # how nbclient reports a kernel that died or never started
-            place = f"code cell {len(started)} of {total}" if started else "the start of its kernel"
-            raise RunFailed(
-                f"{place}: {error}; its last words: {_last_words(log)}\npartly executed notebook: {paths.shown(output)}"
-            ) from None
+    except PapermillExecutionError as error:
+        words = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", error.evalue).split())[:1000] or "(no message)"
+        end = f"\npartly executed notebook: {paths.shown(output)}"
+        if error.ename == "ParameterError":
+            raise ParameterError(f"cell In [{error.exec_count}]: {words}{end}") from None
+        raise RunFailed(f"cell In [{error.exec_count}]: {error.ename}: {words}{end}") from None
+    except RuntimeError as error:  # how nbclient reports a kernel that died or never started
+        place = f"code cell {len(started)} of {total}" if started else "the start of its kernel"
+        free = shutil.disk_usage(output.parent).free / 1e9
+        raise RunFailed(
+            f"{place}: {error}, often for lack of memory or of disk space ({free:.1f} GB are free where results go); "
+            f"its own words are in {paths.shown(log)}\npartly executed notebook: {paths.shown(output)}"
+        ) from None
+    log.unlink()
     return output
 
 
@@ -200,30 +204,20 @@ def _own_kernel(folder: Path, environment: Mapping[str, str], log, sockets: Path
     from jupyter_client.manager import AsyncKernelManager
 
     own = _KERNEL | {"TDSP_WORKSPACE": str(paths.workspace())} | dict(environment)
+    # A socket's path may have 104 characters on macOS, 108 on Linux; Windows has no such sockets.
+    short = os.name == "posix" and len(str(sockets)) < 90
+    files = {"transport": "ipc", "ip": str(sockets / "k")} if short else {}
 
     class KernelOfThisInterpreter(AsyncKernelManager):
         kernel_spec = KernelSpec(**get_kernel_dict(), env=own)
 
         def __init__(self, **options):
-            # A socket's path may have 104 characters on macOS, 108 on Linux; Windows has no such sockets.
-            files = {"transport": "ipc", "ip": str(sockets / "k")} if os.name == "posix" else {}
-            super().__init__(**options, **files if len(str(sockets)) < 90 else {})
+            super().__init__(**options, **files)
 
         async def start_kernel(self, **options):
-            own = {"cwd": str(folder), "stdout": log, "stderr": log}
-            return await super().start_kernel(**options | own)
+            return await super().start_kernel(**options | {"cwd": str(folder), "stdout": log, "stderr": log})
 
     return KernelOfThisInterpreter
-
-
-def _last_words(log) -> str:
-    """The last line that the kernel's process printed before it died, without harmless messages of libraries."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    words = [
-        line for line in lines if line and not re.match(r"\[IPKernelApp\] WARNING|.*\b(cuInit|TF-TRT|oneDNN)", line)
-    ]
-    return words[-1] if words else "none (often it is a lack of memory or of space on the disk)"
 
 
 class Progress:
@@ -302,9 +296,11 @@ def _usual_seconds(outputs: paths.OutputPaths, name: str, notebook: Path) -> flo
 def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
     """Add the executed notebook, which is whole only now, to the run that it logged itself."""
     if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.tracking import attach_notebook
+        from tdsp_vision.modeling.history import log_run
 
-        attach_notebook(outputs, run, executed)
+        said = log_run(outputs, outputs.runs / run, executed)
+        if said.startswith("WARNING"):
+            print(said, file=sys.stderr)
 
 
 def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path) -> str:
@@ -357,18 +353,12 @@ def end_with_starter() -> None:
     """Interrupt this process, as Ctrl-C does, when its standard input closes.
 
     It has to be a pipe that carries nothing: whoever started this process closes it to stop it, and the system does
-    when the starter ends, however that happens. What has not ended 30 seconds later is killed, with its children.
+    when the starter ends, however that happens.
     """
+
+    def wait_for_end() -> None:
+        os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
+        os.kill(os.getpid(), signal.SIGINT)
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a Jupyter kernel is born deaf to it
-    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
-
-
-def _interrupt_at_end_of_input() -> None:
-    import psutil
-
-    os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(30)  # a clean end takes the process, and so this thread, away long before
-    for process in psutil.Process().children(recursive=True):
-        process.kill()
-    os._exit(130)
+    threading.Thread(target=wait_for_end, daemon=True).start()

@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from tdsp_vision.execution import RunFailed, run_notebook
+from tdsp_vision.errors import RunFailed
 from tdsp_vision.paths import NOTEBOOKS
+from tdsp_vision.runner import run_notebook
 
 BENIGN, MALIGNANT = "diagnosis_1:Benign", "diagnosis_1:Malignant"
 

@@ -6,10 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tdsp_vision.modeling.backbones import pooled_layers
+from tdsp_vision.modeling.backbones import classifier, flip_average, pooled_layers
 from tdsp_vision.modeling.explain import BATCH, evidence_maps, randomisation_check
-from tdsp_vision.modeling.svm import build_svm, svm_head
-from tdsp_vision.modeling.tta import flip_average
+from tdsp_vision.modeling.svm import build_svm, svm_as_dense
 
 SIZE = 32
 
@@ -41,30 +40,13 @@ def _svm_model(backbone: keras.Model, images: np.ndarray, n_classes: int) -> ker
     featurizer = pooled_layers(backbone)
     features = np.asarray(featurizer(images, training=False))
     svm = build_svm(0.001, 0).fit(features, np.arange(len(images)) % n_classes)
-    head = svm_head(svm, 1.7, np.linspace(-2, 2, n_classes))
-    return keras.Model(featurizer.input, head(featurizer.output), name="classifier")
+    kernel, bias = svm_as_dense(svm)
+    return classifier([featurizer], [(1.7 * kernel, 1.7 * bias + np.linspace(-2, 2, n_classes))], "none")
 
 
 def _contrasts(logits: np.ndarray) -> np.ndarray:
     """Each logit minus the mean of the others, the slow way."""
     return np.stack([logits[:, k] - np.delete(logits, k, axis=1).mean(axis=1) for k in range(logits.shape[1])], axis=1)
-
-
-def test_the_map_is_as_fine_as_the_last_convolution(images):
-    """Pooling before the dense layers, as in AlexNet, does not coarsen it: the gradient goes through to the maxima."""
-    layers = [keras.layers.Conv2D(2, 1, use_bias=False), keras.layers.ReLU(), keras.layers.MaxPooling2D(8)]
-    layers += [keras.layers.AdaptiveAveragePooling2D(2), keras.layers.Flatten(), keras.layers.Dense(2)]
-    found = evidence_maps(_network(*layers), images, 0)
-    assert np.count_nonzero(found, axis=(1, 2)).max() < SIZE * SIZE / 4
-
-
-def test_a_network_with_its_first_weights_is_randomised_too(images):
-    """The seed of the check may be the one that the network was built with."""
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Conv2D(6, 3, 2, activation="relu"), keras.layers.GlobalAveragePooling2D()]
-    pictures = keras.Input((SIZE, SIZE, 3))
-    model = keras.Model(pictures, keras.layers.Dense(2)(layers[1](layers[0](pictures))))
-    assert randomisation_check(model, images, 0, seed=0).correlation.abs().max() < 0.95
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -76,7 +58,7 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
     else:
         model = _with_head(small_backbone, n_classes)
         features = small_backbone(images, training=False)
-    dense = model.layers[-1].layers[-1]
+    dense = model.layers[-1] if classifier == "svm" else model.layers[-1].layers[-1]
     wanted = _contrasts(np.asarray(features, np.float64) @ dense.kernel.numpy())
     scores = np.asarray(model(images, training=False), np.float64)
     np.testing.assert_allclose(
@@ -86,15 +68,6 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
         maps = evidence_maps(model, images, k)
         assert maps.shape == (len(images), SIZE, SIZE) and maps.dtype == np.float32
         np.testing.assert_allclose(maps.sum(axis=(1, 2)), wanted[:, k], atol=1e-4 * np.ptp(wanted))
-
-
-def test_saturated_scores_do_not_fade_the_map(small_backbone, images):
-    model = _with_head(small_backbone, 2)
-    before = evidence_maps(model, images, 1)
-    dense = model.layers[-1].layers[-1]
-    dense.set_weights([dense.kernel.numpy() * 10_000, dense.bias.numpy()])
-    assert np.asarray(model(images, training=False)).max() == 1
-    np.testing.assert_allclose(evidence_maps(model, images, 1), before * 10_000, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [32, 30])
@@ -113,16 +86,6 @@ def test_evidence_stands_where_it_is(size):
     assert found[3:9, 5:11].sum() == pytest.approx(255 * 16 / size**2, rel=1e-5)
     assert np.count_nonzero(found) == 2 * 36
     np.testing.assert_allclose(evidence_maps(model, image, 1)[0], -found, atol=1e-6)
-
-
-def test_hidden_dense_layers_are_followed_by_the_gradient(images):
-    """Without biases, ReLU layers are linear along the ray through the picture: gradient times activation is exact."""
-    layers = [keras.layers.Conv2D(4, 5, 3, activation="relu"), keras.layers.MaxPooling2D(2), keras.layers.Flatten()]
-    layers += [keras.layers.Dense(16, "relu", use_bias=False), keras.layers.Dense(3, use_bias=False)]
-    model = _network(*layers)  # without softmax, so that it says its logits
-    wanted = _contrasts(np.asarray(model(images), np.float64))
-    found = evidence_maps(model, images, 2)
-    np.testing.assert_allclose(found.sum(axis=(1, 2)), wanted[:, 2], atol=1e-3 * np.ptp(wanted))
 
 
 def test_each_image_may_have_its_own_class_and_batches_do_not_show(small_backbone, images):
@@ -152,29 +115,22 @@ def test_a_saved_model_and_a_mixed_precision_one_are_explained_alike(tmp_path, i
 def test_randomising_changes_the_map_and_nothing_else(small_backbone, images):
     model = _svm_model(small_backbone, images, 2)
     before, state = model.get_weights(), random.getstate()
-    table = randomisation_check(model, images, 1, seed=4)
+    correlation, said = randomisation_check(model, images, 1, seed=4)
     assert random.getstate() == state
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert table.randomised.tolist()[:2] == ["head", "head and last 25%"] and len(table) == 5
-    assert table.randomised.iloc[-1] == "everything" and table.weights.iloc[-1] == 1
-    assert table.weights.is_monotonic_increasing and table.weights.iloc[0] < 0.01
-    assert table.correlation.abs().max() < 0.6
+    assert abs(correlation) < 0.5 and f"rank correlation {correlation:.2f}): they show what was learned" in said
 
 
-def test_the_check_follows_its_seed(images):
+def test_the_check_follows_its_seed_and_tells_a_map_that_learned_nothing(images):
     layers = [keras.layers.Conv2D(6, 3, 2, activation="relu"), keras.layers.GlobalAveragePooling2D()]
     model = _with_head(_network(*layers), 2)
-    one, same, other = (randomisation_check(model, images[:2], 1, seed, steps=1) for seed in (4, 4, 5))
-    assert one.equals(same) and not one.equals(other)
-
-
-def test_the_check_tells_a_map_that_learned_nothing(images):
-    """Brightness alone: whatever the weights, such a map follows the picture or its negative."""
-    gray = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False)
-    model = _with_head(_network(gray, keras.layers.GlobalAveragePooling2D()), 2)
-    table = randomisation_check(model, images, 1, seed=0, steps=1)
-    assert abs(table.correlation.iloc[0]) == pytest.approx(1)
+    one, same, other = (randomisation_check(model, images[:2], 1, seed) for seed in (4, 4, 5))
+    assert one == same != other
+    # Brightness alone: whatever the weights, such a map follows the picture or its negative.
+    model = _with_head(_network(keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()), 2)
+    correlation, said = randomisation_check(model, images[..., :1].repeat(3, axis=-1), 1, seed=0)
+    assert abs(correlation) == pytest.approx(1) and "Do not rely on them" in said
 
 
 def test_what_cannot_be_explained_is_refused(tiny_network, small_backbone, images):
@@ -184,6 +140,6 @@ def test_what_cannot_be_explained_is_refused(tiny_network, small_backbone, image
     nested = keras.Model(pictures, keras.layers.Dense(2)(small_backbone(pictures)), name="nested")
     with pytest.raises(ValueError, match="'nested' cannot be explained.*backbone.input"):
         evidence_maps(nested, images, 0)
-    featurizer = flip_average(small_backbone)
+    featurizer = flip_average(small_backbone, "flips")
     with pytest.raises(ValueError, match="without averaged views"):
         evidence_maps(_with_head(featurizer, 2), images, 0)

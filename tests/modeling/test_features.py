@@ -1,6 +1,6 @@
 """Features of files: right whatever is cached, and nothing is computed twice."""
 
-import multiprocessing
+import errno
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tdsp_vision.modeling import features as module
-from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
+from tdsp_vision.modeling.backbones import build_backbone, flip_average, pooled_layers
 from tdsp_vision.modeling.batches import preprocess
 from tdsp_vision.modeling.features import FeatureCache, file_digests, predict_files
-from tdsp_vision.modeling.tta import flip_average
 
 SIZE = 32
 
@@ -92,7 +91,7 @@ def test_only_what_is_new_is_computed(cache, tiny_network, pictures):
     cache.features([*files, added], quiet=True)
     assert cache.computed == 1
     files[0].unlink()
-    with pytest.raises(FileNotFoundError, match=files[0].name):
+    with pytest.raises(ValueError, match=f"1 of 6 images are missing.*{files[0].name}"):
         cache.features(files, quiet=True)
 
 
@@ -137,12 +136,12 @@ def test_the_key_is_the_network_its_weights_and_the_size_and_no_names(tmp_path):
     one, other = (build_backbone("efficientnet_lite0", SIZE, "none") for _ in range(2))
     same = build_backbone("efficientnet_lite0", SIZE, "none")
     same.set_weights(one.get_weights())
-    models = [one, other, pooled_layers(one), flip_average(one), flip_average(one, "flips_and_rotations")]
+    models = [one, other, pooled_layers(one), flip_average(one, "flips"), flip_average(one, "flips_and_rotations")]
     paths = [FeatureCache(tmp_path, model, SIZE).path for model in models]
     assert len({*paths, FeatureCache(tmp_path, one, SIZE + 1).path}) == len(models) + 1
     assert paths == [FeatureCache(tmp_path, model, SIZE).path for model in models]
     assert FeatureCache(tmp_path, pooled_layers(same), SIZE).path == paths[2]
-    assert FeatureCache(tmp_path, flip_average(same), SIZE).path == paths[3]
+    assert FeatureCache(tmp_path, flip_average(same, "flips"), SIZE).path == paths[3]
 
 
 def test_another_normalization_is_another_network(tmp_path):
@@ -205,23 +204,22 @@ def test_threads_that_write_at_once_agree(tmp_path, tiny_network, pictures, monk
     assert cache.computed == 0
 
 
-def _write_many(cache: FeatureCache, start: int) -> None:
-    for count in range(start, 200, 2):
-        known = {f"{n:064d}": np.full(8, n, np.float32) for n in range(count)}
-        cache._write(known)
+def test_images_that_changed_since_stage_1_stop_the_run(cache, pictures):
+    files = pictures(4)
+    written_down = file_digests(files)
+    cache.features(files, written_down, quiet=True)
+    shutil.copyfile(files[0], files[2])  # a test image over a training image
+    with pytest.raises(ValueError, match=f"1 of 4 images are not those that stage 1 wrote down.*{files[2].name}"):
+        cache.features(files, written_down, quiet=True)
 
 
-def test_processes_that_write_at_once_leave_a_whole_file(cache):
-    _write_many(cache, 198)
-    processes = [
-        multiprocessing.get_context("fork").Process(target=_write_many, args=(cache, start)) for start in (2, 3)
-    ]
-    for process in processes:
-        process.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while any(process.is_alive() for process in processes):
-            known = cache._read()
-            assert known and all((row == int(digest)).all() for digest, row in known.items())
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert list(cache.path.parent.glob("*.npz")) == [cache.path]
+def test_a_full_disk_costs_the_cache_and_not_the_run(cache, tiny_network, pictures, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = pictures(3)
+    monkeypatch.setattr(module.np, "savez", full)
+    with pytest.warns(UserWarning, match="cannot be kept in .*No space left on device.*this run goes on"):
+        rows = cache.features(files, quiet=True)
+    np.testing.assert_allclose(rows, _direct(tiny_network, files), atol=1e-6)
+    assert not [path for path in cache.path.parent.iterdir() if path.suffix == ".npz"]

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tdsp_vision.modeling.splits import GROUP_BY, SPLITS, check_no_leakage, leakage, split_manifest
+from tdsp_vision.modeling.splits import (
+    GROUP_BY,
+    SPLITS,
+    check_no_leakage,
+    group_folds,
+    leakage,
+    positive_class,
+    split_manifest,
+    without_small_classes,
+)
 
 KEYS = ["patient_id", "lesion_id", "cluster"]
 
@@ -215,3 +224,88 @@ def test_unknown_groupings_and_missing_columns_are_named():
         split_manifest(_equal_groups(9, 1), "person", 0.25, 0.15, 0)
     with pytest.raises(ValueError, match="GROUP_BY is 'lesion', and the manifest has no column 'lesion_id'"):
         split_manifest(_equal_groups(9, 1), "lesion", 0.25, 0.15, 0)
+
+
+def test_a_division_that_came_with_the_images_is_kept():
+    table = _equal_groups(40, 2)
+    table["split"] = ["train", " Training", "val", "TEST"] * 20
+    split = split_manifest(table, "none", 0.25, 0.15, 0, "auto")
+    assert split.tolist() == ["train", "train", "validation", "test"] * 20
+    assert split_manifest(table, "auto", 0.25, 0.15, 0, "drawn").tolist() != split.tolist()
+
+
+@pytest.mark.parametrize("given_sides", [["train", "test"], ["train", "val"]])
+def test_sides_that_are_not_given_are_drawn_from_training_in_whole_groups(given_sides):
+    table = _equal_groups(80, 2)
+    table["split"] = np.where(np.arange(160) % 80 < 60, *given_sides)
+    split = split_manifest(table, "auto", 0.25, 0.15, 0, "given")
+    kept = {"val": "validation"}.get(given_sides[1], given_sides[1])
+    assert set(split) == set(SPLITS) and (split[table.split == given_sides[1]] == kept).all()
+    assert split.groupby(table.group).nunique().max() == 1
+
+
+def test_divisions_that_cannot_be_kept_are_named():
+    with pytest.raises(ValueError, match="SPLIT is 'given', and the manifest has no column 'split'"):
+        split_manifest(_equal_groups(9, 1), "auto", 0.25, 0.15, 0, "given")
+    with pytest.raises(ValueError, match="holds 'fold3'.*SPLIT 'drawn'"):
+        split_manifest(_equal_groups(9, 1).assign(split="fold3"), "auto", 0.25, 0.15, 0, "auto")
+
+
+def test_small_classes_can_be_left_out_and_are_named(capsys):
+    rare = (
+        _equal_groups(4, 2)
+        .replace({"a": "rare"}, regex=True)
+        .query("label == 'rare'")
+        .assign(group=[900, 900, 901, 901])
+    )
+    table = pd.concat([_equal_groups(40, 2), rare], ignore_index=True)
+    with pytest.raises(ValueError, match="'rare'.*MIN_CLASS_SIZE"):
+        split_manifest(table, "auto", 0.25, 0.15, 0)
+    left = without_small_classes(table, "auto", 3)
+    assert sorted(left.label.unique()) == ["a", "b"] and "rare (2)" in capsys.readouterr().out
+    split_manifest(left, "auto", 0.25, 0.15, 0)
+    assert len(without_small_classes(table, "auto", 0)) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes", "found"),
+    [
+        ("auto", ["benign", "malignant"], "malignant"),
+        ("auto", ["Defect", "good"], "Defect"),
+        ("auto", ["ants", "bees"], ""),
+        ("auto", ["abnormal", "positive"], ""),
+        ("", ["benign", "malignant"], ""),
+        ("benign", ["benign", "malignant"], "benign"),
+    ],
+)
+def test_the_positive_class_is_found_by_its_name(wanted, classes, found):
+    assert positive_class(wanted, classes) == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes", "sensitivity", "message"),
+    [
+        (
+            "wolf",
+            ["ants", "bees"],
+            0,
+            "POSITIVE_CLASS is 'wolf'; allowed are 'auto', '' and the classes.*'ants', 'bees'",
+        ),
+        ("auto", ["ants", "bees"], 0.9, "SENSITIVITY is 0.9, and there is no positive class"),
+        ("auto", ["malignant"], 0, "the classes \\['malignant'\\]; a classifier needs two"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_the_start(wanted, classes, sensitivity, message):
+    with pytest.raises(ValueError, match=message):
+        positive_class(wanted, classes, sensitivity)
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 3, 9])
+def test_folds_hold_each_row_once_in_whole_groups_and_leave_every_class(fewest):
+    targets = np.repeat([0, 1, 2], [30, 30, 3 * fewest])
+    groups = np.concatenate([np.arange(60) // 2, 100 + np.arange(3 * fewest) // 3])
+    folds = group_folds(targets, groups, 0)
+    assert len(folds) == (0 if fewest == 1 else min(5, fewest))
+    for rest, rows in folds:
+        assert set(targets[rest]) == {0, 1, 2} and not set(groups[rest]) & set(groups[rows])
+    assert not folds or sorted(np.concatenate([rows for _, rows in folds])) == list(range(len(targets)))

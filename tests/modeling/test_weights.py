@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from legacy_checkpoint import Saved, Writer
 
-from tdsp_vision.modeling.weights import read_checkpoint, read_legacy_checkpoint
+from tdsp_vision.modeling.weights import read_checkpoint
 
 VALUES = np.arange(24, dtype="<f4")
 
 
 def _read(tree, path: Path, **spoiled) -> dict[str, np.ndarray]:
     Writer(tree, **spoiled).write(path)
-    return read_legacy_checkpoint(path)
+    return read_checkpoint(path)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", "<i4", "<i8"])
@@ -125,7 +125,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
         if 0 <= size < len(whole):
             path.write_bytes(whole[:size])
             with pytest.raises(ValueError, match=r"w\.pth is not a legacy PyTorch checkpoint"):
-                read_legacy_checkpoint(path)
+                read_checkpoint(path)
 
 
 class _RunsACommand:
@@ -143,7 +143,7 @@ def test_no_section_can_run_code(tmp_path, section):
     whole, start = path.read_bytes(), ([0, *ends])[section]
     path.write_bytes(whole[:start] + pickle.dumps(_RunsACommand(marker), protocol=2) + whole[ends[section] :])
     with pytest.raises(ValueError, match="may not hold"):
-        read_legacy_checkpoint(path)
+        read_checkpoint(path)
     assert not marker.exists()
 
 
@@ -156,7 +156,7 @@ def test_other_classes_are_refused_by_name(tmp_path, name):
     header = path.read_bytes()[: ends[2]]
     path.write_bytes(header + f"c{module}\n{attribute}\n.".encode())
     with pytest.raises(ValueError, match=f"may not hold {module}.{attribute}"):
-        read_legacy_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_a_whole_pickled_module_is_refused(tmp_path):
@@ -165,7 +165,7 @@ def test_a_whole_pickled_module_is_refused(tmp_path):
     reference = pickle.dumps(("module", "Net", "net.py", "class Net"), protocol=2)[:-1] + b"Q."
     path.write_bytes(path.read_bytes()[: ends[2]] + reference)
     with pytest.raises(ValueError, match="may not refer to 'module'"):
-        read_legacy_checkpoint(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     for content in (b"", b"\x80", b"some text\n", b"\xff" * 64, pickle.dumps({"a": 1})):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
-            read_legacy_checkpoint(path)
+            read_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
-        read_legacy_checkpoint(path)
+        read_checkpoint(path)
     with pytest.raises(FileNotFoundError):
-        read_legacy_checkpoint(tmp_path / "missing.pth")
+        read_checkpoint(tmp_path / "missing.pth")
 
 
 def _state_dict() -> OrderedDict:

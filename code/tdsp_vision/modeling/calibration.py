@@ -6,52 +6,51 @@ Arrays: targets int [n], 0 to K - 1 in the order of the classes; logits [n, K], 
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from tdsp_vision.modeling.splits import group_folds
+
 BINS = 10
+RIDGE = 0.3  # prior weight of slope and offsets, in images: little against a few hundred, enough for a few dozen
+LEAST_SLOPE = 1e-3  # of logits with deviation 1; at this bound they say nothing about the classes
 
 
-def calibrate(logits: np.ndarray, targets: np.ndarray, balanced: bool = True) -> tuple[float, np.ndarray]:
-    """Slope and offsets such that softmax(slope * logits + offsets) are probabilities; pass the validation side.
+def calibrate(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Slope and offsets such that softmax(slope * logits + offsets) are probabilities.
 
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599; the slope is 1 / temperature): one number is fitted, so a
-    few dozen images suffice, and it is positive, so no ranking of two classes changes. The offsets are not fitted;
-    they are the logarithm of each class's share, which undoes the equal class weights of training (Saerens et al.
-    2002, doi 10.1162/089976602753284446).
-
-    An image of a class with n images is wanted at (n + 1) / (n + K) for it and 1 / (n + K) for each other (Platt 1999,
-    "Probabilistic outputs for support vector machines"). Wanted at 1 and 0, logits that part the classes without
-    a mistake would call for an endless slope, and scores of exactly 0 and 1 rank nothing.
+    One slope, as in temperature scaling (Guo et al. 2017, arXiv:1706.04599), and one offset for each class ("bias
+    corrected": Alexandari et al. 2020, arXiv:1901.06852), which also undoes equal class weights. A small ridge keeps
+    the slope finite where the logits part the classes without a mistake, and the offset of a rare class moderate.
 
     Args:
-        logits: float [n, K].
-        targets: int [n], each class at least once.
-        balanced: training gave each class the same weight; otherwise the offsets are 0.
+        logits: float [n, K], of images that the classifier was not fitted on.
+        targets: int [n].
 
     Returns:
         slope (positive), offsets float64 [K].
-
-    Raises:
-        ValueError: if a class has no image.
     """
-    n_classes = logits.shape[1]
-    counts = np.bincount(targets, minlength=n_classes)
-    if not counts.all():
-        raise ValueError(f"Images per class for the calibration are {counts.tolist()}; each class needs at least one.")
-    offsets = np.log(counts / len(targets)) if balanced else np.zeros(n_classes)
-    wanted = (np.eye(n_classes)[targets] * counts + 1) / (counts[targets] + n_classes)[:, None]
+    logits = np.asarray(logits, np.float64)
+    deviation = logits.std() or 1.0
+    scaled, count = logits / deviation, len(logits)
+    truth = np.eye(logits.shape[1])[targets]
 
-    def loss(log_slope: float) -> float:
-        return -(wanted * log_softmax(np.exp(log_slope) * logits + offsets, axis=1)).sum(axis=1).mean()
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        log_scores = log_softmax(parameters[0] * scaled + parameters[1:], axis=1)
+        excess = np.exp(log_scores) - truth
+        gradient = np.concatenate([[(excess * scaled).sum()], excess.sum(axis=0)])
+        value = -log_scores[truth == 1].sum() + RIDGE / 2 * (parameters**2).sum()
+        return value / count, (gradient + RIDGE * parameters) / count
 
-    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
-    return float(np.exp(found.x)), offsets
+    start = np.concatenate([[1.0], np.zeros(logits.shape[1])])
+    bounds = [(LEAST_SLOPE, None)] + [(None, None)] * logits.shape[1]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-8, "ftol": 1e-12}).x
+    return float(found[0] / deviation), found[1:]
 
 
-def as_logits(scores: np.ndarray) -> np.ndarray:
-    """Logits float64 [n, K] that softmax turns into these scores: what a saved classifier no longer tells."""
-    return np.log(np.maximum(np.asarray(scores, np.float64), np.finfo(np.float32).tiny))
+def says_nothing(logits: np.ndarray, slope: float) -> bool:
+    """Whether `calibrate` found no slope: whatever the logits are, the scores are then the shares of the classes."""
+    return slope * np.std(logits) <= 1.01 * LEAST_SLOPE
 
 
 def calibrated(logits: np.ndarray, slope: float, offsets: np.ndarray) -> np.ndarray:
@@ -59,9 +58,17 @@ def calibrated(logits: np.ndarray, slope: float, offsets: np.ndarray) -> np.ndar
     return softmax(slope * np.asarray(logits, np.float64) + offsets, axis=1)
 
 
-def scaled_head(kernel: np.ndarray, bias: np.ndarray, slope: float, offsets: np.ndarray) -> list[np.ndarray]:
-    """Weights for `Dense.set_weights`, kernel [d, K] and bias [K], that bring the calibration into the model itself."""
-    return [slope * kernel, slope * bias + offsets]
+def cross_calibrated(logits: np.ndarray, targets: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Calibrated logits float64 [n, K] of each image, by a calibration fitted without its group: what to judge it by.
+
+    With a class that is a single group, which cannot be parted, by the calibration of all images.
+    """
+    slope, offsets = calibrate(logits, targets)
+    found = slope * logits + offsets
+    for rest, rows in group_folds(targets, groups, seed):
+        slope, offsets = calibrate(logits[rest], targets[rest])
+        found[rows] = slope * logits[rows] + offsets
+    return found
 
 
 def expected_calibration_error(

@@ -30,20 +30,14 @@ from tdsp_vision.runner import attach_to_history, run_notebook
 
 @dataclass(frozen=True)
 class Trial:
-    """What to run: `values` vary in the sweep, `parameters` are all that the notebook gets, RUN_NAME among them."""
+    """What to run: `parameters` are all that the notebook gets; RUN_NAME among them is the trial's name."""
 
-    values: dict[str, object]
     parameters: dict[str, object]
     notebook: Path
 
     @property
     def name(self) -> str:
         return self.parameters["RUN_NAME"]
-
-    @property
-    def title(self) -> str:
-        """`CLASSIFIER=svm IMAGE_SIZE=224`."""
-        return " ".join(f"{name}={value}" for name, value in self.values.items())
 
     @property
     def outputs(self) -> paths.OutputPaths:
@@ -69,7 +63,7 @@ def make_trial(values: Mapping[str, object], others: Mapping[str, object], noteb
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     content = [parameters, code, [hashlib.sha256(file).hexdigest() for file in files]]
     name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return Trial(dict(values), parameters | {"RUN_NAME": name}, notebook)
+    return Trial(parameters | {"RUN_NAME": name}, notebook)
 
 
 def run_trial(trial: Trial, environment: Mapping[str, str], stop: threading.Event | None = None) -> dict:
