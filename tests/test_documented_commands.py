@@ -60,6 +60,8 @@ def refusal(line: str) -> str:
         return "" if importlib.util.find_spec(words[1]) else "no such module"
     if program == "make":
         return "" if re.search(rf"^{words[-1]}:", (ROOT / "Makefile").read_text(), re.M) else "no such target"
+    if program == "python" and words[0].endswith(".py"):
+        return "" if (ROOT / words[0]).is_file() else "no such file"
     known = line == "source .venv/bin/activate" or re.match(r"git clone https://|cd [a-z-]+$", line)
     return "" if known else "unknown command"
 

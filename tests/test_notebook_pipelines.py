@@ -13,13 +13,13 @@ SIZE, SEEDS = 32, 40
 
 def pipelines(name: str) -> dict:
     """The variables of the notebook's two cells that define pipelines, with AUGMENT at `name`."""
-    found = {"AUGMENT": name}
+    found = {"AUGMENT": name, "AUGMENT_COPIES": 0}
     cells = [c for c in json.loads(NOTEBOOKS["model"].read_text())["cells"] if c["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in cells]
     chosen = [source for source in sources if "iaa.Fliplr" in source or source.startswith("PIPELINES")]
     assert len(chosen) == 2
     for source in chosen:
-        exec(source, found)
+        exec(source.split("before_and_after(files")[0], found)
     return found
 
 

@@ -161,7 +161,7 @@ def test_a_photo_that_asks_to_be_turned_is_scored_upright(client, two_classes, p
     exif = Image.Exif()
     exif[274] = 6
     with Image.open(io.BytesIO(photos[4])) as photo:
-        photo.convert(mode).save(tmp_path / "lying", kind, exif=exif)
+        photo.convert(mode).resize((69, 60)).save(tmp_path / "lying", kind, exif=exif)
     (tmp_path / "upright").write_bytes(as_stored((tmp_path / "lying").read_bytes()).content)
     lying, upright = (two_classes.scores([(tmp_path / name).read_bytes()])[0] for name in ("lying", "upright"))
     assert np.abs(lying - upright).max() > 1e-5
