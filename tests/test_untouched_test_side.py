@@ -63,7 +63,7 @@ def _deal_out_anew(manifest: pd.DataFrame, split: pd.Series, side: str) -> None:
 
 def _run_cells(given: dict, shuffled: str | None) -> None:
     """The cells of the modeling notebook, one after the other in one namespace."""
-    names = {"__name__": "__main__", "display": lambda *shown: None}
+    names = {"__name__": "__main__", "display": lambda *shown, **options: None}
     splitting = 0
     for number, cell in enumerate(nbformat.read(NOTEBOOKS["model"], 4).cells):
         if cell.cell_type != "code":
