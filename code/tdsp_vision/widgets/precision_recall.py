@@ -96,8 +96,8 @@ def chart(curve: dict, guessing: list[float], labels: list[str], title: str) -> 
         bqplot.Lines(**curve, scales=scales, colors=[pictures.BLUE]),
         bqplot.Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140),
     ]
-    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "380px", "max_width": "98%"}
-    look = {"fig_margin": room, "padding_x": 0.025, "display_toolbar": False, "layout": size | {"height": "360px"}}
+    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
+    look = {"fig_margin": room, "padding_x": 0.025, "display_toolbar": False, "layout": size}
     return bqplot.Figure(marks=marks, axes=axes, title=title, **look)
 
 
