@@ -32,6 +32,7 @@ CELLS = [
     "ResultsUI(root, predictions, classes, lambda row, k: np.eye(9) - 0.2, threshold={'malignant': 0.5})",
     "ParamsUI('data')",
 ]
+PLACES = "all => all.map(one => one.getAttribute('transform'))"
 ANNOTATION, READ, THRESHOLD, CONFUSION, RESULTS, FORM = range(1, 7)
 
 
@@ -105,6 +106,8 @@ def test_the_checked_images_get_a_new_label_and_zoom_leads_back(notebook, expect
 def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(notebook, expect):
     moved = notebook.output(THRESHOLD)
     expect(moved).to_contain_text("At 0.500")
+    expect(moved.locator(".bqplot .object_grp")).to_have_count(2)
+    places = moved.locator(".bqplot .object_grp").evaluate_all(PLACES)
     moved.get_by_role("slider").focus()
     for _ in range(30):  # as fast as a key repeats, faster than the curves are drawn
         press(notebook, "ArrowRight")
@@ -116,6 +119,7 @@ def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(noteb
     expect(moved.get_by_label("exactly")).to_have_value("0.530")
     moved.get_by_role("button", name="sensitivity ≥ 0.95").press("Enter")
     expect(moved).to_contain_text(re.compile(r"of 20 malignant images (19|20) are found"))
+    expect(moved.locator(".bqplot .object_grp").first).not_to_have_attribute("transform", places[0])
     assert notebook.errors == []
 
 

@@ -17,6 +17,11 @@ def drawn(n: int = 160) -> tuple:
     return np.array(CLASSES, object)[truth.astype(int)], np.column_stack([1 - score, score]), CLASSES, CLASSES[1]
 
 
+def diamonds(ui) -> list[tuple[float, float]]:
+    """Where the threshold lies on ROC and precision-recall."""
+    return [(*mark.x, *mark.y) for mark in (figure.marks[-1] for figure in ui.curves)]
+
+
 @pytest.fixture
 def ui():
     """At the best threshold."""
@@ -44,17 +49,34 @@ def test_the_numbers_are_those_of_the_decision(ui, threshold):
         f"specificity <b>{spared / 120:.3f}",
     ):
         assert words in ui.numbers.value
+    precision = found / max(found + alarms, 1)
+    assert diamonds(ui) == [(alarms / 120, found / 40), (found / 40, precision)]
+
+
+def test_the_area_below_each_curve_is_the_number_above_it(ui):
+    (roc, recall), titles = (figure.marks[1] for figure in ui.curves), [figure.title[-5:] for figure in ui.curves]
+    steps = -np.diff(recall.x) * recall.y[:-1]  # each precision lasts until the next recall
+    assert recall.interpolation == "step-after"
+    assert titles == [f"{area:.3f}" for area in (np.trapezoid(roc.y, roc.x), steps.sum())]
+
+
+def test_a_move_sends_the_two_diamonds_and_no_curve(ui):
+    sent = set()
+    for mark in [mark for figure in ui.curves for mark in figure.marks]:
+        mark.observe(lambda change: sent.add(change.owner))
+    ui.slider.value = 0.7
+    assert sent == {figure.marks[-1] for figure in ui.curves}
 
 
 def test_presets_keep_their_promise_and_lead_back(ui, press):
-    given, before = ui.threshold, ui.curves.value
+    given, before = ui.threshold, diamonds(ui)
     buttons = {button.description: button for button in ui.presets.children}
     for share in (0.95, 0.90):
         press(buttons[f"sensitivity ≥ {share:.2f}"])
         assert ui.threshold == choose_threshold(*drawn(), share) and ui.look.counts(ui.threshold)[0] >= share * 40
-    assert ui.curves.value != before
+    assert diamonds(ui) != before
     press(buttons["as given"])
-    assert (ui.threshold, ui.curves.value) == (given, before)
+    assert (ui.threshold, diamonds(ui)) == (given, before)
 
 
 @pytest.mark.parametrize("typed", ["1.5", "-0.1", "nan", "half", ""])
@@ -78,7 +100,7 @@ def test_one_class_alone_is_refused_and_without_a_positive_class_there_is_nothin
     with pytest.raises(ValueError, match="There are 0 images of the class <b>bad and 4 of others"):
         Look(np.array(["benign"] * 4, object), np.full((4, 2), 0.5), CLASSES, CLASSES[1])
     ui = PrecisionRecallUI(*drawn()[:3], "", None)
-    assert ui.threshold is None and "No positive class" in ui.static_html() and ui.curves.value.count("<img") == 1
+    assert ui.threshold is None and "No positive class" in ui.static_html() and ui.static_html().count("<img") == 1
 
 
 def test_the_static_twin_has_the_numbers_and_the_curves(ui):

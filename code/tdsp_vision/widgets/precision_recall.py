@@ -2,15 +2,18 @@
 
 Arrays: labels are class names [n]; scores are float [n, K] probabilities, columns in the order of `classes`. An image
 is called where score >= threshold. Pass the validation side: a threshold chosen on the test would spoil it. `Look`
-holds what is known of the positive class and needs no front end.
+holds what is known of the positive class and needs no front end. The curves are bqplot figures, of which a move of the
+threshold sends two points to the browser; an exported notebook shows `plots.roc_and_precision_recall` instead.
 """
 
 import io
 from html import escape
 
+import bqplot
 import ipywidgets as widgets
 import numpy as np
 from PIL import Image
+from sklearn import metrics as sk
 
 from tdsp_vision.modeling.metrics import choose_threshold
 from tdsp_vision.modeling.plots import roc_and_precision_recall
@@ -41,6 +44,25 @@ class Look:
         called = self.score >= threshold
         return [int((side & call).sum()) for side in (self.truth, ~self.truth) for call in (called, ~called)]
 
+    def places(self, threshold: float) -> list[tuple[float, float]]:
+        """Where a threshold lies on either of the `charts`, as x and y; precision is 0 where nothing is called."""
+        found, missed, alarms, spared = self.counts(threshold)
+        sensitivity = found / (found + missed)
+        return [(alarms / (alarms + spared), sensitivity), (sensitivity, found / max(found + alarms, 1))]
+
+    def charts(self) -> list[bqplot.Figure]:
+        """ROC and precision-recall, the latter in steps; the area under each is its title."""
+        known, level = (self.truth, self.score), [self.truth.mean()] * 2
+        false_alarms, sensitivity, _ = sk.roc_curve(*known)
+        precision, recall, _ = sk.precision_recall_curve(*known, drop_intermediate=True)
+        roc = {"x": false_alarms, "y": sensitivity}
+        steps = {"x": recall, "y": precision, "interpolation": "step-after"}
+        area, average = f"{sk.roc_auc_score(*known):.3f}", f"{sk.average_precision_score(*known):.3f}"
+        return [
+            chart(roc, [0, 1], ["1 - specificity", "sensitivity (recall)"], f"ROC: AUC {area}"),
+            chart(steps, level, ["recall (sensitivity)", "precision"], f"Average precision {average}"),
+        ]
+
     def in_words(self, threshold: float) -> str:
         """What a threshold does, as HTML."""
         (found, missed, alarms, spared), name = self.counts(threshold), escape(self.known[3])
@@ -53,6 +75,30 @@ class Look:
             f"sensitivity (recall) <b>{sensitivity:.3f}</b> · specificity <b>{specificity:.3f}</b> · "
             f"precision <b>{precision}</b> · balanced accuracy <b>{(sensitivity + specificity) / 2:.3f}</b>"
         )
+
+
+def chart(curve: dict, guessing: list[float], labels: list[str], title: str) -> bqplot.Figure:
+    """A curve, the dotted line of guessing, and, as the last mark, a diamond that is moved to the threshold.
+
+    Args:
+        curve: x and y, float [m] from 0 to 1, and how they are joined (`bqplot.Lines`).
+        guessing: y of the line of guessing at x = 0 and x = 1.
+        labels: of the x and the y axis.
+    """
+    scales = {"x": bqplot.LinearScale(min=0, max=1), "y": bqplot.LinearScale(min=0, max=1)}
+    look = {"tick_values": [0, 0.2, 0.4, 0.6, 0.8, 1], "grid_lines": "none"}
+    axes = [
+        bqplot.Axis(scale=scales["x"], label=labels[0], side="bottom", label_offset="2.6em", **look),
+        bqplot.Axis(scale=scales["y"], label=labels[1], side="left", label_offset="3.7em", **look),
+    ]
+    marks = [
+        bqplot.Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted"),
+        bqplot.Lines(**curve, scales=scales, colors=[pictures.BLUE]),
+        bqplot.Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140),
+    ]
+    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
+    look = {"fig_margin": room, "padding_x": 0.025, "display_toolbar": False, "layout": size}
+    return bqplot.Figure(marks=marks, axes=axes, title=title, **look)
 
 
 def drawn(*known) -> str:
@@ -88,24 +134,25 @@ class PrecisionRecallUI(pictures.Panel):
         scale = {"min": 0, "max": 1, "step": 0.001, "readout": False}
         self.slider = pictures.control(widgets.FloatSlider, "Threshold", "420px", **scale)
         self.number = pictures.control(widgets.Text, "exactly", "140px", continuous_update=False)
-        self.refusal, self.numbers, self.curves = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.threshold, self.presets = threshold, pictures.wrapping([])
-        moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])
-        super().__init__([*([moving] if positive_class else []), self.numbers, self.curves])
+        self.refusal, self.numbers, self.threshold = widgets.HTML(), widgets.HTML(), threshold
         if not positive_class:
             self.numbers.value = "No positive class: the highest score decides, and there is no threshold to choose."
-            self.curves.value = drawn(labels, scores, classes, "", None)
+            self.known = labels, scores, classes, ""
+            super().__init__([self.numbers, widgets.HTML(drawn(*self.known, None))])
         else:
             self.look = Look(labels, scores, classes, positive_class)
+            self.known, self.curves = self.look.known, self.look.charts()
             rules = {"as given": threshold} | self.look.presets
-            self.presets.children = [self._preset(rule, at) for rule, at in rules.items()]
+            self.presets = pictures.wrapping([self._preset(rule, at) for rule, at in rules.items()])
+            moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])
+            super().__init__([moving, self.numbers, pictures.wrapping(self.curves)])
             self._move(threshold)
             self.slider.observe(self._slide, "value")
             self.number.observe(self._type, "value")
 
     def static_html(self) -> str:
         """The threshold in numbers and on the curves."""
-        return self.numbers.value + self.curves.value
+        return self.numbers.value + drawn(*self.known, self.threshold)
 
     def _preset(self, rule: str, threshold: float) -> widgets.Button:
         preset = pictures.button(rule, tooltip=f"{threshold:.3f}")
@@ -134,4 +181,6 @@ class PrecisionRecallUI(pictures.Panel):
         self.threshold, self.refusal.value = threshold, ""
         self.slider.value, self.number.value = round(threshold, 3), f"{threshold:.3f}"
         self.numbers.value = self.look.in_words(threshold)
-        self.curves.value = drawn(*self.look.known, threshold)
+        for figure, place in zip(self.curves, self.look.places(threshold), strict=True):
+            with figure.marks[-1].hold_sync():
+                figure.marks[-1].x, figure.marks[-1].y = np.array(place)[:, None]
