@@ -158,11 +158,11 @@ def test_every_widget_fits_into_the_page(notebook, width):
 
 def test_a_run_is_started_from_the_form_and_ends(notebook, expect):
     form = notebook.output(FORM)
-    bits = form.get_by_label("IMAGES_PER_CLASS")
-    bits.fill("0")
-    expect(form.get_by_role("alert").first).to_contain_text("IMAGES_PER_CLASS is 0; allowed")
+    bits = form.get_by_label("SEED", exact=True)
+    bits.fill("-1")
+    expect(form.get_by_role("alert").first).to_contain_text("SEED is -1; allowed")
     bits.fill("9")
-    expect(form.get_by_text("-p IMAGES_PER_CLASS 9")).to_be_visible()
+    expect(form.get_by_text("-p SEED 9")).to_be_visible()
     run = form.get_by_role("button", name=re.compile("Run$"))  # before it stands the icon
     run.press("Enter")
     expect(form.get_by_text(re.compile(r"cell [1-9]\d* of \d+"))).to_be_visible()
@@ -171,5 +171,5 @@ def test_a_run_is_started_from_the_form_and_ends(notebook, expect):
     run.press("Enter")
     expect(form.get_by_role("status")).to_contain_text("done", timeout=150_000)
     form.get_by_role("link", name="Open the executed notebook").click()
-    expect(notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")).to_contain_text("IMAGES_PER_CLASS")
+    expect(notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")).to_contain_text("SEED")
     assert notebook.errors == []
