@@ -178,6 +178,7 @@ def _add_endpoints(archive: keras.export.ExportArchive, model: keras.Model, info
     size = info["image_size"]
 
     def serving_default(image_bytes):
+        """Encoded images, also none at all."""
         count = tf.size(image_bytes)
         blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
         images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)

@@ -64,6 +64,7 @@ def _gif(content: tf.Tensor) -> tf.Tensor:
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
     def step(at, pixels):
+        """One block, and all its sub-blocks."""
         kind = _number(raw, at)
         frame = tf.maximum(_number(raw, at + 5, 2) * _number(raw, at + 7, 2), screen)
         pixels += tf.where(
