@@ -39,7 +39,7 @@ def printed_by(notebook: Path) -> str:
 
 def left_behind(workspace: Path) -> list:
     """Drafts that should have been renamed, and processes that still name the workspace."""
-    drafts = [path for path in workspace.rglob(".*") if path.name != ".ipynb_checkpoints"]
+    drafts = [path for path in workspace.rglob(".*") if re.search(r"\.[0-9a-f]{12}(\.|$)", path.name)]
     servers = [p.pid for p in psutil.process_iter(["cmdline"]) if str(workspace) in " ".join(p.info["cmdline"] or [])]
     return drafts + servers
 

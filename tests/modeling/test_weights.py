@@ -87,7 +87,7 @@ def test_any_view_is_right_or_refused(offset, sizes):
         path = Path(folder, "w.pth")
         tree = OrderedDict(weight=Saved(VALUES, tuple(shape), tuple(strides), offset))
         if expected is None:
-            with pytest.raises(ValueError, match=r"w\.pth is not a legacy PyTorch checkpoint"):
+            with pytest.raises(ValueError, match=r"w\.pth is not a PyTorch checkpoint"):
                 _read(tree, path)
         else:
             np.testing.assert_array_equal(_read(tree, path)["weight"], expected)
@@ -111,7 +111,7 @@ def test_any_view_is_right_or_refused(offset, sizes):
     ],
 )
 def test_no_tensor_reaches_outside_its_storage(tmp_path, offset, shape, strides):
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         _read(OrderedDict(weight=Saved(VALUES, shape, strides, offset)), tmp_path / "w.pth")
 
 
@@ -124,7 +124,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     for size in sorted({end + more for end in [0, *ends] for more in (-1, 0, 1, 5)}):
         if 0 <= size < len(whole):
             path.write_bytes(whole[:size])
-            with pytest.raises(ValueError, match=r"w\.pth is not a legacy PyTorch checkpoint"):
+            with pytest.raises(ValueError, match=r"w\.pth is not a PyTorch checkpoint"):
                 read_checkpoint(path)
 
 
@@ -164,7 +164,7 @@ def test_a_whole_pickled_module_is_refused(tmp_path):
     ends = Writer(OrderedDict()).write(path)
     reference = pickle.dumps(("module", "Net", "net.py", "class Net"), protocol=2)[:-1] + b"Q."
     path.write_bytes(path.read_bytes()[: ends[2]] + reference)
-    with pytest.raises(ValueError, match="may not refer to 'module'"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         read_checkpoint(path)
 
 
@@ -172,19 +172,19 @@ def test_a_whole_pickled_module_is_refused(tmp_path):
     "tree", [OrderedDict(state_dict=OrderedDict(a=Saved.of(VALUES))), [1, 2], OrderedDict(epoch=3)]
 )
 def test_a_tree_of_anything_but_tensors_is_refused(tmp_path, tree):
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         _read(tree, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("count", [0, 23, 25, 2**62, -1])
 def test_a_storage_must_hold_what_is_said(tmp_path, count):
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         _read(OrderedDict(a=Saved(VALUES, (4,), (1,))), tmp_path / "w.pth", said_counts={id(VALUES): count})
 
 
 @pytest.mark.parametrize("spoiled", [{"magic": 1}, {"protocol": 1000}, {"view": ("0", 1, 2)}])
 def test_other_headers_and_storage_views_are_refused(tmp_path, spoiled):
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         _read(OrderedDict(a=Saved.of(VALUES)), tmp_path / "w.pth", **spoiled)
 
 
@@ -192,11 +192,11 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     path = tmp_path / "w.pth"
     for content in (b"", b"\x80", b"some text\n", b"\xff" * 64, pickle.dumps({"a": 1})):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+        with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
             read_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
-    with pytest.raises(ValueError, match="not a legacy PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         read_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "missing.pth")
@@ -228,7 +228,7 @@ def test_a_state_dict_comes_back_from_both_formats(tmp_path, format):
     ("spoiled", "message"),
     [
         ({"byteorder": b"big"}, "not little-endian"),
-        ({"data/0": VALUES[:-1].tobytes()}, "data/0 has 92 bytes where its tensors need 96"),
+        ({"data/0": VALUES[:-1].tobytes()}, "buffer is smaller than requested size"),
         ({"data/1": None}, "no item named 'w/data/1'"),
         ({"data.pkl": None}, "no item named 'w/data.pkl'"),
         ({"data.pkl": b"not a pickle"}, "not a PyTorch checkpoint"),

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 SIDE, COLOR_SIDE, COARSE = 48, 8, 8  # gray and color miniature; lowest frequencies (DCT) that propose pairs
 GRAY = SIDE * SIDE
-PER_IMAGE = 20  # pairs that are proposed, about; of them the best 6 are aligned
+PER_IMAGE = 12  # pairs that are proposed, about; of them the best 6 are aligned
 ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 30_000
 LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
 COPY_STEPS = (0.0125, 0.025, 0.05, 0.07)  # of the distance of random pairs
@@ -52,10 +52,9 @@ class Found(NamedTuple):
 
 def miniature(small: np.ndarray) -> np.ndarray:
     """The miniature, uint8 [2496], of a picture, uint8 [h, w, 3]."""
-    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    parts = [(gray, SIDE), (small, COLOR_SIDE)]
-    parts = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA).ravel() for part, side in parts]
-    return np.concatenate(parts)
+    parts = ((cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), SIDE), (small, COLOR_SIDE))
+    area = cv2.INTER_AREA  # the mean of what a pixel covers, so that copies of any size have one miniature
+    return np.concatenate([cv2.resize(part, (side, side), interpolation=area).ravel() for part, side in parts])
 
 
 def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
@@ -75,7 +74,7 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
     n, rng = len(miniatures), np.random.default_rng(seed)
     if n < 2:
         return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), np.empty(0), [])
-    one, other = rng.integers(0, n, (2, min(4000, 8 * n * n)))
+    one, other = rng.integers(0, n, (2, min(4000, 4 * n * n)))
     one, other = one[one != other], other[one != other]
     apart = np.median(_differences(miniatures, one, other)[0])
     mean = _detail(miniatures[rng.permutation(n)[:2000]]).mean(axis=0)

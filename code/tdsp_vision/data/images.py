@@ -97,14 +97,21 @@ def read_image(path: Path) -> tuple[ImageFacts, np.ndarray]:
         raise RejectedImage(f"cannot be read: {error.strerror}", "unreadable") from error
     stored = as_stored(content)
     height, width = stored.pixels.shape[:2]
-    scale = min(1, SMALL_SIDE / max(height, width))
-    small = cv2.resize(stored.pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = _shrunk(stored.pixels)
     sha256 = hashlib.sha256(stored.content).hexdigest()
     source_sha256 = sha256 if stored.content is content else hashlib.sha256(content).hexdigest()
     dhash = str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE))
     return ImageFacts(
         sha256, dhash, width, height, len(stored.content), stored.turned, stored.converted, source_sha256
     ), small
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """A picture at most 256 pixels wide and high: halved by means of four, which is fast, then linearly."""
+    while max(pixels.shape) >= 2 * SMALL_SIDE and min(pixels.shape[:2]) > 1:
+        pixels = cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    scale = min(1, SMALL_SIDE / max(pixels.shape))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) if scale < 1 else pixels
 
 
 def as_stored(content: bytes) -> Stored:

@@ -4,6 +4,7 @@ Tables and disks spell one file in many ways: other case, blanks, `./` or the fo
 ending, composed or decomposed Unicode. A name matches where exactly one file fits; what fits none is counted.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -75,9 +76,7 @@ def matched_files(values: pd.Series, index: dict[str, str | None]) -> pd.Series:
     """The file that each value names, or None. Folders that all values begin with may be missing on the disk."""
     words = [comparable(value) if isinstance(value, str) else "" for value in values]
     folders = [word.split("/")[:-1] for word in words if word] or [[]]
-    shared = next(
-        (n for n, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1), min(map(len, folders))
-    )
+    shared = len(os.path.commonprefix(folders))
     best = [None] * len(words)
     for skipped in range(shared + 1):
         tails = ["/".join(word.split("/")[skipped:]) for word in words]
@@ -99,23 +98,19 @@ def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str,
     names = table[column] if column else found
     lines = {f"{path.name}, line {row + 2}: {names[row]}": why for row in table.index[found.isna()]}
     if 2 * len(lines) > len(table) or column is None:
-        first = "".join(f" (the first: {name})" for name in list(lines)[:1])
+        found = f"{len(lines)} of its {len(table)} lines match no file (the first: {next(iter(lines), '')})"
         raise ValueError(
-            f"{shown(path)} needs a column that names the images, such as `path` with wren/1.jpg: {len(lines)} of its "
-            f"{len(table)} lines match no file{first}; correct them or leave them out."
+            f"{shown(path)} needs a column that names the images, such as `path`, and {found}; correct it."
         )
     twice = found[found.duplicated() & found.notna()]
     if len(twice):
-        raise ValueError(
-            f"{shown(path)} names {twice.iloc[0]} more than once, in line {twice.index[0] + 2}; remove one."
-        )
+        place = f"in line {twice.index[0] + 2}; remove one"
+        raise ValueError(f"{shown(path)} names {twice.iloc[0]} more than once, {place}.")
     table = table.drop(columns=column).set_index(found)
     return _typed(table[table.index.notna()]), lines
 
 
-def table_of_labels(
-    source: Path, name: str, column: str, files: list[str]
-) -> tuple[pd.DataFrame, dict[str, tuple[str, str]], str]:
+def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[pd.DataFrame, dict, str]:
     """Labels of a flat folder.
 
     Returns:
@@ -139,19 +134,15 @@ def table_of_labels(
     if len(fitting) != 1:
         listed = ", ".join(shown(path) for path in candidates) or "none"
         wrong = f"{len(fitting)} tables fit" if fitting else "no table names most of the images"
-        raise ValueError(
-            f"LABELS is {name!r}, no sub-folder names a label, and {wrong} (found: {listed}); name a CSV with a column "
-            "of files and a column of labels, or make a sub-folder for each label."
-        )
+        advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
+        raise ValueError(f"LABELS is {name!r}, no sub-folder names a label, and {wrong} (found: {listed}); {advice}.")
     path, table, key, found = fitting[0]
     labels, used = _label_column(path, table, column)
     table = table.drop(columns=used).assign(label=labels).set_index(found)
     table = table[table.index.notna() & table.label.notna()]
     several = table.groupby(level=0).label.nunique()
-    lines = {
-        file: ("label conflict", f"{path.name} gives it the labels {', '.join(sorted(set(table.label[[file]])))}")
-        for file in several.index[several > 1]
-    }
+    given = {file: ", ".join(sorted(set(table.label[[file]]))) for file in several.index[several > 1]}
+    lines = {file: ("label conflict", f"{path.name} gives it the labels {words}") for file, words in given.items()}
     table = _typed(table[~table.index.duplicated() & ~table.index.isin(list(lines))])
     table.attrs["file"] = path.relative_to(source).as_posix() if path.is_relative_to(source) else ""
     said = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
@@ -164,9 +155,8 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Seri
     names = [wanted] if wanted != "label" else LABEL_NAMES
     for name in (comparable(name) for name in names):
         if name in by_name:
-            return table[by_name[name]].map(lambda text: comparable(text, exact=True), na_action="ignore"), [
-                by_name[name]
-            ]
+            values = table[by_name[name]]
+            return values.map(lambda text: comparable(text, exact=True), na_action="ignore"), [by_name[name]]
     numbers = table.apply(pd.to_numeric, errors="coerce")
     hot = [name for name in table if numbers[name].isin([0, 1]).all()]
     if wanted == "label" and len(hot) > 1 and (numbers[hot].sum(axis=1) <= 1).all():
@@ -181,9 +171,8 @@ def _read(path: Path) -> pd.DataFrame:
     plain = {name: re.sub("[^a-z]", "", comparable(name)) for name in table}
     table = table.rename(columns={name: known.get(key, name.strip()) for name, key in plain.items()})
     if not table.columns.is_unique:
-        raise ValueError(
-            f"{shown(path)} has the column {table.columns[table.columns.duplicated()][0]!r} twice; rename one."
-        )
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{shown(path)} has the column {twice!r} twice; rename one.")
     table = table.apply(lambda column: column.str.strip())
     return table.replace("", np.nan)
 

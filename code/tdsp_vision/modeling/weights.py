@@ -48,8 +48,9 @@ class _Tensor(NamedTuple):
             raise ValueError(f"no tensor of shape {self.shape} fits a storage of {values.size} values")
         if math.prod(self.shape) and self.offset + reach >= values.size:
             raise ValueError(f"a tensor of shape {self.shape} reaches outside its storage of {values.size} values")
-        # Along a dimension of one element the stride is never used, and may be any number.
-        strides = [s * values.itemsize if n > 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)]
+        # Along a dimension of one element, and in an empty tensor, the stride is never used, and may be any number.
+        used = math.prod(self.shape) > 0
+        strides = [s * values.itemsize * (used and n > 1) for n, s in zip(self.shape, self.strides, strict=True)]
         return np.array(np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides, writeable=False))
 
 
@@ -113,7 +114,7 @@ def _from_zip(path: Path) -> tuple[dict, dict]:
         root = archive.namelist()[0].split("/")[0]
         if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
             raise ValueError("its values are not little-endian")
-        if any(info.file_size > 2 * info.compress_size + 1024 for info in archive.infolist()):
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is compressed, which PyTorch never does")  # and could fill the memory
         tree = _TreeOfTensors(io.BytesIO(archive.read(f"{root}/data.pkl"))).load()
         wanted = {tensor.storage.key: tensor.storage for tensor in tree.values()}
