@@ -125,6 +125,8 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
 
     def decoded(contents, most_pixels, at_once):
+        """Pictures and valid, blank where an image is damaged or has more pixels than that."""
+
         def read(content):
             check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(most_pixels))
             with tf.control_dependencies([check]):
