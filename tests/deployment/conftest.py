@@ -44,7 +44,7 @@ def photos() -> list[bytes]:
     encoded = []
     for _ in range(24):
         coarse = rng.integers(0, 256, [4, 5, 3], dtype=np.uint8)
-        size = tuple(int(side) for side in rng.integers(30, 90, 2))
+        size = tuple(int(side) for side in rng.integers(32, 90, 2))
         encoded.append(_encoded(Image.fromarray(coarse).resize(size), "JPEG", quality=90))
     return encoded
 

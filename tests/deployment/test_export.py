@@ -159,7 +159,8 @@ def test_an_unfinished_run_is_refused(tmp_path, name):
 
 def test_an_export_that_fails_its_check_is_never_published(tmp_path, monkeypatch):
     write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
-    monkeypatch.setattr("tdsp_vision.deployment.export.MAX_PIXELS", 100)  # the graph then refuses what Keras reads
+    for name in ("LARGE_PIXELS", "MAX_PIXELS"):  # the graph then refuses what Keras reads
+        monkeypatch.setattr(f"tdsp_vision.deployment.export.{name}", 100)
     with pytest.raises(ValueError, match="The export reads"):
         export_model(tmp_path / "run", tmp_path / "serving/tiny")
     assert list((tmp_path / "serving/tiny").iterdir()) == []

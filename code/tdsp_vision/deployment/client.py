@@ -145,6 +145,7 @@ class ServingClient:
             start, times, errors = time.perf_counter(), [], []
 
             def client(number: int, start=start, times=times, errors=errors) -> None:
+                """Ask and wait for the answer, until the time is over."""
                 for body in itertools.islice(itertools.cycle(bodies), number, None):
                     if (begin := time.perf_counter()) > start + seconds:
                         return

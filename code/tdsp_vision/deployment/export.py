@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tdsp_vision import paths
@@ -39,7 +40,7 @@ SIGNATURES = {  # name: outputs
     "float_images": ["label", "scores"],
     "classify": ["classes", "scores"],
 }
-LARGE_PIXELS = 30_000_000  # as `pixels` counts them: images of more are decoded one at a time
+LARGE_PIXELS = 30_000_000  # as `pixels` counts them: images of more are decoded one at a time, after the others
 AT_ONCE = 4  # images of one batch that are decoded side by side
 
 
@@ -121,31 +122,31 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
         Pictures float32 [n, S, S, 3] (zeros for a damaged one) and valid bool [n].
     """
     blank = (tf.zeros([image_size, image_size, 3]), False)
+    result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
 
-    def count(content):
-        return _first(content, pixel_count, np.int64(0))
+    def decoded(contents, most_pixels, at_once):
+        """Pictures and valid, blank where an image is damaged or has more pixels than that."""
 
-    def picture(content):
-        return _first(content, lambda data: (preprocess(data, image_size), True), blank)
+        def read(content):
+            check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(most_pixels))
+            with tf.control_dependencies([check]):
+                return preprocess(tf.identity(content), image_size), True
 
-    def decoded(at_once):
-        result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
-        return tf.map_fn(picture, contents, fn_output_signature=result, parallel_iterations=at_once)
+        read_or_blank = lambda content: _first(content, read, blank)  # noqa: E731
+        return tf.map_fn(read_or_blank, contents, fn_output_signature=result, parallel_iterations=at_once)
 
-    def one_by_one():
+    def large_ones():
         """Memory is enough for one large image, whoever asks for others at the same time."""
         lock = tf.raw_ops.MutexLock(mutex=tf.raw_ops.MutexV2(shared_name="large_images"))
         with tf.control_dependencies([lock]):
-            pictures, valid = decoded(1)
-        with tf.control_dependencies([pictures, valid]):
+            more, large = decoded(tf.where(valid, "", image_bytes), MAX_PIXELS, 1)
+        with tf.control_dependencies([more, large]):
             freed = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
         with tf.control_dependencies([freed]):
-            return tf.identity(pictures), tf.identity(valid)
+            return pictures + more, valid | large  # of each picture one is blank, which is zeros
 
-    pixels = tf.map_fn(count, image_bytes, fn_output_signature=tf.int64, parallel_iterations=AT_ONCE)
-    pixels = tf.where(pixels > MAX_PIXELS, np.int64(0), pixels)
-    contents = tf.where(pixels > 0, image_bytes, "")  # nothing is no image
-    return tf.cond(tf.reduce_max(pixels) > LARGE_PIXELS, one_by_one, lambda: decoded(AT_ONCE))
+    pictures, valid = decoded(image_bytes, LARGE_PIXELS, AT_ONCE)
+    return tf.cond(tf.reduce_all(valid), lambda: (pictures, valid), large_ones)
 
 
 def _first(content: tf.Tensor, function, otherwise):
@@ -173,11 +174,17 @@ def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     return tf.gather(classes, tf.where(scores[:, positive] >= info["threshold"], positive, best_other))
 
 
-def _add_endpoints(archive: keras.export.ExportArchive, model: keras.Model, info: dict) -> None:
-    """Add the three signatures; no output's name ends in `_bytes`: TensorFlow Serving would write it in base64."""
+def _save(folder: Path, model: keras.Model, info: dict) -> None:
+    """Write the SavedModel with its three signatures, all weights as constants.
+
+    TensorFlow multiplies constants that follow each other, such as a batch normalization behind a convolution, and
+    lays out constant weights once and not in every call. No output's name ends in `_bytes`: TensorFlow Serving would
+    write it in base64.
+    """
     size = info["image_size"]
 
     def serving_default(image_bytes):
+        """Encoded images, also none at all."""
         count = tf.size(image_bytes)
         blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
         images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)
@@ -195,9 +202,16 @@ def _add_endpoints(archive: keras.export.ExportArchive, model: keras.Model, info
         return {"classes": tf.tile([info["classes"]], [tf.shape(scores)[0], 1]), "scores": scores}
 
     pictures = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
-    archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, name="image_bytes")])
-    archive.add_endpoint("float_images", float_images, [pictures])
-    archive.add_endpoint("classify", classify, [tf.TensorSpec([None], tf.string, name="inputs")])
+    inputs = {serving_default: tf.TensorSpec([None], tf.string, name="image_bytes"), float_images: pictures}
+    inputs |= {classify: tf.TensorSpec([None], tf.string, name="inputs")}
+    module, signatures = tf.Module(), {}
+    for function, spec in inputs.items():
+        traced = tf.function(function).get_concrete_function(spec)
+        frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+        names = SIGNATURES[function.__name__]
+        named = tf.function(lambda feed, frozen=frozen, names=names: dict(zip(names, frozen(feed), strict=True)))
+        signatures[function.__name__] = named.get_concrete_function(spec)
+    tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -> None:
@@ -209,11 +223,8 @@ def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -
             f"The model of {paths.shown(run_folder)} maps {model.input_shape} to {model.output_shape}; its "
             f"metrics.json speaks of {expected}. Run modeling.ipynb again."
         )
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    _add_endpoints(archive, model, info)
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
-    archive.write_out(draft, verbose=False)
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft
+    _save(draft, model, info)
     scores = model(_picture_or_none(probe_image(), info["image_size"])[np.newaxis], training=False)
     write_json(draft / MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
     _write_warmup(draft / WARMUP, model_name)

@@ -17,14 +17,19 @@ GIF_FRAME, GIF_EXTENSION, GIF_END = 0x2C, 0x21, 0x3B
 
 def pixel_count(content: tf.Tensor) -> tf.Tensor:
     """Pixels of a JPEG, PNG, GIF (all its frames), WebP or BMP of 24 or 32 bits; `TOO_MANY` for anything else."""
+
+    def jpeg():
+        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64))
+
+    return tf.cond(tf.io.is_jpeg(content), jpeg, lambda: 2 * _other(content))
+
+
+def _other(content: tf.Tensor) -> tf.Tensor:
     head = tf.strings.join([tf.strings.substr(content, 0, HEADER), b"\0" * HEADER])
     raw = tf.io.decode_raw(tf.strings.substr(head, 0, HEADER), tf.uint8)
 
     def starts(magic: bytes, at: int = 0) -> tf.Tensor:
         return tf.strings.substr(head, at, len(magic)) == magic
-
-    def jpeg():
-        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64))
 
     def png():
         return _number(raw, 16, 4, big=True) * _number(raw, 20, 4, big=True)
@@ -46,7 +51,7 @@ def pixel_count(content: tf.Tensor) -> tf.Tensor:
 
     formats = [(starts(b"\x89PNG\r\n\x1a\n"), png), (starts(b"BM"), bmp), (starts(b"GIF8"), lambda: _gif(content))]
     formats += [(starts(b"WEBPVP8 ", 8), lossy), (starts(b"WEBPVP8L", 8), lossless), (starts(b"WEBPVP8X", 8), extended)]
-    return tf.cond(tf.io.is_jpeg(content), jpeg, lambda: 2 * tf.case(formats, default=lambda: tf.constant(TOO_MANY)))
+    return tf.case(formats, default=lambda: tf.constant(TOO_MANY))
 
 
 def _number(raw: tf.Tensor, at, size: int = 1, big: bool = False) -> tf.Tensor:
@@ -64,6 +69,7 @@ def _gif(content: tf.Tensor) -> tf.Tensor:
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
     def step(at, pixels):
+        """One block, and all its sub-blocks."""
         kind = _number(raw, at)
         frame = tf.maximum(_number(raw, at + 5, 2) * _number(raw, at + 7, 2), screen)
         pixels += tf.where(

@@ -111,6 +111,7 @@ def application(versions: Versions, key: str) -> Starlette:
         return number, loaded[number]
 
     async def status(request: Request) -> Response:
+        """The state of all versions, or of the one that is asked for."""
         asked = request.path_params.get("version")
         if asked not in versions.errors:
             find(request)
@@ -128,6 +129,7 @@ def application(versions: Versions, key: str) -> Starlette:
         return _json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": version.metadata()}}})
 
     async def predict(request: Request) -> Response:
+        """Scores; 429 while too many others wait or run, 413 for a body that is too long."""
         body, length, full = bytearray(), 0, len(waiting) >= MAX_REQUESTS
         waiting.add(request)
         try:
