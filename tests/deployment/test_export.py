@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tiny_run import CLASSES, decide, write_run
 
-from tdsp_vision.deployment.export import WARMUP, export_model, verify_export
+from tdsp_vision.deployment.export import WARMUP, _without_fused_sums, export_model, verify_export
 from tdsp_vision.deployment.session import RequestError, ServedVersion
 from tdsp_vision.deployment.versions import read_model_info, version_folder, versions_in, write_config
 from tdsp_vision.errors import ParameterError
@@ -159,8 +160,7 @@ def test_an_unfinished_run_is_refused(tmp_path, name):
 
 def test_an_export_that_fails_its_check_is_never_published(tmp_path, monkeypatch):
     write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
-    for name in ("LARGE_PIXELS", "MAX_PIXELS"):  # the graph then refuses what Keras reads
-        monkeypatch.setattr(f"tdsp_vision.deployment.export.{name}", 100)
+    monkeypatch.setattr("tdsp_vision.deployment.export.MAX_PIXELS", 100)  # the graph then refuses what Keras reads
     with pytest.raises(ValueError, match="The export reads"):
         export_model(tmp_path / "run", tmp_path / "serving/tiny")
     assert list((tmp_path / "serving/tiny").iterdir()) == []
@@ -172,3 +172,22 @@ def test_verify_export_tells_a_different_model(two_classes, photos, damaged, tmp
     other = write_run(tmp_path / "other", CLASSES, "malignant", 0.5, seed=8)
     with pytest.raises(ValueError, match="differs from the Keras model"):
         verify_export(two_classes.version_folder, other, encoded)
+
+
+def test_no_sum_can_be_fused_into_a_convolution():
+    """TensorFlow's fused sums crash a server that answers two requests at once; also where blocks are models inside."""
+    inner = keras.Input([8, 8, 4])
+    block = keras.Model(inner, keras.layers.Add()([inner, keras.layers.Conv2D(4, 3, padding="same")(inner)]))
+    images = keras.Input([8, 8, 4])
+    model = keras.Model(images, block(images))
+    guarded = _without_fused_sums(model)
+
+    def summands(network):
+        traced = tf.function(lambda x: network(x, training=False)).get_concrete_function(tf.TensorSpec([None, 8, 8, 4]))
+        additions = [operation for operation in traced.graph.get_operations() if operation.type == "AddV2"]
+        return {tensor.op.type for addition in additions for tensor in addition.inputs}
+
+    assert "BiasAdd" in summands(model)
+    assert summands(guarded) == {"EnsureShape"}
+    pictures = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    np.testing.assert_array_equal(guarded(pictures), model(pictures))

@@ -15,7 +15,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tdsp_vision import paths
@@ -40,8 +39,7 @@ SIGNATURES = {  # name: outputs
     "float_images": ["label", "scores"],
     "classify": ["classes", "scores"],
 }
-LARGE_PIXELS = 30_000_000  # as `pixels` counts them: images of more are decoded one at a time, after the others
-AT_ONCE = 4  # images of one batch that are decoded side by side
+AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
 
 
 def export_model(run_folder: Path, serving_folder: Path) -> Path:
@@ -124,29 +122,15 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     blank = (tf.zeros([image_size, image_size, 3]), False)
     result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
 
-    def decoded(contents, most_pixels, at_once):
-        """Pictures and valid, blank where an image is damaged or has more pixels than that."""
+    def read(content):
+        check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(MAX_PIXELS))
+        with tf.control_dependencies([check]):
+            return preprocess(tf.identity(content), image_size), True
 
-        def read(content):
-            check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(most_pixels))
-            with tf.control_dependencies([check]):
-                return preprocess(tf.identity(content), image_size), True
+    def read_or_blank(content):
+        return _first(content, read, blank)
 
-        read_or_blank = lambda content: _first(content, read, blank)  # noqa: E731
-        return tf.map_fn(read_or_blank, contents, fn_output_signature=result, parallel_iterations=at_once)
-
-    def large_ones():
-        """Memory is enough for one large image, whoever asks for others at the same time."""
-        lock = tf.raw_ops.MutexLock(mutex=tf.raw_ops.MutexV2(shared_name="large_images"))
-        with tf.control_dependencies([lock]):
-            more, large = decoded(tf.where(valid, "", image_bytes), MAX_PIXELS, 1)
-        with tf.control_dependencies([more, large]):
-            freed = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
-        with tf.control_dependencies([freed]):
-            return pictures + more, valid | large  # of each picture one is blank, which is zeros
-
-    pictures, valid = decoded(image_bytes, LARGE_PIXELS, AT_ONCE)
-    return tf.cond(tf.reduce_all(valid), lambda: (pictures, valid), large_ones)
+    return tf.map_fn(read_or_blank, image_bytes, fn_output_signature=result, parallel_iterations=AT_ONCE)
 
 
 def _first(content: tf.Tensor, function, otherwise):
@@ -175,12 +159,11 @@ def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
 
 
 def _save(folder: Path, model: keras.Model, info: dict) -> None:
-    """Write the SavedModel with its three signatures, all weights as constants.
+    """Write the SavedModel with its three signatures.
 
-    TensorFlow multiplies constants that follow each other, such as a batch normalization behind a convolution, and
-    lays out constant weights once and not in every call. No output's name ends in `_bytes`: TensorFlow Serving would
-    write it in base64.
+    No output's name ends in `_bytes`: TensorFlow Serving would write it in base64.
     """
+    model = _without_fused_sums(model)
     size = info["image_size"]
 
     def serving_default(image_bytes):
@@ -204,14 +187,33 @@ def _save(folder: Path, model: keras.Model, info: dict) -> None:
     pictures = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
     inputs = {serving_default: tf.TensorSpec([None], tf.string, name="image_bytes"), float_images: pictures}
     inputs |= {classify: tf.TensorSpec([None], tf.string, name="inputs")}
-    module, signatures = tf.Module(), {}
-    for function, spec in inputs.items():
-        traced = tf.function(function).get_concrete_function(spec)
-        frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
-        names = SIGNATURES[function.__name__]
-        named = tf.function(lambda feed, frozen=frozen, names=names: dict(zip(names, frozen(feed), strict=True)))
-        signatures[function.__name__] = named.get_concrete_function(spec)
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    signatures = {function.__name__: tf.function(function).get_concrete_function(s) for function, s in inputs.items()}
     tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+class _Barrier(keras.layers.Layer):
+    """Gives back what it gets, in an operation that TensorFlow does not optimize away."""
+
+    def call(self, x):
+        return tf.ensure_shape(x, x.shape)
+
+
+def _without_fused_sums(model):
+    """The same model, the same weights, where no sum is computed inside of the convolution or product before it.
+
+    TensorFlow's CPU kernels would do that (oneDNN, seen in 2.21), and their sums keep pointers of one request where
+    another one overwrites them: a server that answers two requests at once crashes within seconds.
+    """
+
+    def call(layer, x, *others, **options):
+        x = [_Barrier()(summand) for summand in x] if isinstance(layer, keras.layers.Add) else x
+        return layer(x, *others, **options)
+
+    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential):
+        return model  # a layer, or a chain, which adds nothing up
+    return keras.models.clone_model(model, clone_function=_without_fused_sums, call_function=call)
 
 
 def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -> None:
