@@ -138,4 +138,5 @@ def test_notebooks_are_lessons_and_were_run(notebook):
     assert len(text) >= len(code)
     assert "widgets" not in content["metadata"]
     assert "import sys" not in notebook.read_text()
+    assert [output for cell in code for output in cell["outputs"] if output.get("name") == "stderr"] == []  # red boxes
     assert any("nbval-check-output" in cell["metadata"].get("tags", []) for cell in code)
