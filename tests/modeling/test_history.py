@@ -55,6 +55,7 @@ for name in sys.argv[2:]:
 @pytest.fixture(scope="module")
 def new_store(tmp_path_factory) -> Path:
     """A database as MLflow makes it, which takes seconds."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     folder = tmp_path_factory.mktemp("store")
     uri = mlflow.get_tracking_uri()
     with open_history(OutputPaths(str(folder), "other")):
@@ -308,6 +309,12 @@ def test_what_cannot_be_compared_is_refused_before_the_work(outputs, case):
     compare, head, splits, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         runs_to_compare(outputs, compare, head, splits)
+
+
+def test_a_history_elsewhere_is_another_history(outputs, tmp_path):
+    for place in (outputs, OutputPaths(str(tmp_path / "elsewhere"), "tiny")):
+        with open_history(place):
+            assert (place.root.parent / "mlflow.db").is_file()
 
 
 def test_the_previous_run_is_the_newest_with_the_same_test(outputs):

@@ -77,14 +77,18 @@ def open_history(outputs: OutputPaths) -> Iterator:
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri, files = tracking_uri(outputs.output_dir), artifact_folder(outputs.output_dir)
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
     with file_lock(files.parent / "mlflow.lock"):
-        mlflow.set_tracking_uri(uri)
-        found = mlflow.get_experiment_by_name(outputs.dataset)
-        if found is None:
-            place = (files / outputs.dataset).as_uri() if uri.startswith(_DATABASES) else None
-            mlflow.create_experiment(outputs.dataset, place)
-        mlflow.set_experiment(outputs.dataset)
-        yield mlflow
+        try:
+            mlflow.set_tracking_uri(uri)  # which sets MLFLOW_TRACKING_URI, also for a later history elsewhere
+            found = mlflow.get_experiment_by_name(outputs.dataset)
+            if found is None:
+                place = (files / outputs.dataset).as_uri() if uri.startswith(_DATABASES) else None
+                mlflow.create_experiment(outputs.dataset, place)
+            mlflow.set_experiment(outputs.dataset)
+            yield mlflow
+        finally:
+            os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 def check_history(outputs: OutputPaths) -> str:
