@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or
 """
 
 import os
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.documents.commands import report
-from tdsp_vision.errors import ParameterError, RunFailed
+from tdsp_vision.errors import RunFailed
 from tdsp_vision.exercises import exercises
 from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
@@ -27,25 +26,21 @@ class Program(click.Group):
     """Ends a command with one sentence and its exit code; what nobody expected keeps its traceback in a file."""
 
     def invoke(self, context: click.Context):
+        """Run the command; 130 and 1 are the exit codes for an interrupt and for a fault."""
         try:
             return super().invoke(context)
         except KeyboardInterrupt as stop:
-            message, code = str(stop) or "interrupted", 130
-        except ParameterError as error:
-            message, code = str(error), 2
-        except (RunFailed, OSError) as error:
-            message, code = str(error), 1
+            click.echo(str(stop) or "interrupted", err=True)
+            context.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as error:
+            raise RunFailed(str(error)) from None
         except Exception as error:
             with tempfile.NamedTemporaryFile("w", prefix="tdsp-vision-", suffix=".log", delete=False) as file:
                 traceback.print_exc(file=file)
-            message = (
-                f"{type(error).__name__}: {error}\nThis is a fault of the program; its traceback is in {file.name}."
-            )
-            code = 1
-        click.echo(message, err=True)
-        sys.exit(code)
+            words = f"{type(error).__name__}: {error}; a fault of the program, whose traceback is in {file.name}"
+            raise RunFailed(words) from None
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +61,7 @@ def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tupl
     if watched:
         end_with_starter()
     settings = (read_settings(file) if file else {}) | as_settings(parameters, "-p")
-    run_walkthrough(settings, stages, watched=watched)
+    run_walkthrough(settings, stages, watched)
 
 
 @main.command()

@@ -17,7 +17,7 @@ from tdsp_vision.documents.commands import fill
 from tdsp_vision.errors import RunFailed
 from tdsp_vision.files import write_text
 from tdsp_vision.parameters import defaults
-from tdsp_vision.runner import Progress, run_notebook
+from tdsp_vision.runner import progress, run_notebook
 
 EARLIER = {"model": {"SVM_FEATURES": "last", "RUN_NAME": "svm-last-layer"}}
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -34,13 +34,12 @@ def refresh(notebooks: Mapping[str, Path] = paths.NOTEBOOKS, documents: Path | N
     """
     workspace = Path(tempfile.mkdtemp(prefix="tdsp-notebooks-")).resolve()
     place = {"TDSP_WORKSPACE": str(workspace)}
-    for number, (stage, notebook) in enumerate(notebooks.items(), 1):
-        committed = json.loads(notebook.read_text(encoding="utf-8"))
-        with Progress(f"{number}/{len(notebooks)} {notebook.stem}") as progress:
+    for stage, notebook in notebooks.items():
+        with progress(notebook.stem) as on_cell:
             if stage in EARLIER:
-                run_notebook(notebook, EARLIER[stage], workspace / "earlier.ipynb", progress.cell, place)
-            executed = run_notebook(notebook, {}, workspace / f"{stage}.ipynb", progress.cell, place)
-        content = with_outputs(committed, json.loads(executed.read_text(encoding="utf-8")))
+                run_notebook(notebook, EARLIER[stage], workspace / "earlier.ipynb", on_cell, place)
+            executed = run_notebook(notebook, {}, workspace / f"{stage}.ipynb", on_cell, place)
+        content = with_outputs(*(json.loads(file.read_text(encoding="utf-8")) for file in (notebook, executed)))
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
         for path in (workspace, paths.ROOT, Path.home(), Path(tempfile.gettempdir(), "ipykernel_")):
             if path != Path("/") and str(path) in re.sub(r'"image/[^"]*": "[^"]*"', "", text):  # pictures are no text

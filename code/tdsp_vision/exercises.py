@@ -14,12 +14,10 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
-from tdsp_vision.errors import ParameterError
 from tdsp_vision.files import write_text
 
 FOLDER = paths.ROOT / "docs" / "exercises"
 MARKED = re.compile(r"^([ \t]*)# solution: *(\S.*)\n(?:(?![ \t]*# solution).*\n)*?[ \t]*# end *$", re.M)
-MARKER = re.compile(r"^\s*# (?:solution\b|end *$)", re.M)
 
 
 @click.command()
@@ -37,24 +35,11 @@ def solutions() -> list[Path]:
 
 
 def derived(solution: Path) -> str:
-    """The exercise of a solution notebook, as the text of an .ipynb file.
-
-    Raises:
-        ParameterError: if the notebook has no answer to take out, or a marker without its partner.
-    """
+    """The exercise of a solution notebook, as the text of an .ipynb file."""
     notebook = json.loads(solution.read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if "solution" not in cell["metadata"].get("tags", [])]
-    answers = 0
     for cell in cells:
         if cell["cell_type"] == "code":
-            source, count = MARKED.subn(r"\1\2", "".join(cell["source"]))
-            if MARKER.search(source):
-                raise ParameterError(
-                    f"{paths.shown(solution)}, cell {cell['id']}: a marker has no partner; an answer stands between "
-                    "'# solution: <placeholder>' and '# end'."
-                )
+            source = MARKED.sub(r"\1\2", "".join(cell["source"]))
             cell |= {"source": source.splitlines(keepends=True), "outputs": [], "execution_count": None}
-            answers += count
-    if not answers:
-        raise ParameterError(f"{paths.shown(solution)} marks no answer with '# solution: <placeholder>' and '# end'.")
     return json.dumps(notebook | {"cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,10 +1,9 @@
 """Command line: `python -m tdsp_vision history`, MLflow's own page on the runs of all datasets.
 
-Exit codes: 1 the history cannot be opened, the port is taken or a run could not be logged; else MLflow's own.
+Exit codes: 1 a run could not be logged; else MLflow's own.
 """
 
 import os
-import socket
 import sys
 
 import click
@@ -31,12 +30,9 @@ def history(output_dir: str, port: int, run_folder: str | None) -> None:
     if uri.startswith("http"):
         click.echo(f"the run history is at {uri}")
         return
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        raise click.ClickException(f"Port {port} is in use already; name another with --port.") from None
-    click.echo(f"the run history is at http://127.0.0.1:{port} (choose 'Model training', top left); Ctrl-C ends it")
-    sys.stdout.flush()
+    print(
+        f"the run history is at http://127.0.0.1:{port} (choose 'Model training', top left); Ctrl-C ends it", flush=True
+    )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--no-serve-artifacts"]
     command += ["--default-artifact-root", artifact_folder(output_dir).as_uri()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

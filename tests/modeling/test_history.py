@@ -227,10 +227,7 @@ def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_is_logged_lat
 def test_the_page_is_mlflows_own_on_this_machine_only(outputs, monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(os, "execve", lambda *args: commands.append(args))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        asked = ["--output-dir", outputs.output_dir, "--port", str(taken.getsockname()[1])]
-        assert "is in use already; name another with --port" in CliRunner().invoke(history, asked).output
-    assert CliRunner().invoke(history, asked).exit_code == 0
+    assert CliRunner().invoke(history, ["--output-dir", outputs.output_dir]).exit_code == 0
     [(_, command, environment)] = commands
     assert command[1:4] == ["-m", "mlflow", "server"] and f"sqlite:///{outputs.root.parent}/mlflow.db" in command
     assert command[command.index("--host") + 1] == "127.0.0.1" and environment["DO_NOT_TRACK"] == "true"
