@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from nbclient import NotebookClient
 from wrong_answers import ALSO_RIGHT, WRONG
 
-from tdsp_vision import exercises
+from tdsp_vision import committed as exercises
 from tdsp_vision.__main__ import main
 
 STAGES = [path.stem for path in exercises.solutions()]

@@ -35,5 +35,5 @@ def answered(kind: type, **answers: object) -> None:
     for name, value in answers.items():
         require(value is not ..., f"`{name}` is still `...`; put your answer there.")
         fits = isinstance(value, kind) and not (kind is Real and isinstance(value, bool))
-        wanted = "number" if kind is Real else kind.__name__
+        wanted = "number" if kind is Real else getattr(kind, "__name__", "bool")
         require(fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected.")

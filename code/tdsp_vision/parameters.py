@@ -58,19 +58,18 @@ class Limit:
         """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
         try:
             typed = self._typed(value)
-        except (ValueError, KeyError, OverflowError, RecursionError, yaml.YAMLError):
+        except (ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
             refuse(name, value, self.allowed)
         self.check(name, typed)
         return typed
 
     def _typed(self, value: object) -> object:
-        if isinstance(value, str) and self.each:
-            value = yaml.load(value, Loader=yaml.BaseLoader)
-        if isinstance(value, list) and self.each:
-            return [self.each._typed(element) for element in value]
-        if isinstance(value, dict) and self.each:
+        if self.each:
+            value = yaml.load(value, Loader=yaml.BaseLoader) if isinstance(value, str) else value
+            if isinstance(value, list):
+                return [self.each._typed(element) for element in value]
             return {key: self.each._typed(element) for key, element in value.items()}
-        if isinstance(value, str) and self.kind is bool:
+        if self.kind is bool and isinstance(value, str):
             return _SWITCH[value.strip().lower()]
         return self.kind(value) if isinstance(value, str) else value
 

@@ -264,11 +264,9 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
         runs: ids of the modeling runs, in order.
         notebooks: folder of the executed notebooks.
     """
-    import pandas as pd
+    from pandas import DataFrame
 
-    def table(rows: list[dict]) -> str:
-        return pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format="{:.3f}".format)
-
+    form = {"index": False, "na_rep": "-", "float_format": "{:.3f}".format}
     lines = []
     if stages & {"data", "model"}:
         counts = _read(dataset.info)["counts"]
@@ -280,7 +278,7 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
             metrics = _read(outputs.runs / run / "metrics.json")
             shown = {name: metrics["test"].get(name) for name in ("accuracy", "balanced_accuracy", "auc", "auc_ci")}
             rows.append({"run": run, "classifier": metrics["classifier"]} | shown)
-        lines.append(f"\n{table(rows)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
+        lines.append(f"\n{DataFrame(rows).to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
     lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if "deploy" in stages:
         folder = outputs.deployment
@@ -291,7 +289,8 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
             | dict(zip(service["classes"][:12], answer["scores"], strict=False))
             for file, answer in zip(service["files"], answers, strict=True)
         ]
-        lines += [f"\nscored request {paths.shown(folder / 'request.json')}: {service['what']}", table(rows)]
+        lines.append(f"\nscored request {paths.shown(folder / 'request.json')}: {service['what']}")
+        lines.append(DataFrame(rows).to_string(**form))
     return "\n".join(lines)
 
 

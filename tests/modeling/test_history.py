@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 
+from tdsp_vision.__main__ import history
 from tdsp_vision.data.tables import file_sha256, write_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.history_commands import history
 from tdsp_vision.modeling.history import (
     QUIET,
     check_history,
@@ -232,7 +232,7 @@ def test_the_page_is_mlflows_own_on_this_machine_only(outputs, monkeypatch, tmp_
     assert command[1:4] == ["-m", "mlflow", "server"] and f"sqlite:///{outputs.root.parent}/mlflow.db" in command
     assert command[command.index("--host") + 1] == "127.0.0.1" and environment["DO_NOT_TRACK"] == "true"
     wrong = CliRunner().invoke(history, ["--log", str(tmp_path / "empty")])
-    assert wrong.exit_code == 1 and "is no run folder: it has no metrics.json" in wrong.output
+    assert wrong.exit_code == 2 and "is no run folder: it has no metrics.json" in wrong.output
 
 
 def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant"):
