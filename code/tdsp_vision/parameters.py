@@ -223,7 +223,7 @@ def listed_rates(schedule: str) -> list[float]:
     """
     rates = []
     for part in schedule.split("+"):
-        found = re.fullmatch(r"\s*\[([\d.e, -]+)\]\s*(?:\*\s*(\d{1,4}))?\s*", part)
+        found = re.fullmatch(r"\s*\[([\d.eE, -]+)\]\s*(?:\*\s*(\d{1,4}))?\s*", part)
         try:
             rates += [float(rate) for rate in found[1].split(",")] * int(found[2] or 1)
         except (TypeError, ValueError):
@@ -248,14 +248,14 @@ def read_settings(file: Path) -> dict[str, object]:
     """
     try:
         loader = yaml.BaseLoader(file.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        lines = [(key.value, loader.construct_object(value, deep=True)) for key, value in node.value] if node else []
+        lines = getattr(loader.get_single_node(), "value", [])  # no node in an empty file
+        pairs = [(str(key.value), loader.construct_object(value, deep=True)) for key, value in lines]
     except OSError as error:
         raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise ParameterError(f"{file} is no YAML that maps names to values, as in `EPOCHS: 3` ({words}).") from None
-    return as_settings(lines, str(file))
+    return as_settings(pairs, str(file))
 
 
 def as_settings(pairs: Iterable[tuple[str, object]], origin: str) -> dict[str, object]:
