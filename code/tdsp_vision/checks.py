@@ -8,22 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
 
-import numpy as np
-import pandas as pd
-
-from tdsp_vision.parameters import short
-
-WORDS = {
-    bool | np.bool_: "True or False",
-    Real: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a dictionary",
-    np.ndarray: "an array (numpy)",
-    pd.Series: "a column (pandas Series)",
-    pd.DataFrame: "a table (pandas DataFrame)",
-}
-
 
 class NotYet(AssertionError):
     """A check that is not passed yet."""
@@ -36,8 +20,6 @@ def check() -> Iterator[None]:
         yield
     except NotYet as hint:
         print(f"Not yet: {hint}")
-    except NameError as error:
-        print(f"Not yet: `{error.name}` is not known; run the cells above first.")
     except Exception as error:  # an answer that the check itself could not work with
         print(f"Not yet: with your answer Python stops here: {type(error).__name__}: {error}")
 
@@ -49,13 +31,9 @@ def require(passed: object, hint: str) -> None:
 
 
 def answered(kind: type, **answers: object) -> None:
-    """Refuse answers that are still `...`, or are not of `kind` (a key of `WORDS`), by name; True is no number."""
+    """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`Real`)."""
     for name, value in answers.items():
         require(value is not ..., f"`{name}` is still `...`; put your answer there.")
-        found = next((known for known in WORDS if isinstance(value, known)), type(value))
-        said = WORDS.get(found, f"a {type(value).__name__}")
-        quoted = f"{short(value)}, " if isinstance(value, str | Real) else ""
-        require(
-            isinstance(value, kind) and (found is kind or kind is not Real),
-            f"`{name}` is {quoted}{said}; {WORDS[kind]} is expected.",
-        )
+        fits = isinstance(value, kind) and not (kind is Real and isinstance(value, bool))
+        wanted = "number" if kind is Real else getattr(kind, "__name__", "bool")
+        require(fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected.")

@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,7 @@ import yaml
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
 
-KINDS = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-}
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -47,20 +41,15 @@ class Limit:
         """The limits in words, as in `a whole number from 1 to 64`."""
         span = "" if self.low is None else f" from {self.low} to {self.high}"
         each = f", each {self.each.allowed}" if self.each else ""
-        return " or ".join(map(repr, self.words)) or KINDS[self.kind] + span + each
+        return " or ".join(map(repr, self.words)) or KINDS.get(self.kind, "a mapping") + span + each
 
     def check(self, name: str, value: object) -> None:
         """Refuse a `value` of another type (True is no number, 1 is a float), out of range, not finite, or empty."""
         fits = type(value) is self.kind or (self.kind is float and type(value) is int)
-        if fits and self.words:
-            fits = value in self.words
-        if fits and self.low is not None:
-            fits = self.low <= value <= self.high
-        if fits and self.each:
-            fits = len(value) > 0 and (self.kind is list or all(type(key) is str for key in value))
-        if not fits:
-            near = difflib.get_close_matches(value, self.words, 1) if isinstance(value, str) else []
-            refuse(name, value, self.allowed + (f"; the nearest is {near[0]!r}" if near else ""))
+        fits = fits and (not self.words or value in self.words)
+        fits = fits and (self.low is None or self.low <= value <= self.high)
+        if not fits or (self.each and not value):
+            refuse(name, value, self.allowed)
         if self.each:
             for key, element in value.items() if self.kind is dict else enumerate(value):
                 self.each.check(f"{name}[{key!r}]", element)
@@ -69,19 +58,18 @@ class Limit:
         """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
         try:
             typed = self._typed(value)
-        except (ValueError, KeyError, OverflowError, RecursionError, yaml.YAMLError):
+        except (ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
             refuse(name, value, self.allowed)
         self.check(name, typed)
         return typed
 
     def _typed(self, value: object) -> object:
-        if isinstance(value, str) and self.each:
-            value = yaml.load(value, Loader=yaml.BaseLoader)
-        if isinstance(value, list) and self.each:
-            return [self.each._typed(element) for element in value]
-        if isinstance(value, dict) and self.each:
+        if self.each:
+            value = yaml.load(value, Loader=yaml.BaseLoader) if isinstance(value, str) else value
+            if isinstance(value, list):
+                return [self.each._typed(element) for element in value]
             return {key: self.each._typed(element) for key, element in value.items()}
-        if isinstance(value, str) and self.kind is bool:
+        if self.kind is bool and isinstance(value, str):
             return _SWITCH[value.strip().lower()]
         return self.kind(value) if isinstance(value, str) else value
 
@@ -233,20 +221,16 @@ def listed_rates(schedule: str) -> list[float]:
     Raises:
         ParameterError: it is anything but lists of numbers above 0, joined by `+` and repeated by `*`.
     """
-    try:
-        rates = [rate for part in schedule.split("+") for rate in _repeated(part)]
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        rates = []
-    if not rates or not all(type(rate) in (int, float) and 0 < rate < math.inf for rate in rates):
+    rates = []
+    for part in schedule.split("+"):
+        found = re.fullmatch(r"\s*\[([\d.eE, -]+)\]\s*(?:\*\s*(\d{1,4}))?\s*", part)
+        try:
+            rates += [float(rate) for rate in found[1].split(",")] * int(found[2] or 1)
+        except (TypeError, ValueError):
+            rates.append(0)
+    if min(rates, default=0) <= 0 or max(rates) == math.inf:
         refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*7 + [0.005]*8'")
-    return [float(rate) for rate in rates]
-
-
-def _repeated(part: str) -> list:
-    rates, _, times = part.partition("*")
-    if times and not 1 <= int(times) <= 10_000:
-        raise ValueError("more rates than epochs there may be")
-    return list(ast.literal_eval(rates.strip())) * int(times or 1)
+    return rates
 
 
 def defaults(notebook: Path) -> dict[str, object]:
@@ -263,25 +247,25 @@ def read_settings(file: Path) -> dict[str, object]:
         ParameterError: the file cannot be read, is not YAML, is not such a mapping, or has a name twice.
     """
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        loader = yaml.BaseLoader(file.read_text(encoding="utf-8"))
+        lines = getattr(loader.get_single_node(), "value", [])  # no node in an empty file
+        pairs = [(str(key.value), loader.construct_object(value, deep=True)) for key, value in lines]
     except OSError as error:
         raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if content is not None and not isinstance(content, dict):
-        raise ParameterError(f"{file} holds {short(content)}; it has to map names to values, as in `EPOCHS: 3`.")
-    return as_settings([(key.value, content[key.value]) for key, _ in node.value], str(file)) if content else {}
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise ParameterError(f"{file} is no YAML that maps names to values, as in `EPOCHS: 3` ({words}).") from None
+    return as_settings(pairs, str(file))
 
 
 def as_settings(pairs: Iterable[tuple[str, object]], origin: str) -> dict[str, object]:
     """`pairs` as a dict; ParameterError where `origin`, such as a file, gives a name more than once."""
-    pairs = list(pairs)
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ParameterError(f"{name} is given {names.count(name)} times in {origin}; give it once.")
-    return dict(pairs)
+    settings = {}
+    for name, value in pairs:
+        if name in settings:
+            raise ParameterError(f"{name} is given more than once in {origin}; give it once.")
+        settings[name] = value
+    return settings
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -297,6 +281,4 @@ def short(value: object) -> str:
 
 def refuse(name: str, value: object, allowed: str) -> NoReturn:
     """Raise ParameterError: what was received for `name`, and what is allowed, in one sentence."""
-    raise ParameterError(
-        f"{name} is {short(value)}; allowed is {allowed}{'' if allowed.endswith('?') else '.'}"
-    ) from None
+    raise ParameterError(f"{name} is {short(value)}; allowed is {allowed}.") from None
