@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tdsp_vision.modeling.metrics import choose_threshold, decide
-from tdsp_vision.widgets.precision_recall import Look, PrecisionRecallUI
+from tdsp_vision.widgets.precision_recall import PrecisionRecallUI
 
 CLASSES = ["benign", "<b>bad"]
 
@@ -30,11 +30,11 @@ def ui():
 
 def test_it_starts_at_the_given_threshold_and_a_slider_that_rounds_does_not_move_it(ui):
     given = choose_threshold(*drawn())
-    assert ui.threshold == given != round(given, 3) == ui.slider.value and ui.number.value == f"{given:.3f}"
+    assert ui.threshold == given != round(given, 3) == ui.slider.value and ui.number.value == round(given, 3)
     ui.slider.value = round(given, 3) + 1e-17
     assert ui.threshold == given
     ui.slider.value = 0.30000000000000004
-    assert ui.threshold == 0.3 and ui.number.value == "0.300"
+    assert ui.threshold == 0.3 and ui.number.value == 0.3
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.8, 1.0])
@@ -79,26 +79,18 @@ def test_presets_keep_their_promise_and_lead_back(ui, press):
     assert (ui.threshold, diamonds(ui)) == (given, before)
 
 
-@pytest.mark.parametrize("typed", ["1.5", "-0.1", "nan", "half", ""])
+@pytest.mark.parametrize("typed", [1.5, -0.1, float("nan")])
 def test_a_typed_number_is_taken_or_refused(ui, typed):
-    ui.number.value = "0.25"
-    assert (ui.threshold, ui.slider.value, ui.number.value) == (0.25, 0.25, "0.250")
+    ui.number.value = 0.25125
+    assert (ui.threshold, ui.slider.value, ui.number.value) == (0.25125, 0.251, 0.251)
     ui.number.value = typed
-    assert "is refused; a threshold is a number from 0 to 1" in ui.refusal.value
-    assert (ui.threshold, ui.number.value) == (0.25, "0.250")
-    ui.number.value = "1"
+    assert f"{typed} is refused; a threshold is a number from 0 to 1" in ui.refusal.value
+    assert (ui.threshold, ui.number.value) == (0.25125, 0.251)
+    ui.number.value = 1
     assert ui.threshold == 1.0 and ui.refusal.value == "" and "none, nothing is called" in ui.numbers.value
 
 
-@pytest.mark.parametrize(("positive", "threshold"), [(CLASSES[1], None), (CLASSES[1], 1.2), ("", 0.5)])
-def test_a_threshold_that_does_not_go_with_the_positive_class_is_refused(positive, threshold):
-    with pytest.raises(ValueError, match=f"The threshold is {threshold} and the positive class '{positive}'; allowed"):
-        PrecisionRecallUI(*drawn()[:3], positive, threshold)
-
-
-def test_one_class_alone_is_refused_and_without_a_positive_class_there_is_nothing_to_choose():
-    with pytest.raises(ValueError, match="There are 0 images of the class <b>bad and 4 of others"):
-        Look(np.array(["benign"] * 4, object), np.full((4, 2), 0.5), CLASSES, CLASSES[1])
+def test_without_a_positive_class_there_is_nothing_to_choose():
     ui = PrecisionRecallUI(*drawn()[:3], "", None)
     assert ui.threshold is None and "No positive class" in ui.static_html() and ui.static_html().count("<img") == 1
 
