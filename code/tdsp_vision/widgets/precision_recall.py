@@ -81,8 +81,8 @@ def chart(title: str, curve: dict[str, np.ndarray], guessing: list[float], **how
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
     horizontal, vertical = curve
     axes = [
-        Axis(scale=scales["x"], label=horizontal, grid_lines="none"),
-        Axis(scale=scales["y"], label=vertical, grid_lines="none", orientation="vertical", label_offset="3.2em"),
+        Axis(scale=scales["x"], label=horizontal, grid_lines="none", side="bottom"),
+        Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em"),
     ]
     marks = [
         Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted"),
