@@ -72,19 +72,25 @@ def trial_processes(workspace):
 @pytest.mark.parametrize(
     ("choices", "fixed", "ranges", "trials", "message"),
     [
-        ({}, {}, {}, None, "Nothing varies"),
-        ({"EPOCS": "1"}, {}, {}, None, "EPOCS is no parameter of the modeling notebook.*the nearest is EPOCHS"),
-        ({"PORT": "1"}, {}, {}, None, "PORT is no parameter of the modeling notebook.*stage deploy has it"),
+        ({}, {}, {}, None, "Give values with -g"),
+        (
+            {"EPOCS": "1"},
+            {},
+            {},
+            None,
+            "EPOCS is no parameter of the modeling notebook.*the nearest of those is EPOCHS",
+        ),
+        ({"PORT": "1"}, {}, {}, None, "PORT is no parameter of the modeling notebook"),
         ({"EPOCHS": "1,x"}, {}, {}, None, "EPOCHS is 'x'; allowed is a whole number"),
         ({"EPOCHS": "1"}, {"EPOCHS": "2"}, {}, None, "EPOCHS is given more than once"),
         ({"RUN_NAME": "a,b"}, {}, {}, None, "RUN_NAME cannot vary"),
         ({"DATA_DIR": "a,b"}, {}, {}, None, "DATA_DIR cannot vary"),
         ({"BACKBONE": "alexnet,resnet19"}, {}, {}, None, "BACKBONE is 'resnet19'"),
-        ({}, {}, {"DROPOUT": "0.1..0.5"}, None, "say with --trials"),
-        ({}, {}, {"DROPOUT": "0.5..0.1"}, 3, "a range ends above its start"),
+        ({"EPOCHS": "1,2"}, {}, {"DROPOUT": "0.1..0.5"}, None, "ranges with -r and --trials"),
+        ({}, {}, {"DROPOUT": "0.5..0.1"}, 3, "a range of numbers, the lower one first"),
         ({}, {}, {"DROPOUT": "0.1..3"}, 3, "DROPOUT is 3.0; allowed is a number from 0 to 0.99"),
-        ({}, {}, {"WEIGHT_DECAY": "0..0.5:log"}, 3, "with :log starts above 0"),
-        ({}, {}, {"BACKBONE": "a..b"}, 3, "a range of numbers is written"),
+        ({}, {}, {"WEIGHT_DECAY": "0..0.5:log"}, 3, "0.01:log above 0"),
+        ({}, {}, {"BACKBONE": "a..b"}, 3, "allowed is a range of numbers"),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_starts(workspace, choices, fixed, ranges, trials, message):
@@ -152,18 +158,8 @@ def test_the_paired_difference_is_of_the_same_splits(workspace):
 
 @pytest.mark.parametrize("moment", ["first trial", "between trials"])
 def test_after_a_kill_every_trial_ends_exactly_once(workspace, moment):
-    command = (
-        "-g",
-        "IMAGE_SIZE",
-        "100,200,300",
-        "-p",
-        "WEIGHT_DECAY",
-        "0.05",
-        "--jobs",
-        "2",
-        "--metric",
-        "balanced_accuracy",
-    )
+    values = ("-g", "IMAGE_SIZE", "100,200,300", "-p", "WEIGHT_DECAY", "0.05")
+    command = (*values, "--jobs", "2", "--metric", "balanced_accuracy")
     sweep = start(workspace, *command)
     wait_until(lambda: drafts(workspace) if moment == "first trial" else executions(workspace))
     sweep.kill()
