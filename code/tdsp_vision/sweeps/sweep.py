@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-import psutil
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
@@ -237,11 +236,7 @@ def in_words(sweep: Sweep, table) -> str:
 
 
 def _end(*_) -> None:
-    """End this process and its kernels at once. It is as safe as a kill: a trial is done when its run is there."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        child.kill()
-    psutil.wait_procs(children, timeout=10)
+    """End this process as a kill does, which is safe: its kernels end within seconds, and a trial is done or not."""
     click.echo("interrupted; the same command goes on from there", err=True)
     os._exit(130)
 
