@@ -107,10 +107,9 @@ def test_one_run_at_a_time_which_can_be_stopped_and_started_again(toy, press):
 def test_a_run_that_ends_while_stop_is_pressed_leaves_the_form_usable():
     run = BackgroundRun()
     for _ in range(2):
-        run.observe(lambda change: change["new"] == "done" and run.stop(), "status")
         run.start(script("pass"))
-        run.process.wait()
-        run.stop()  # it has ended, and the reading thread may not know yet
+        run.process.wait()  # the reading thread may not know yet
+        run.stop()
         run.thread.join()
         assert run.status == "done"
 

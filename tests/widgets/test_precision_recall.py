@@ -53,28 +53,15 @@ def test_the_numbers_are_those_of_the_decision(ui, threshold):
     assert diamonds(ui) == [(alarms / 120, found / 40), (found / 40, precision)]
 
 
-def test_the_area_below_each_curve_is_the_number_above_it(ui):
-    (roc, recall), titles = (figure.marks[1] for figure in ui.curves), [figure.title[-5:] for figure in ui.curves]
-    steps = -np.diff(recall.x) * recall.y[:-1]  # each precision lasts until the next recall
-    assert recall.interpolation == "step-after"
-    assert titles == [f"{area:.3f}" for area in (np.trapezoid(roc.y, roc.x), steps.sum())]
-
-
-def test_a_move_sends_the_two_diamonds_and_no_curve(ui):
-    sent = set()
+def test_presets_keep_their_promise_and_lead_back(ui, press):
+    given, before, sent = ui.threshold, diamonds(ui), set()
     for mark in [mark for figure in ui.curves for mark in figure.marks]:
         mark.observe(lambda change: sent.add(change.owner))
-    ui.slider.value = 0.7
-    assert sent == {figure.marks[-1] for figure in ui.curves}
-
-
-def test_presets_keep_their_promise_and_lead_back(ui, press):
-    given, before = ui.threshold, diamonds(ui)
     buttons = {button.description: button for button in ui.presets.children}
     for share in (0.95, 0.90):
         press(buttons[f"sensitivity ≥ {share:.2f}"])
         assert ui.threshold == choose_threshold(*drawn(), share) and ui.look.counts(ui.threshold)[0] >= share * 40
-    assert diamonds(ui) != before
+    assert diamonds(ui) != before and sent == {figure.marks[-1] for figure in ui.curves}, "no curve is sent again"
     press(buttons["as given"])
     assert (ui.threshold, diamonds(ui)) == (given, before)
 
@@ -90,11 +77,9 @@ def test_a_typed_number_is_taken_or_refused(ui, typed):
     assert ui.threshold == 1.0 and ui.refusal.value == "" and "none, nothing is called" in ui.numbers.value
 
 
-def test_without_a_positive_class_there_is_nothing_to_choose():
-    ui = PrecisionRecallUI(*drawn()[:3], "", None)
-    assert ui.threshold is None and "No positive class" in ui.static_html() and ui.static_html().count("<img") == 1
-
-
-def test_the_static_twin_has_the_numbers_and_the_curves(ui):
-    html = ui._repr_mimebundle_()["text/html"]
-    assert "are found" in html and html.count("<img") == 1
+def test_the_static_twin_has_numbers_and_curves_and_without_a_positive_class_there_is_nothing_to_choose(ui):
+    none = PrecisionRecallUI(*drawn()[:3], "", None)
+    for one, words in ((ui, "are found"), (none, "No positive class")):
+        html = one._repr_mimebundle_()["text/html"]
+        assert words in html and html.count("<img") == 1
+    assert none.threshold is None

@@ -83,9 +83,8 @@ def test_a_cell_of_the_matrix_opens_its_images(root, predictions, press):
     assert "03.png cannot be shown" in ui.gallery.value and "02.png\nconfidence 0.800" in ui.gallery.value
     press(ui.buttons[1, 1])
     assert "True wren &lt;i&gt;, called wren &lt;i&gt;: 14 of 15 images, 93%</b>; least sure first" in ui.about.value
-    assert (
-        ui.pages.visible == (116, 117, 118) and ui.buttons[1, 1].layout.border_top != ui.buttons[0, 1].layout.border_top
-    )
+    borders = [ui.buttons[cell].layout.border_top for cell in ((0, 1), (1, 1))]
+    assert ui.pages.visible == (116, 117, 118) and borders[0] != borders[1]
     assert "<td>11</td>" in ui.static_html()
     right = ConfusionMatrixUI(root, predictions[predictions.label == predictions.predicted], CLASSES)
     assert right.cell == (CLASSES[1], CLASSES[1]) and right.buttons[0, 1].disabled
