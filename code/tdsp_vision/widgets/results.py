@@ -184,23 +184,20 @@ class ResultsUI(pictures.Panel):
             self.about.value = in_words(row)
             self.picture.value = pictures.picture(self.root / row.path, f"{row.label}: {row.path}", SIDE)
             self.chart.value = score_chart(scores, row.label, row.predicted, self.threshold)
-            self.alike.value = self._tried(self._neighbours, row) if self.neighbours else ""
+            self.alike.value = self._neighbours(row) if self.neighbours else ""
             if self.heat.value >= 0:
                 self.map.value = "computing the heat map …"
-                self.map.value = self._tried(self._heat_map, row)
+                self.map.value = self._heat_map(row)
         self.map.layout.display = None if self.map.value else "none"
 
-    def _tried(self, draw: Callable[[pd.Series], str], row: pd.Series) -> str:
-        """What `draw` makes of a row, as HTML; an error, as of an image that cannot be read, stands in its place."""
+    def _heat_map(self, row: pd.Series) -> str:
+        """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""
+        name = self.classes[self.heat.value]
         try:
-            return draw(row)
+            photo = pictures.thumbnail(self.root / row.path, SIDE)
+            drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
         except Exception as error:
             return pictures.alert(f"{type(error).__name__}: {error}")
-
-    def _heat_map(self, row: pd.Series) -> str:
-        """The photo under its heat map, and what the colors mean."""
-        photo, name = pictures.thumbnail(self.root / row.path, SIDE), self.classes[self.heat.value]
-        drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
         words = f"red speaks for {name}, blue against it; scaled to this picture"
         return f"{pictures.picture(drawn, f'heat map for {name}', SIDE)}{escape(words)}"
 
