@@ -28,14 +28,11 @@ from tdsp_vision.runner import attach_to_history, run_notebook
 
 @dataclass(frozen=True)
 class Trial:
-    """What to run: `parameters` are all that the notebook gets; RUN_NAME among them is the trial's name."""
+    """What to run: `parameters` are all that the notebook gets, RUN_NAME, which is `name`, among them."""
 
+    name: str
     parameters: dict[str, object]
     notebook: Path
-
-    @property
-    def name(self) -> str:
-        return self.parameters["RUN_NAME"]
 
     @property
     def outputs(self) -> paths.OutputPaths:
@@ -61,7 +58,7 @@ def make_trial(values: Mapping[str, object], others: Mapping[str, object]) -> Tr
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     content = [parameters, code, [hashlib.sha256(file).hexdigest() for file in files]]
     name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return Trial(parameters | {"RUN_NAME": name}, notebook)
+    return Trial(name, parameters | {"RUN_NAME": name}, notebook)
 
 
 def run_trial(trial: Trial, environment: Mapping[str, str]) -> dict:

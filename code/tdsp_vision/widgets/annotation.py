@@ -77,8 +77,7 @@ class Annotation:
         """The given label where it was changed and, on request, all of the manifest, as HTML."""
         facts = self.manifest.loc[row].dropna().astype(str).to_dict() if everything else {}
         facts |= {"was": self.given[row]} if self.now[row] != self.given[row] else {}
-        lines = [f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in facts.items() if fact]
-        return "<br>".join(lines) if everything else " ".join(lines) or "&nbsp;"
+        return "<br>".join(f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in facts.items() if fact) or "&nbsp;"
 
 
 class Tile(widgets.VBox):
@@ -131,9 +130,7 @@ class AnnotationUI(pictures.Panel):
     def __init__(self, root: Path, manifest: pd.DataFrame, corrections: dict | None = None, page_size: int = 12):
         self.root, self.state = Path(root), Annotation(manifest, corrections or {})
         self.page_size, self.pages = page_size, pictures.Pages(size=page_size)
-        self.find = pictures.control(
-            widgets.Combobox, "Show", placeholder="all: choose or type", continuous_update=False
-        )
+        self.find = pictures.control(widgets.Combobox, "Show", placeholder="all, or type", continuous_update=False)
         self.all = pictures.control(widgets.Checkbox, "Check all", indent=False)
         self.new = pictures.control(widgets.Combobox, "New label", placeholder="known, or a new one")
         self.give = pictures.button("Relabel checked images", icon="tags")

@@ -40,8 +40,8 @@ ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 12px"}
 class Panel(widgets.VBox):
     """A widget whose keys stay in it. A notebook that was exported, or is not trusted yet, shows `static_html()`."""
 
-    def __init__(self, children: Sequence[widgets.Widget], **traits):
-        super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children], **traits)
+    def __init__(self, children: Sequence[widgets.Widget]):
+        super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children])
         self.add_class("tdsp")
 
     def _repr_mimebundle_(self, **options) -> dict:

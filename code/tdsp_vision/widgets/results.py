@@ -155,11 +155,9 @@ class ResultsUI(pictures.Panel):
         self.about, self.alike = widgets.HTML(), widgets.HTML()
         self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
-        filters = pictures.wrapping([self.shown, self.label, self.pages])
+        chosen = [self.shown, self.label, self.heat] if explain else [self.shown, self.label]
         beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
-        super().__init__(
-            [filters, *([pictures.wrapping([self.heat])] if explain else []), self.about, beside, self.alike]
-        )
+        super().__init__([pictures.wrapping([*chosen, self.pages]), self.about, beside, self.alike])
         self.shown.observe(self._choose, "value")
         self.label.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
