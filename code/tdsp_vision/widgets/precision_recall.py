@@ -81,7 +81,7 @@ def chart(title: str, curve: dict[str, np.ndarray], guessing: list[float], **how
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
     horizontal, vertical = curve
     axes = [
-        Axis(scale=scales["x"], label=horizontal, grid_lines="none", side="bottom"),
+        Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em"),
         Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em"),
     ]
     marks = [
