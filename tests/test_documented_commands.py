@@ -50,10 +50,8 @@ def home(tmp_path, monkeypatch) -> Path:
 def refusal(line: str) -> str:
     """Why a command would not be taken; "" if it would."""
     program, *words = shlex.split(line)
-    if words[:2] == [
-        "-m",
-        "tdsp_vision",
-    ]:  # one that is only named, as in `python -m tdsp_vision sweep`, is asked for help
+    if words[:2] == ["-m", "tdsp_vision"]:
+        # One that is only named, as in `python -m tdsp_vision sweep`, is asked for help.
         result = CliRunner().invoke(main, words[2:] if len(words) > 3 else [*words[2:], "--help"])
         return result.output if result.exit_code else ""
     if words[:1] == ["-m"]:
@@ -88,9 +86,8 @@ def test_the_commands_for_own_images_and_for_the_documents_do_what_the_page_says
     assert REPORT in shown
     environment = os.environ | {"TDSP_WORKSPACE": str(home), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
     for line, more in runs.items():
-        done = subprocess.run(
-            ["bash", "-c", f"{line} {more}"], env=environment, cwd=ROOT, capture_output=True, text=True
-        )
+        command, how = ["bash", "-c", f"{line} {more}"], {"capture_output": True, "text": True}
+        done = subprocess.run(command, env=environment, cwd=ROOT, **how)
         assert done.returncode == 0, done.stdout + done.stderr
     (report,) = (home / "outputs/birds/runs").glob("*/documents/model_report.md")
     assert "benign, malignant" in report.read_text() and "Open question:" not in report.read_text()

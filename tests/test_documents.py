@@ -48,12 +48,7 @@ def test_every_number_is_the_files(made):
     assert rows(report, "c") == [["0.25", "0.7125"], ["0.5", "0.6875"]]
     assert rows(report, "side")[1:] == [["validation", "8", "2", "4", "4"], ["test", "16", "4", "8", "8"]]
     assert "8 of 16 test images were called wrongly" in report and len(rows(report, "image")) == 8
-    for said in (
-        "reaches **0.437**",
-        "from: the best on validation.",
-        "(95 % interval 0.438 to 0.688)",
-        "test is small.",
-    ):
+    for said in ("reaches **0.437**", "from: the best on validation.", "(95 % interval 0.438 to 0.688)"):
         assert all(said in texts[name] for name in ("model_report", "model_card", "exit_report"))
     service, sheet = texts["exit_report"], texts["datasheet"]
     assert "A stand-in. It served version 3 of `birds`." in service and "**2.5e-07**, and up to 1e-05" in service
@@ -168,9 +163,7 @@ def test_documents_are_replaced_whole_and_nothing_else_is_touched(made, tmp_path
         (["--answers", "good.yml", "--into", "handed"], 0, "documents in handed"),
         (["--run", "nope"], 2, f"RUN is 'nope'; allowed are 'latest', 'best' and '{RUN}'"),
         (["--dataset", "none"], 2, "There is no run in outputs/none/runs"),
-        (["--answers", "missing.yml"], 2, "missing.yml cannot be read"),
         (["--answers", "wrong.yml"], 2, "No question is called 'teem'; the nearest is 'team'"),
-        (["--answers", "twice.yml"], 2, "team is given 2 times"),
         (["--into", "data"], 2, "data holds 'tiny', which is no document"),
         (["--run", "broken"], 2, "broken/metrics.json cannot be read: Expecting"),
     ],
@@ -179,7 +172,7 @@ def test_the_command(made, tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (made[0].root / "answers.yml").write_text("team: 007\nplan:\n")
-    for name, text in {"good": "team: Three", "wrong": "teem: we", "twice": "team: a\nteam: b"}.items():
+    for name, text in {"good": "team: Three", "wrong": "teem: we"}.items():
         Path(f"{name}.yml").write_text(text)
     if "broken" in arguments:
         made[2].rename(made[2].with_name("broken")).joinpath("metrics.json").write_text("{")

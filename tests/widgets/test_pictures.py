@@ -1,9 +1,8 @@
 """Small pictures and pages."""
 
-import pytest
 from PIL import Image
 
-from tdsp_vision.widgets.pictures import Pages, gallery, pager, picture, thumbnail
+from tdsp_vision.widgets.pictures import Pages, gallery, picture, thumbnail
 
 
 def test_a_picture_is_whole_upright_and_read_once(tmp_path):
@@ -20,40 +19,28 @@ def test_words_from_files_are_text_and_not_markup(root):
     assert 'alt="&lt;b&gt; &quot;x&quot;"' in html and "<script>" not in html and html.count("<img") == 1
 
 
-@pytest.mark.parametrize(
-    ("page", "found", "position"), [(-1, 1, "1–12 of 30"), (2, 2, "13–24 of 30"), (99, 3, "25–30 of 30")]
-)
-def test_a_page_that_does_not_exist_becomes_the_nearest(page, found, position):
-    pages = Pages(rows=tuple(range(30)), size=12)
-    pages.page = page
-    assert (pages.page, pages.position, pages.count) == (found, position, 3)
+def test_a_page_that_does_not_exist_becomes_the_nearest_and_no_button_is_ever_off(press):
+    pages = Pages(12)
+    pages.show(tuple(range(30)))
+    back, forward, *_ = pages.children
+    for page, found, position in ((-1, 1, "1–12 of 30"), (2, 2, "13–24 of 30"), (99, 3, "25–30 of 30")):
+        pages.number.value = page
+        assert (pages.page, pages.number.value, pages.position.value) == (found, found, position)
+    press(forward)
+    assert pages.page == 3 and not forward.disabled
+    press(back)
+    assert pages.visible == tuple(range(12, 24)) and pages.number.value == 2
 
 
 def test_who_listens_hears_of_other_rows_once_and_of_the_same_ones_never():
-    pages, seen = Pages(rows=tuple(range(30)), size=12, page=2), []
+    pages, seen = Pages(12), []
+    pages.show(tuple(range(30)))
+    pages.turn(2)
     pages.observe(lambda change: seen.append(change["new"]), "visible")
     pages.show(tuple(range(50, 90)))
-    pages.rows = tuple(range(50, 70))
+    pages.show(tuple(range(50, 70)))
     assert seen == [tuple(range(50, 62))] and pages.page == 1
     pages.turn_to(69, 1)
-    assert pages.visible == (69,) and pages.position == "20 of 20"
+    assert pages.visible == (69,) and pages.position.value == "20 of 20"
     pages.show(())
-    assert (pages.visible, pages.count, pages.position) == ((), 1, "nothing to show")
-
-
-def test_the_controls_lead_and_follow_and_none_is_ever_off(press):
-    pages = Pages(rows=tuple(range(30)), size=12)
-    back, forward, position, number = pager(pages).children
-    press(back)
-    assert (pages.page, number.value, position.value) == (3, 3, "25–30 of 30")
-    press(forward)
-    number.value = 2
-    assert pages.visible == tuple(range(12, 24)) and not back.disabled
-    for wanted in (99, 98):
-        number.value = wanted
-        assert number.value == pages.page == 3
-    pages.turn_to(20, 1)
-    pages.turn_to(20, 12)
-    assert (pages.page, number.value) == (2, 2)
-    pages.show((1, 2))
-    assert number.value == 1
+    assert (pages.visible, pages.page, pages.position.value) == ((), 1, "nothing to show")

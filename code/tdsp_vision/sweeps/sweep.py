@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, write_text
-from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings
+from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings, refuse
 from tdsp_vision.sweeps.trial import Trial, make_trial, run_trial
 
 METRICS = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
@@ -40,7 +39,6 @@ _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one dat
 class Sweep:
     """A sweep: `choices` name -> values to try, `ranges` name -> (low, high, log), `others` all that does not vary."""
 
-    notebook: Path
     others: dict[str, object]
     choices: dict[str, list]
     ranges: dict[str, tuple[float, float, bool]]
@@ -54,7 +52,7 @@ class Sweep:
 
     def trial(self, values: Mapping[str, object]) -> Trial:
         """The trial with the values of what varies; nothing else of this sweep shapes it."""
-        return make_trial(values, self.others, self.notebook)
+        return make_trial(values, self.others)
 
     @property
     def folder(self) -> Path:
@@ -65,11 +63,7 @@ class Sweep:
 
 
 def plan_sweep(
-    choices: Mapping[str, str],
-    fixed: Mapping[str, object],
-    ranges: Mapping[str, str],
-    metric: str = "auc",
-    trials: int | None = None,
+    choices: Mapping[str, str], fixed: Mapping[str, object], ranges: Mapping[str, str], metric: str = "auc", trials=None
 ) -> Sweep:
     """A sweep over the modeling notebook; every value is typed and checked here.
 
@@ -84,27 +78,23 @@ def plan_sweep(
     names = [*choices, *ranges, *fixed]
     for name in names:
         if name not in LIMITS["model"]:
-            others = [stage for stage, limits in LIMITS.items() if name in limits]
-            more = f"; stage {others[0]} has it" if others else f"; the nearest is {nearest(name, LIMITS['model'])}"
-            raise ParameterError(f"{name} is no parameter of the modeling notebook, and a sweep runs that only{more}.")
+            near = nearest(name, LIMITS["model"])
+            raise ParameterError(f"{name} is no parameter of the modeling notebook; the nearest of those is {near}.")
         if names.count(name) > 1:
             raise ParameterError(f"{name} is given more than once; give it once: its values, its range or its value.")
         if name == "RUN_NAME" or (name in _PLACES and name not in fixed):
             raise ParameterError(f"{name} cannot vary in a sweep, which is about one data set and names its own runs.")
-    if not choices and not ranges:
-        raise ParameterError("Nothing varies: give values with -g NAME VALUE,VALUE or, for a search, a range with -r.")
-    if ranges and not trials:
-        raise ParameterError("A range is searched: say with --trials how many trials there may be in all.")
-    notebook = paths.NOTEBOOKS["model"]
+    if not (choices or ranges) or (ranges and not trials):
+        raise ParameterError("Give values with -g NAME VALUE,VALUE or, for a search, ranges with -r and --trials.")
     # Which run is the previous one would depend on the order in which trials end.
-    others = defaults(notebook) | {"COMPARE": "none"}
+    others = defaults(paths.NOTEBOOKS["model"]) | {"COMPARE": "none"}
     others |= {name: LIMITS["model"][name].read(name, value) for name, value in fixed.items()}
     tried = {name: _values(name, text) for name, text in sorted(choices.items())}
     spans = {name: _range(name, text) for name, text in sorted(ranges.items())}
     ends = tried | {name: [low, high] for name, (low, high, _) in spans.items()}
     for values in itertools.product(*ends.values()):
         check_parameters("model", others | dict(zip(ends, values, strict=True)))
-    return Sweep(notebook, others, tried, spans, metric, trials)
+    return Sweep(others, tried, spans, metric, trials)
 
 
 def _values(name: str, text: str) -> list:
@@ -114,13 +104,11 @@ def _values(name: str, text: str) -> list:
 
 
 def _range(name: str, text: str) -> tuple[float, float, bool]:
-    limit = LIMITS["model"][name]
-    found = re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
-    if limit.kind not in (int, float) or not found:
-        raise ParameterError(f"{name} is {text!r}; a range of numbers is written 0.1..0.5 or 0.0001..0.01:log.")
-    low, high = limit.read(name, found[1]), limit.read(name, found[2])
+    limit, found = LIMITS["model"][name], re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
+    numbers = found and limit.kind in (int, float)
+    low, high = (limit.read(name, end) for end in found.groups()[:2]) if numbers else (0, 0)
     if low >= high or (found[3] and low <= 0):
-        raise ParameterError(f"{name} is {text!r}; a range ends above its start, and with :log starts above 0.")
+        refuse(name, text, "a range of numbers, the lower one first, as in 0.1..0.5, or 0.0001..0.01:log above 0")
     return low, high, bool(found[3])
 
 
@@ -135,12 +123,10 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
 
     Raises:
         BlockingIOError: another process runs the same sweep.
-        KeyboardInterrupt: interrupted; no trial runs any more, and the same command goes on from there.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    stop = threading.Event()
 
     def show(study, asked) -> None:
         words = " ".join(f"{name}={value}" for name, value in asked.params.items())
@@ -151,13 +137,8 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
 
     with file_lock(sweep.folder / "lock", wait=False):
         study, left = _study(sweep)
-        objective = partial(_objective, sweep, run, stop)
-        before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-        try:
-            how = {"n_trials": left, "n_jobs": jobs, "callbacks": [show], "catch": (RunFailed,)}
-            study.optimize(objective, **how, show_progress_bar=sys.stderr.isatty())
-        finally:
-            signal.signal(signal.SIGINT, before)
+        how = {"n_trials": left, "n_jobs": jobs, "callbacks": [show], "catch": (RunFailed,)}
+        study.optimize(partial(_objective, sweep, run), **how, show_progress_bar=sys.stderr.isatty())
     return results_table(sweep, study)
 
 
@@ -179,7 +160,7 @@ def _study(sweep: Sweep):
     return study, max(0, sweep.trials - len(complete))
 
 
-def _objective(sweep: Sweep, run: Callable[..., dict], stop: threading.Event, asked) -> float:
+def _objective(sweep: Sweep, run: Callable[..., dict], asked) -> float:
     """Draw values, run their trial, note in the study what came of it, and return its metric."""
     values = {}
     for name, choices in sweep.choices.items():
@@ -190,9 +171,7 @@ def _objective(sweep: Sweep, run: Callable[..., dict], stop: threading.Event, as
     trial = sweep.trial(values)
     # What a trial needs on another machine too: where the workspace lies, and where history is kept.
     ours = {name: value for name, value in os.environ.items() if name.startswith(("TDSP_", "MLFLOW_"))}
-    result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())}, stop)
-    if result["status"] == "stopped":
-        raise KeyboardInterrupt("interrupted; the same command goes on from there")
+    result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())})
     folder = trial.run()
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if folder else {}
     result |= {side: measure(metrics.get(side, {}), sweep.metric) for side in ("validation", "test")}
@@ -256,6 +235,12 @@ def in_words(sweep: Sweep, table) -> str:
     return "\n".join([*lines, f"{len(done)} of {len(table)} done: {paths.shown(sweep.folder / 'results.csv')}"])
 
 
+def _end(*_) -> None:
+    """End this process as a kill does, which is safe: its kernels end within seconds, and a trial is done or not."""
+    click.echo("interrupted; the same command goes on from there", err=True)
+    os._exit(130)
+
+
 @click.command("sweep")
 @click.option("choices", "-g", "--grid", nargs=2, multiple=True, metavar="NAME VALUES", help="Values, as in 224,448.")
 @click.option("fixed", "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="Same in all trials.")
@@ -278,6 +263,7 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus)
       python -m tdsp_vision sweep -g SVM_FEATURES last,pooled -g SEED 0,1,2,3,4
       python -m tdsp_vision sweep --trials 20 -p CLASSIFIER dnn -r LEARNING_RATE 1e-4..1e-3:log
     """
+    signal.signal(signal.SIGINT, _end)
     given = (read_settings(file) if file else {}) | as_settings(fixed, "-p")
     made = plan_sweep(as_settings(choices, "-g"), given, as_settings(ranges, "-r"), metric, trials)
     run, room = run_trial, 1

@@ -17,21 +17,19 @@ import pandas as pd
 from tdsp_vision.data.corrections import EXCLUDE, corrected_labels
 from tdsp_vision.widgets import pictures
 
-CHANGED, SUSPICIOUS = "only changed", "only suspicious"
-SUSPICION = 0.5  # above it the label is called suspicious: other labels together look more likely than this one
+CHANGED = "only changed"
 SMALL, LARGE = 160, 480  # pixels; of a picture among others, and of the one that is zoomed
 
 
 class Annotation:
-    """Labels of n images while a person corrects them: object arrays `given` and `now`, and float `suspicion`, [n]."""
+    """Labels of n images while a person corrects them: object arrays `given` and `now`, [n]."""
 
-    def __init__(self, manifest: pd.DataFrame, corrections: dict[str, str], suspicion: np.ndarray | None):
-        """Start from corrections that exist; see `AnnotationUI` for the arguments and errors."""
+    def __init__(self, manifest: pd.DataFrame, corrections: dict[str, str]):
+        """Start from corrections that exist; see `AnnotationUI` for the arguments."""
         self.manifest = manifest.reset_index(drop=True)
         self.given = self.manifest.label.to_numpy(dtype=object)
         self.now = corrected_labels(self.manifest, corrections).to_numpy(dtype=object)
         self.read = self.now.copy()  # the labels as the notebook has them
-        self.suspicion = np.broadcast_to(np.nan if suspicion is None else suspicion, len(manifest))
         self._steps: list[tuple[list[int], np.ndarray]] = []  # rows, and their labels before
 
     @property
@@ -54,14 +52,9 @@ class Annotation:
         return f"{len(self.now)} images: {words}{told}"
 
     def find(self, words: str = "") -> tuple[int, ...]:
-        """Rows that `words` describe: CHANGED, SUSPICIOUS, or a part of the label as it is now; "" finds all.
-
-        The most suspicious come first, those without a suspicion last; what is equal stays as listed.
-        """
+        """Rows, as listed, that `words` describe: CHANGED, or a part of the label as it is now; "" finds all."""
         labels = np.array([words.lower() in label.lower() for label in self.now], bool)
-        keep = {CHANGED: self.now != self.given, SUSPICIOUS: self.suspicion > SUSPICION}.get(words, labels)
-        rows = np.flatnonzero(keep)
-        return tuple(rows[np.argsort(-self.suspicion[rows], kind="stable")].tolist())
+        return tuple(np.flatnonzero(self.now != self.given if words == CHANGED else labels).tolist())
 
     def relabel(self, rows: list[int], label: str) -> None:
         """Give `rows` one label: one step, which `undo` takes back as a whole.
@@ -81,12 +74,10 @@ class Annotation:
         return rows
 
     def note(self, row: int, everything: bool = False) -> str:
-        """The given label where it was changed, how far it was believed, and, on request, all of the manifest; HTML."""
+        """The given label where it was changed and, on request, all of the manifest, as HTML."""
         facts = self.manifest.loc[row].dropna().astype(str).to_dict() if everything else {}
         facts |= {"was": self.given[row]} if self.now[row] != self.given[row] else {}
-        facts |= {} if np.isnan(self.suspicion[row]) else {"score": f"{1 - self.suspicion[row]:.2f}"}
-        lines = [f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in facts.items() if fact]
-        return "<br>".join(lines) if everything else " ".join(lines) or "&nbsp;"
+        return "<br>".join(f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in facts.items() if fact) or "&nbsp;"
 
 
 class Tile(widgets.VBox):
@@ -130,24 +121,16 @@ class AnnotationUI(pictures.Panel):
 
     Args:
         root: folder that `manifest.path` is relative to.
-        manifest: path, label as given (`load_manifest(dataset, corrected=False)`), and what the zoom shows.
+        manifest: path, label as given (`load_manifest(dataset, corrected=False)`), and what the zoom shows, in the
+            order in which the images are to be seen: sorted by `suspicious_labels`, the worst come first.
         corrections: path to label, to start from; EXCLUDE drops an image.
-        suspicion: float [n], 0 to 1, of each row: 1 minus the out-of-fold score of its label; NaN if unknown. The most
-            suspicious come first; above 0.5 an image is among those of "only suspicious".
         page_size: images on a page.
-
-    Raises:
-        ValueError: if `suspicion` has not one value for each row.
     """
 
-    def __init__(
-        self, root: Path, manifest: pd.DataFrame, corrections: dict | None = None, suspicion=None, page_size: int = 12
-    ):
-        self.root, self.state = Path(root), Annotation(manifest, corrections or {}, suspicion)
+    def __init__(self, root: Path, manifest: pd.DataFrame, corrections: dict | None = None, page_size: int = 12):
+        self.root, self.state = Path(root), Annotation(manifest, corrections or {})
         self.page_size, self.pages = page_size, pictures.Pages(size=page_size)
-        self.find = pictures.control(
-            widgets.Combobox, "Show", placeholder="all: choose or type", continuous_update=False
-        )
+        self.find = pictures.control(widgets.Combobox, "Show", placeholder="all, or type", continuous_update=False)
         self.all = pictures.control(widgets.Checkbox, "Check all", indent=False)
         self.new = pictures.control(widgets.Combobox, "New label", placeholder="known, or a new one")
         self.give = pictures.button("Relabel checked images", icon="tags")
@@ -155,7 +138,7 @@ class AnnotationUI(pictures.Panel):
         self.tiles = [Tile(self) for _ in range(page_size)]
         columns = "repeat(auto-fill, minmax(150px, 1fr))"
         grid = widgets.GridBox(self.tiles, layout={"grid_template_columns": columns})
-        filters = pictures.wrapping([self.find, pictures.pager(self.pages)])
+        filters = pictures.wrapping([self.find, self.pages])
         decisions = pictures.wrapping([self.all, self.new, self.give, self.undo])
         super().__init__([filters, decisions, self.summary, grid])
         self.pages.observe(self._fill, "visible")
@@ -187,11 +170,12 @@ class AnnotationUI(pictures.Panel):
         for tile in self.tiles:
             tile.show(tile.row)
         self.new.options, self.summary.value = self.state.choices, escape(self.state.summary)
-        self.find.options = (CHANGED, SUSPICIOUS, *self.state.choices)
+        self.find.options = (CHANGED, *self.state.choices)
 
     def zoom(self, row: int) -> None:
         """One image large, with its details, or the whole page again; the button that leads back has the keyboard."""
         self.pages.turn_to(row, self.page_size if self.pages.size == 1 else 1)
+        self._fill()  # a page of one image has the same rows then
         self.tiles[self.pages.visible.index(row)].zoom.focus()
 
     def _fill(self, _=None) -> None:

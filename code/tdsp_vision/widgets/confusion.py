@@ -9,6 +9,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 from tdsp_vision.widgets import pictures
 from tdsp_vision.widgets.results import judged
@@ -27,21 +28,17 @@ class ConfusionMatrixUI(pictures.Panel):
         predictions: path, label, predicted, score_<class>, by row number.
         classes: names, in the order of rows and columns.
         page_size: images on a page.
-
-    Raises:
-        ValueError: if the predictions do not fit (`results.judged`).
     """
 
     def __init__(self, root: Path, predictions: pd.DataFrame, classes: list[str], page_size: int = 12):
         self.root, self.classes = Path(root), classes
         self.table = judged(predictions, classes).sort_values("loss", ascending=False, kind="stable")
-        counted = pd.crosstab(self.table.label, self.table.predicted)
-        self.counts = counted.reindex(index=self.classes, columns=self.classes, fill_value=0).to_numpy()
+        self.counts = confusion_matrix(self.table.label, self.table.predicted, labels=classes)
         self.mistakes = self.counts * ~np.eye(len(classes), dtype=bool)
         self.pages, self.about, self.gallery = pictures.Pages(size=page_size), widgets.HTML(), widgets.HTML()
         self.buttons: dict[tuple[int, int], widgets.Button] = {}
         matrix = self._matrix() if len(classes) <= MOST else self._search()
-        super().__init__([matrix, self.about, pictures.pager(self.pages), self.gallery])
+        super().__init__([matrix, self.about, self.pages, self.gallery])
         self.pages.observe(self._draw, "visible")
         counts = self.mistakes if self.mistakes.any() else self.counts
         self.choose(*np.unravel_index(counts.argmax(), counts.shape))

@@ -36,31 +36,24 @@ class BackgroundRun(traitlets.HasTraits):
     when this kernel ends, however that happens: no run outlives the kernel that started it.
     """
 
-    status = traitlets.Enum(["idle", "running", "stopping", "done", "failed", "stopped"], "idle")
+    status = traitlets.Unicode("idle", help="idle, running, done, failed or stopped")
     progress = traitlets.Dict(help="the last line of JSON; {} before the first")
     printed = traitlets.Unicode(help="everything else that the process printed")
 
-    def __init__(self):
-        super().__init__()
-        self.lock = threading.RLock()  # of the status, which a click and the reading thread may change at once
-
     def start(self, command: list[str]) -> None:
         """Start a command; returns at once. Does nothing while a run is going."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with self.lock:
-            if self.status not in ("running", "stopping"):
-                # A session of its own: to interrupt the kernel does not interrupt the run.
-                self.process = subprocess.Popen(command, cwd=paths.ROOT, text=True, start_new_session=True, **pipes)
-                self.progress, self.printed, self.status = {}, "", "running"
-                self.thread = threading.Thread(target=self._follow, daemon=True)
-                self.thread.start()
+        if self.status != "running":
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            # A session of its own: to interrupt the kernel does not interrupt the run.
+            self.process = subprocess.Popen(command, cwd=paths.ROOT, text=True, start_new_session=True, **pipes)
+            self.progress, self.printed, self.status = {}, "", "running"
+            self.thread = threading.Thread(target=self._follow, daemon=True)
+            self.thread.start()
 
     def stop(self) -> None:
-        """End the run and its kernel as Ctrl-C does; returns at once. Does nothing if none is going."""
-        with self.lock:
-            if self.status == "running":
-                self.status = "stopping"
-                self.process.stdin.close()
+        """End the run and its kernel as Ctrl-C does; returns at once. It changes no trait: how it ended is read."""
+        if self.status == "running":
+            self.process.stdin.close()
 
     def _follow(self) -> None:
         with self.process as process:
@@ -69,10 +62,7 @@ class BackgroundRun(traitlets.HasTraits):
                     self.progress = json.loads(line)
                 else:
                     self.printed += line
-        with self.lock:
-            if process.returncode < 0:
-                self.printed += f"The run was ended by signal {-process.returncode}; often it is a lack of memory."
-            self.status = ENDS.get(process.returncode, "failed")
+        self.status = ENDS.get(process.returncode, "failed")
 
 
 @functools.cache
@@ -143,11 +133,9 @@ class ParamsUI(pictures.Panel):
 
     def static_html(self) -> str:
         """A table of all parameters."""
-        rows = [
-            (name, repr(self.form.defaults[name]), limit.allowed, limit.meaning)
-            for name, limit in self.form.limits.items()
-        ]
-        return pd.DataFrame(rows, columns=["parameter", "default", "allowed", "meaning"]).to_html(index=False)
+        limits, form = self.form.limits, self.form
+        rows = {name: [repr(form.defaults[name]), limits[name].allowed, limits[name].meaning] for name in limits}
+        return pd.DataFrame.from_dict(rows, "index", columns=["default", "allowed", "meaning"]).to_html()
 
     def _check(self, _=None) -> None:
         """Read the fields; say beside each what it means or what is wrong, and below what the run would be."""
@@ -169,11 +157,10 @@ class ParamsUI(pictures.Panel):
 
     def _follow(self, _=None) -> None:
         """Show where the run is, or how it ended, and the notebook that it has executed, if only in part."""
-        with self.run.lock:
-            self.words.value = in_words(self.run)
-            notebook = Path(self.run.progress.get("notebook", ""))
-            ended = self.run.status in ENDS.values() and notebook.is_file()
-            self.link.outputs = (link(notebook),) if ended else ()
+        self.words.value = in_words(self.run)
+        notebook = Path(self.run.progress.get("notebook", ""))
+        ended = self.run.status in ENDS.values() and notebook.is_file()
+        self.link.outputs = (link(notebook),) if ended else ()
 
 
 def _control(name: str, form: ParameterForm) -> widgets.DOMWidget:

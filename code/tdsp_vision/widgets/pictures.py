@@ -16,8 +16,8 @@ import ipywidgets as widgets
 import traitlets
 from PIL import Image
 
+from tdsp_vision.data import plots
 from tdsp_vision.data.plots import BLUE, GRAY, ORANGE  # noqa: F401  the colors of the figures
-from tdsp_vision.data.plots import thumbnail as read_small
 
 # JupyterLab runs its shortcuts, such as "x" or an arrow key, in the middle of a widget, too, unless the focused element
 # has the attribute named below (Lumino's CommandRegistry). No trait of a widget sets it, so a handler of the page does,
@@ -34,11 +34,14 @@ PANEL = """<style>
   'focusin', (event) => event.target.setAttribute('data-lm-suppress-shortcuts', ''))"></i>"""
 
 
+ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 12px"}
+
+
 class Panel(widgets.VBox):
     """A widget whose keys stay in it. A notebook that was exported, or is not trusted yet, shows `static_html()`."""
 
-    def __init__(self, children: Sequence[widgets.Widget], **traits):
-        super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children], **traits)
+    def __init__(self, children: Sequence[widgets.Widget]):
+        super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children])
         self.add_class("tdsp")
 
     def _repr_mimebundle_(self, **options) -> dict:
@@ -46,26 +49,16 @@ class Panel(widgets.VBox):
         return super()._repr_mimebundle_(**options) | {"text/html": twin}
 
 
-@lru_cache(maxsize=200)  # a picture of 160 pixels a side takes some 80 kB
-def thumbnail(path: Path, side: int) -> Image.Image:
-    """An image file, upright, RGB, at most `side` pixels wide and high.
-
-    Raises:
-        ValueError: if the file cannot be read as an image; the text says which and why.
-    """
-    try:
-        return read_small(path, side)
-    except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = str(getattr(error, "strerror", None) or error).replace(str(path), path.name)
-        raise ValueError(f"{path.name} cannot be shown: {reason}") from error
+thumbnail = lru_cache(maxsize=200)(plots.thumbnail)  # a picture of 160 pixels a side takes some 80 kB
 
 
 def picture(source: Path | Image.Image, alt: str, side: int, opacity: float = 1) -> str:
     """An image, or an image file, as HTML, `side` pixels high, in its own shape; `alt` is read to the blind."""
     try:
         image = thumbnail(source, side) if isinstance(source, Path) else source
-    except ValueError as error:
-        return f'<div class="tdsp-missing" style="height:{side}px">{escape(str(error))}</div>'
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        words = f"{source.name} cannot be shown: {getattr(error, 'strerror', None) or error}"
+        return f'<div class="tdsp-missing" style="height:{side}px">{escape(words)}</div>'
     buffer, style = io.BytesIO(), f"width:100%;height:{side}px;object-fit:contain;display:block;opacity:{opacity}"
     image.save(buffer, "JPEG", quality=90)
     content = b64encode(buffer.getvalue()).decode()
@@ -81,51 +74,43 @@ def gallery(files: Sequence[Path], captions: Sequence[str], side: int = 150) -> 
     return f'<div class="tdsp-gallery">{"".join(figures)}</div>'
 
 
-class Pages(traitlets.HasTraits):
-    """Rows, `size` of them on a page; `visible` and `position` follow from the others."""
+class Pages(widgets.HBox):
+    """Rows, `size` of them on a page, and controls to turn it: Previous, Next, position, the number of the page.
 
-    rows = traitlets.Tuple(help="ints, in the order in which they are shown")
-    size = traitlets.Int(12, help="rows on a page")
-    page = traitlets.Int(1, help="from 1; a number outside of what exists becomes the nearest that does")
-    count = 1  # of pages; one, if there are no rows
-    visible = traitlets.Tuple(help="the rows of this page; changes exactly when other rows are to be shown")
-    position = traitlets.Unicode("nothing to show", help="such as 61–72 of 300, or, with one row on a page, 7 of 9")
+    `visible` holds the rows of this page; it changes, once, exactly when other rows are to be shown. No button is ever
+    off, since one that were would lose the keyboard.
+    """
+
+    visible = traitlets.Tuple(help="ints, in the order in which they are shown")
+
+    def __init__(self, size: int = 12):
+        self.rows, self.size, self.position = (), size, widgets.Label()
+        back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
+        self.number = control(widgets.IntText, "Page", "140px")
+        super().__init__([back, forward, self.position, self.number], layout=ROW)
+        back.on_click(lambda _: self.turn(self.page - 1))
+        forward.on_click(lambda _: self.turn(self.page + 1))
+        self.number.observe(lambda change: self.turn(change["new"]), "value")
 
     def show(self, rows: tuple[int, ...]) -> None:
         """Take other rows and go to the first page."""
-        with self.hold_trait_notifications():
-            self.rows, self.page = rows, 1
+        self.rows = rows
+        self.turn(1)
 
     def turn_to(self, row: int, size: int) -> None:
         """Go to the page with `row`, of `size` rows from now on; stay where that is not among the rows."""
         if row in self.rows:
-            with self.hold_trait_notifications():
-                self.size, self.page = size, self.rows.index(row) // size + 1
+            self.size = size
+            self.turn(self.rows.index(row) // size + 1)
 
-    def step(self, by: int) -> None:
-        """Turn `by` pages on; after the last comes the first."""
-        self.page = (self.page - 1 + by) % self.count + 1
-
-    @traitlets.observe("rows", "size", "page")
-    def _turn(self, _) -> None:
-        self.count = max(1, -(-len(self.rows) // self.size))
-        self.page = min(max(self.page, 1), self.count)
+    def turn(self, page: int) -> None:
+        """Go to a page, counted from 1; a number outside of what exists becomes the nearest that does."""
+        self.page = max(1, min(page, -(-len(self.rows) // self.size)))
         first, last = (self.page - 1) * self.size, min(self.page * self.size, len(self.rows))
-        span = f"{first + 1}–{last}" if self.size > 1 else str(last)
-        self.position = f"{span} of {len(self.rows)}" if self.rows else "nothing to show"
+        span = f"{first + 1}–{last}" if self.size > 1 else last
+        self.position.value = f"{span} of {len(self.rows)}" if self.rows else "nothing to show"
         self.visible = self.rows[first:last]
-
-
-def pager(pages: Pages) -> widgets.HBox:
-    """Previous, next, position, and the number of the page to type. No button is ever off and loses the keyboard."""
-    back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
-    number, position = control(widgets.IntText, "Page", "140px"), widgets.Label()
-    back.on_click(lambda _: pages.step(-1))
-    forward.on_click(lambda _: pages.step(1))
-    number.observe(lambda change: setattr(pages, "page", change["new"]), "value")
-    pages.observe(lambda _: setattr(number, "value", pages.page), "page")
-    traitlets.link((pages, "position"), (position, "value"))
-    return wrapping([back, forward, position, number])
+        self.number.value = self.page
 
 
 def button(description: str, **traits) -> widgets.Button:
@@ -141,7 +126,7 @@ def control(kind: type[widgets.Widget], description: str, width: str = "auto", *
 
 def wrapping(children: Sequence[widgets.Widget], align: str = "center") -> widgets.HBox:
     """Side by side, and below each other where the page is narrow."""
-    return widgets.HBox(children, layout={"flex_flow": "row wrap", "align_items": align, "grid_gap": "4px 12px"})
+    return widgets.HBox(children, layout=ROW | {"align_items": align})
 
 
 def alert(words: str) -> str:

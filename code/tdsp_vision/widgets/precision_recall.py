@@ -9,9 +9,9 @@ threshold sends two points to the browser; an exported notebook shows `plots.roc
 import io
 from html import escape
 
-import bqplot
 import ipywidgets as widgets
 import numpy as np
+from bqplot import Axis, Figure, LinearScale, Lines, Scatter
 from PIL import Image
 from sklearn import metrics as sk
 
@@ -21,23 +21,14 @@ from tdsp_vision.widgets import pictures
 
 
 class Look:
-    """The positive class against the rest: truth (bool) and score (float), [n], and `presets`, rules to thresholds.
-
-    Raises:
-        ValueError: if all images are of the class, or none is.
-    """
+    """The positive class against the rest: truth (bool) and score (float), [n], and `presets`, rules to thresholds."""
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str):
-        self.truth, rest = np.asarray(labels) == positive_class, f"not {positive_class}"
+        self.truth, self.name = labels == positive_class, positive_class
         self.score = np.asarray(scores, np.float64)[:, classes.index(positive_class)]
-        names = np.where(self.truth, positive_class, rest).astype(object)
-        self.known = names, np.column_stack([1 - self.score, self.score]), [rest, positive_class], positive_class
-        inside, outside = self.truth.sum(), (~self.truth).sum()
-        if not inside or not outside:
-            words = f"There are {inside} images of the class {positive_class} and {outside} of others"
-            raise ValueError(f"{words}; a curve needs at least one of each, so take more for validation.")
         shares = {"highest balanced accuracy": None, "sensitivity ≥ 0.95": 0.95, "sensitivity ≥ 0.90": 0.90}
-        self.presets = {rule: choose_threshold(*self.known, share) for rule, share in shares.items()}
+        known = labels, scores, classes, positive_class
+        self.presets = {rule: choose_threshold(*known, share) for rule, share in shares.items()}
 
     def counts(self, threshold: float) -> list[int]:
         """How many images are found, missed, false alarms and left alone."""
@@ -50,22 +41,23 @@ class Look:
         sensitivity = found / (found + missed)
         return [(alarms / (alarms + spared), sensitivity), (sensitivity, found / max(found + alarms, 1))]
 
-    def charts(self) -> list[bqplot.Figure]:
+    def charts(self) -> list[Figure]:
         """ROC and precision-recall, the latter in steps; the area under each is its title."""
-        known, level = (self.truth, self.score), [self.truth.mean()] * 2
+        known = self.truth, self.score
         false_alarms, sensitivity, _ = sk.roc_curve(*known)
         precision, recall, _ = sk.precision_recall_curve(*known, drop_intermediate=True)
-        roc = {"x": false_alarms, "y": sensitivity}
-        steps = {"x": recall, "y": precision, "interpolation": "step-after"}
         area, average = f"{sk.roc_auc_score(*known):.3f}", f"{sk.average_precision_score(*known):.3f}"
+        roc = {"1 - specificity": false_alarms, "sensitivity (recall)": sensitivity}
+        steps = {"recall (sensitivity)": recall, "precision": precision}
+        level = [self.truth.mean()] * 2
         return [
-            chart(roc, [0, 1], ["1 - specificity", "sensitivity (recall)"], f"ROC: AUC {area}"),
-            chart(steps, level, ["recall (sensitivity)", "precision"], f"Average precision {average}"),
+            chart(f"ROC: AUC {area}", roc, [0, 1]),
+            chart(f"Average precision {average}", steps, level, interpolation="step-after"),
         ]
 
     def in_words(self, threshold: float) -> str:
         """What a threshold does, as HTML."""
-        (found, missed, alarms, spared), name = self.counts(threshold), escape(self.known[3])
+        (found, missed, alarms, spared), name = self.counts(threshold), escape(self.name)
         sensitivity, specificity = found / (found + missed), spared / (alarms + spared)
         precision = f"{found / (found + alarms):.3f}" if found + alarms else "none, nothing is called"
         return (
@@ -77,28 +69,27 @@ class Look:
         )
 
 
-def chart(curve: dict, guessing: list[float], labels: list[str], title: str) -> bqplot.Figure:
+def chart(title: str, curve: dict[str, np.ndarray], guessing: list[float], **how) -> Figure:
     """A curve, the dotted line of guessing, and, as the last mark, a diamond that is moved to the threshold.
 
     Args:
-        curve: x and y, float [m] from 0 to 1, and how they are joined (`bqplot.Lines`).
+        curve: names of the two axes, and the curve's x and y, float [m] from 0 to 1.
         guessing: y of the line of guessing at x = 0 and x = 1.
-        labels: of the x and the y axis.
+        how: how the points are joined (`bqplot.Lines`).
     """
-    scales = {"x": bqplot.LinearScale(min=0, max=1), "y": bqplot.LinearScale(min=0, max=1)}
-    look = {"tick_values": [0, 0.2, 0.4, 0.6, 0.8, 1], "grid_lines": "none"}
+    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
+    scales = {side: LinearScale(min=0, max=1) for side in "xy"}
+    horizontal, vertical = curve
     axes = [
-        bqplot.Axis(scale=scales["x"], label=labels[0], side="bottom", label_offset="2.6em", **look),
-        bqplot.Axis(scale=scales["y"], label=labels[1], side="left", label_offset="3.7em", **look),
+        Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em"),
+        Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em"),
     ]
     marks = [
-        bqplot.Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted"),
-        bqplot.Lines(**curve, scales=scales, colors=[pictures.BLUE]),
-        bqplot.Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140),
+        Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted"),
+        Lines(x=curve[horizontal], y=curve[vertical], scales=scales, colors=[pictures.BLUE], **how),
+        Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140),
     ]
-    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
-    look = {"fig_margin": room, "padding_x": 0.025, "display_toolbar": False, "layout": size}
-    return bqplot.Figure(marks=marks, axes=axes, title=title, **look)
+    return Figure(marks=marks, axes=axes, title=title, fig_margin=room, display_toolbar=False, layout=size)
 
 
 def drawn(*known) -> str:
@@ -120,35 +111,29 @@ class PrecisionRecallUI(pictures.Panel):
         classes: names.
         positive_class: one of them, or "".
         threshold: 0 to 1 with a positive class, None without.
-
-    Raises:
-        ValueError: if the threshold does not go with the positive class, or all images are of one class.
     """
 
     def __init__(
         self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
     ):
-        if (threshold is None) == bool(positive_class) or not 0 <= (threshold or 0) <= 1:
-            given = f"The threshold is {threshold} and the positive class {positive_class!r}"
-            raise ValueError(f"{given}; allowed is a number from 0 to 1 with a positive class, and None with ''.")
-        scale = {"min": 0, "max": 1, "step": 0.001, "readout": False}
+        scale = {"max": 1, "step": 0.001, "readout": False}
         self.slider = pictures.control(widgets.FloatSlider, "Threshold", "420px", **scale)
-        self.number = pictures.control(widgets.Text, "exactly", "140px", continuous_update=False)
+        self.number = pictures.control(widgets.FloatText, "exactly", "140px", step=0.001)
+        self.known = labels, scores, classes, positive_class
         self.refusal, self.numbers, self.threshold = widgets.HTML(), widgets.HTML(), threshold
         if not positive_class:
             self.numbers.value = "No positive class: the highest score decides, and there is no threshold to choose."
-            self.known = labels, scores, classes, ""
             super().__init__([self.numbers, widgets.HTML(drawn(*self.known, None))])
         else:
-            self.look = Look(labels, scores, classes, positive_class)
-            self.known, self.curves = self.look.known, self.look.charts()
+            self.look = Look(*self.known)
+            self.curves = self.look.charts()
             rules = {"as given": threshold} | self.look.presets
             self.presets = pictures.wrapping([self._preset(rule, at) for rule, at in rules.items()])
             moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])
             super().__init__([moving, self.numbers, pictures.wrapping(self.curves)])
             self._move(threshold)
-            self.slider.observe(self._slide, "value")
-            self.number.observe(self._type, "value")
+            self.slider.observe(self._read, "value")
+            self.number.observe(self._read, "value")
 
     def static_html(self) -> str:
         """The threshold in numbers and on the curves."""
@@ -159,27 +144,19 @@ class PrecisionRecallUI(pictures.Panel):
         preset.on_click(lambda _: self._move(threshold))
         return preset
 
-    def _slide(self, change) -> None:
-        """Follow the slider, except where it was set here to the three digits that it has."""
-        if f"{change['new']:.3f}" != f"{self.threshold:.3f}":
-            self._move(round(change["new"], 3))
-
-    def _type(self, change) -> None:
-        """Take the number that was typed, and refuse what is none from 0 to 1."""
-        try:
-            typed = float(change["new"])
-        except ValueError:
-            typed = -1.0
-        if not 0 <= typed <= 1:
-            self.refusal.value = pictures.alert(f"{change['new']!r} is refused; a threshold is a number from 0 to 1.")
-            self.number.value = f"{self.threshold:.3f}"
-        elif change["new"] != f"{self.threshold:.3f}":  # it was not set here
-            self._move(typed)
+    def _read(self, change) -> None:
+        """Take a number to which the slider was moved or that was typed, and refuse what is none from 0 to 1."""
+        value = round(change["new"], 6)  # a slider's 0.30000000000000004
+        if not 0 <= value <= 1:
+            self._move(self.threshold)
+            self.refusal.value = pictures.alert(f"{value} is refused; a threshold is a number from 0 to 1.")
+        elif value != round(self.threshold, 3):  # else it was set here
+            self._move(value)
 
     def _move(self, threshold: float) -> None:
         """Take a threshold and show it, in numbers and on the curves."""
         self.threshold, self.refusal.value = threshold, ""
-        self.slider.value, self.number.value = round(threshold, 3), f"{threshold:.3f}"
+        self.slider.value = self.number.value = round(threshold, 3)
         self.numbers.value = self.look.in_words(threshold)
         for figure, place in zip(self.curves, self.look.places(threshold), strict=True):
             with figure.marks[-1].hold_sync():

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from tdsp_vision.widgets import pictures
 
@@ -30,15 +31,8 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     Returns:
         a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which below 0.5 means
         that a threshold has called it; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
-
-    Raises:
-        ValueError: if a column is missing, a row number stands twice or a label is none of `classes`.
     """
-    needed = ["path", "label", "predicted", *(f"score_{name}" for name in classes)]
-    wrong = {*needed} - {*predictions} or {*predictions.label, *predictions.predicted} - {*classes}
-    if wrong or not predictions.index.is_unique:
-        raise ValueError(f"predictions need {needed} with these classes, each row once; what is wrong: {wrong}.")
-    scores, rows = predictions[needed[3:]].to_numpy(float), np.arange(len(predictions))
+    scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
     return predictions.assign(
         correct=own == called,
@@ -77,9 +71,8 @@ def nearest_training_images(
     Returns:
         row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
     """
-    mean, deviation = features[train].mean(axis=0), features[train].std(axis=0)
-    scale = deviation.clip(0.01 * np.median(deviation[deviation > 0]))  # what hardly varies in training stays small
-    space = np.clip((features - mean) / scale, -FAR, FAR)  # one wild feature hides nothing
+    scaler = StandardScaler().fit(features[train])
+    space = np.clip(scaler.transform(features), -FAR, FAR)  # one wild feature hides nothing
     rows = np.flatnonzero(train)
     search = NearestNeighbors(n_neighbors=min(k + 1, len(rows)), algorithm="brute").fit(space[rows])
 
@@ -145,9 +138,6 @@ class ResultsUI(pictures.Panel):
         neighbours: row number -> columns path, label, distance; see `nearest_training_images`. Called only for the
             image in view.
         threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
-
-    Raises:
-        ValueError: if the predictions do not fit (`judged`).
     """
 
     def __init__(
@@ -165,11 +155,9 @@ class ResultsUI(pictures.Panel):
         self.about, self.alike = widgets.HTML(), widgets.HTML()
         self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
-        filters = pictures.wrapping([self.shown, self.label, pictures.pager(self.pages)])
+        chosen = [self.shown, self.label, self.heat] if explain else [self.shown, self.label]
         beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
-        super().__init__(
-            [filters, *([pictures.wrapping([self.heat])] if explain else []), self.about, beside, self.alike]
-        )
+        super().__init__([pictures.wrapping([*chosen, self.pages]), self.about, beside, self.alike])
         self.shown.observe(self._choose, "value")
         self.label.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
@@ -194,23 +182,20 @@ class ResultsUI(pictures.Panel):
             self.about.value = in_words(row)
             self.picture.value = pictures.picture(self.root / row.path, f"{row.label}: {row.path}", SIDE)
             self.chart.value = score_chart(scores, row.label, row.predicted, self.threshold)
-            self.alike.value = self._tried(self._neighbours, row) if self.neighbours else ""
+            self.alike.value = self._neighbours(row) if self.neighbours else ""
             if self.heat.value >= 0:
                 self.map.value = "computing the heat map …"
-                self.map.value = self._tried(self._heat_map, row)
+                self.map.value = self._heat_map(row)
         self.map.layout.display = None if self.map.value else "none"
 
-    def _tried(self, draw: Callable[[pd.Series], str], row: pd.Series) -> str:
-        """What `draw` makes of a row, as HTML; an error, as of an image that cannot be read, stands in its place."""
+    def _heat_map(self, row: pd.Series) -> str:
+        """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""
+        name = self.classes[self.heat.value]
         try:
-            return draw(row)
+            photo = pictures.thumbnail(self.root / row.path, SIDE)
+            drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
         except Exception as error:
             return pictures.alert(f"{type(error).__name__}: {error}")
-
-    def _heat_map(self, row: pd.Series) -> str:
-        """The photo under its heat map, and what the colors mean."""
-        photo, name = pictures.thumbnail(self.root / row.path, SIDE), self.classes[self.heat.value]
-        drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
         words = f"red speaks for {name}, blue against it; scaled to this picture"
         return f"{pictures.picture(drawn, f'heat map for {name}', SIDE)}{escape(words)}"
 
