@@ -22,6 +22,7 @@ import urllib3
 from PIL import Image
 
 from tdsp_vision.data.images import RejectedImage, as_stored
+from tdsp_vision.data.web import Client, Patience
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
@@ -177,16 +178,15 @@ class ServingClient:
 
     def _predict(self, body: bytes) -> tuple[int, list[str], list[dict]]:
         """The answering version, its classes and its predictions; asks for the version anew where the last one went."""
-        for version in (*self._classes, None, None):
+        for attempts_left in (2, 1, 0):
             try:
-                version = version or self.version()
+                version = max(self._classes, default=0) or self.version()
                 classes = self.classes(version)
                 return version, classes, self.call("POST", f"/versions/{version}:predict", body)["predictions"]
             except ServingError as error:
-                if error.status != 404:
+                if error.status != 404 or not attempts_left:
                     raise
-                gone = error
-        raise gone
+                self._classes = {}
 
 
 def _expanded(sources: Path | str | Iterable) -> Iterator[Path | str]:
@@ -210,21 +210,17 @@ def _read(source: Path | str, private: bool) -> bytes:
     Raises:
         ValueError, OSError: if it cannot be had, is empty, or is longer than what is sent.
     """
-    content = _fetch(source, private) if isinstance(source, str) else source.read_bytes()
+    if isinstance(source, str):  # every redirect is held to the same rules
+        patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
+        content = Client(patience, guarded=not private).get(source, MAX_FILE_BYTES)
+    else:
+        content = source.read_bytes()
     if not 0 < len(content) <= MAX_FILE_BYTES:
         raise ValueError(f"{len(content)} bytes; 1 to {MAX_FILE_BYTES} are sent")
     try:
         return as_stored(content).content
     except RejectedImage:
         return content
-
-
-def _fetch(url: str, private: bool) -> bytes:
-    """The content at a web address; every redirect is held to the same rules. ValueError if it cannot be had."""
-    from tdsp_vision.data.web import Client, Patience
-
-    patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
-    return Client(patience, guarded=not private).get(url, MAX_FILE_BYTES)
 
 
 def _body(contents: Iterable[bytes]) -> bytes:

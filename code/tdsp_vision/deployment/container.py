@@ -21,22 +21,26 @@ LABEL = "tdsp-vision.serving"
 STAND_IN = "tdsp-vision.stand-in"  # an image that is not the real one says so in this label
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-ASK_SECONDS = 15
 HARDENED = ["--init", "--read-only", "--tmpfs=/tmp:rw,noexec,nosuid,size=64m", "--cap-drop=ALL"]
 HARDENED += ["--security-opt=no-new-privileges", "--memory=2g", "--memory-swap=2g", "--pids-limit=256"]
 
 
-def docker(*arguments: str, timeout: float | None = ASK_SECONDS) -> str:
+def docker(*arguments: str, timeout: float | None = 15) -> str:
     """What a docker command prints; RunFailed with what it said, if it fails or takes longer than `timeout` seconds."""
+    command = ["docker", *arguments]
     try:
-        command = ["docker", *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout).stdout.strip()
-    except FileNotFoundError as error:
-        raise RunFailed("the docker command is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"`docker {arguments[0]}` gave no answer within {timeout} seconds") from error
-    except subprocess.CalledProcessError as error:
-        raise RunFailed(f"`docker {arguments[0]}` failed: {error.stderr.strip() or error.stdout.strip()}") from error
+    except (OSError, subprocess.SubprocessError) as error:  # not installed, no answer in time, or refused
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        raise RunFailed(f"`docker {arguments[0]}` failed: {reason}") from error
+
+
+def _lines(*arguments: str) -> list[str]:
+    """Lines that a docker command prints; none without the command, or an engine that answers: nothing runs then."""
+    try:
+        return docker(*arguments).splitlines()
+    except RunFailed:
+        return []
 
 
 def image_tag(model_name: str, version: int) -> str:
@@ -73,13 +77,10 @@ def obstacle(image: str) -> str:
 
 
 def _pull(image: str) -> str:
-    """Pull an image, line by line; what went wrong, or ""."""
+    """Pull an image in sight of the reader; what went wrong, or ""."""
     print(f"docker pull {image}", flush=True)
-    command = ["docker", "pull", image]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    return f"the engine neither has nor can pull the image {image}" if process.returncode else ""
+    failed = subprocess.run(["docker", "pull", image], stderr=subprocess.STDOUT).returncode
+    return f"the engine neither has nor can pull the image {image}" if failed else ""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ class ContainerService:
     @property
     def port(self) -> int:
         """Where it answers on this machine; 0 as long as it does not."""
-        try:
-            return int(docker("port", self.container, "8501/tcp").partition("\n")[0].rpartition(":")[2])
-        except (RunFailed, ValueError):
-            return 0
+        return int("".join(_lines("port", self.container, "8501/tcp")[:1]).rpartition(":")[2] or 0)
 
     @property
     def url(self) -> str:
@@ -105,10 +103,7 @@ class ContainerService:
 
     def alive(self) -> bool:
         """Whether it runs; one that is about to be restarted after a crash does not."""
-        try:
-            return docker("inspect", "--format={{.State.Status}}", self.container) == "running"
-        except RunFailed:
-            return False
+        return _lines("inspect", "--format={{.State.Status}}", self.container) == ["running"]
 
     def logs(self) -> str:
         """What the server wrote, and how it ended if it did."""
@@ -169,20 +164,14 @@ class DockerBackend:
 
     def find(self, folder: Path) -> list[ContainerService]:
         """The containers of all models below a folder, running or not."""
-        try:
-            template = f'--format={{{{.ID}}}}\t{{{{.Label "{LABEL}"}}}}'
-            lines = docker("ps", "--all", "--no-trunc", f"--filter=label={LABEL}", template).splitlines()
-        except RunFailed:  # without the command, or an engine that answers, nothing runs
-            return []
+        template = f'--format={{{{.ID}}}}\t{{{{.Label "{LABEL}"}}}}'
+        lines = _lines("ps", "--all", "--no-trunc", f"--filter=label={LABEL}", template)
         found = [ContainerService(Path(path), name) for name, _, path in (line.partition("\t") for line in lines)]
         return [service for service in found if service.serving_folder.is_relative_to(folder)]
 
     def remove(self, serving_folder: Path) -> bool:
         """Remove all images of a model that were built for this folder; whether there were any."""
-        try:
-            images = docker("image", "ls", "--quiet", f"--filter=label={LABEL}={serving_folder}").split()
-        except RunFailed:  # no docker command, or no engine that answers
-            return False
+        images = _lines("image", "ls", "--quiet", f"--filter=label={LABEL}={serving_folder}")
         if images:
             docker("image", "rm", "--force", *sorted(set(images)), timeout=60)
         return bool(images)

@@ -8,7 +8,6 @@ waits: one server, one port, and the old version answers until the new one does.
 import base64
 import shlex
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
@@ -45,36 +44,14 @@ def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[Backend, str]
     """
     if name not in BACKENDS:
         raise ParameterError(f"BACKEND is {name!r}; allowed are {', '.join(BACKENDS)}.")
-    reason = "BACKEND asks for it"
-    if name != "local":
-        hindrance = obstacle(image)
-        if not hindrance:
-            backend = DockerBackend(image)
-            found = reason if name == "docker" else "an engine answers and has the image"
-            return backend, f"Backend docker, because {found}: {backend.what()}."
-        if name == "docker":
-            raise RunFailed(f"BACKEND is 'docker', but {hindrance}; mend that, or set BACKEND to 'local'.")
-        reason = hindrance
+    reason = "BACKEND asks for it" if name == "local" else obstacle(image)
+    if not reason:
+        backend = DockerBackend(image)
+        return backend, f"Backend docker, because an engine answers and has the image: {backend.what()}."
+    if name == "docker":
+        raise RunFailed(f"BACKEND is 'docker', but {reason}; mend that, or set BACKEND to 'local'.")
     what = "an embedded server that speaks TensorFlow Serving's REST protocol and stands in for TensorFlow Serving"
     return LocalBackend(), f"Backend local, because {reason}: {what} itself."
-
-
-def check_port(outputs: paths.OutputPaths, model_name: str, backend: Backend, port: int) -> None:
-    """Refuse a fixed port that another one uses: ParameterError. 0 is any free one; the same service may keep its own.
-
-    To be asked before anything is exported.
-    """
-    if not port:
-        return
-    folder = outputs.serving(model_name)
-    holder = next((service for service in find_services(folder.parents[2]) if service.port == port), None)
-    if holder and (holder.serving_folder, holder.backend) == (folder, backend.name):
-        return
-    with socket.socket() as probe:
-        taken = probe.connect_ex(("127.0.0.1", port)) == 0
-    if holder or taken:
-        who = f"the {holder.backend} service of {holder.serving_folder.name}" if holder else "another program"
-        raise ParameterError(f"PORT is {port}, which {who} uses; name another one, or 0 for any that is free.")
 
 
 def create_deployment(
@@ -98,10 +75,8 @@ def create_deployment(
         keep_running: whether a server that is started here outlives this process.
 
     Raises:
-        ParameterError: for a port that is taken.
-        RunFailed: if it does not come up, with the log.
+        RunFailed: if it does not come up, as where the port is taken, with the log.
     """
-    check_port(outputs, model_name, backend, port)
     deployment = Deployment(outputs, model_name)
     running = [service for service in deployment.services() if service.alive()]
     deployment.was_running = bool(running)

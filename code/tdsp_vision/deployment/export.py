@@ -9,36 +9,20 @@ has more pixels than `pixels` allows, gets zeros, an empty label and valid = fal
 scored as usual.
 """
 
-import logging
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tdsp_vision import paths
 from tdsp_vision.data.tables import file_sha256, read_json
+from tdsp_vision.deployment import versions
 from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
-from tdsp_vision.deployment.versions import (
-    MODEL_INFO,
-    new_version,
-    probe_image,
-    read_model_info,
-    version_folder,
-    versions_in,
-)
-from tdsp_vision.errors import ParameterError
 from tdsp_vision.files import write_json
 from tdsp_vision.modeling.batches import preprocess
 
-WARMUP = "assets.extra/tf_serving_warmup_requests"
-SIGNATURES = {  # name: outputs
-    "serving_default": ["label", "scores", "valid"],
-    "float_images": ["label", "scores"],
-    "classify": ["classes", "scores"],
-}
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
 
 
@@ -56,17 +40,16 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
-        ParameterError: if these do not fit each other.
         ValueError: if the export scores differently from the model.
     """
     info = _model_info(run_folder)
-    for number in reversed(versions_in(serving_folder)):
-        known = read_model_info(serving_folder / str(number))
+    for number in reversed(versions.versions_in(serving_folder)):
+        known = versions.read_model_info(serving_folder / str(number))
         if {name: known.get(name) for name in info} == info:
             return serving_folder / str(number)
-    with new_version(serving_folder) as draft:
-        _write_version(draft, run_folder, serving_folder.name, info)
-    return version_folder(serving_folder)
+    with versions.new_version(serving_folder) as draft:
+        _write_version(draft, run_folder, info)
+    return versions.version_folder(serving_folder)
 
 
 def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
@@ -77,26 +60,18 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     Args:
         version: the exported version.
         model: the Keras model it was made from.
-        image_bytes: encoded images, at least one; damaged ones must come back as invalid with zero scores.
+        image_bytes: encoded images, at least one; damaged ones must come back with zero scores.
         tolerance: largest difference of a score that counts as equal.
 
     Returns:
         The largest absolute difference between a served score and the Keras model's.
 
     Raises:
-        ValueError: naming what differs: a signature, which images are valid, or the scores.
+        ValueError: if the scores differ by more.
     """
-    size = read_model_info(version)["image_size"]
-    pictures = [_picture_or_none(encoded, size) for encoded in image_bytes]
-    readable = np.array([picture is not None for picture in pictures])
-    batch = np.stack([np.zeros([size, size, 3], np.float32) if p is None else p for p in pictures])
-    expected = np.where(readable[:, np.newaxis], model(batch, training=False), 0.0)
-    served = ServedVersion(version)
-    if served.outputs != SIGNATURES:
-        raise ValueError(f"The export has signatures with the outputs {served.outputs}; they must be {SIGNATURES}.")
-    answer = served.run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
-    if not np.array_equal(answer["valid"], readable):
-        raise ValueError(f"The export reads {answer['valid'].tolist()} as images, not {readable.tolist()}.")
+    pictures, valid = decode_batch(tf.constant(image_bytes), versions.read_model_info(version)["image_size"])
+    expected = np.where(valid[:, tf.newaxis], model(pictures, training=False), 0.0)
+    answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
     if not largest <= tolerance:  # written so that NaN fails as well
         raise ValueError(
@@ -216,58 +191,23 @@ def _without_fused_sums(model):
     return keras.models.clone_model(model, clone_function=_without_fused_sums, call_function=call)
 
 
-def _write_version(draft: Path, run_folder: Path, model_name: str, info: dict) -> None:
+def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
     model = keras.saving.load_model(run_folder / "model.keras", compile=False)
-    expected = (info["image_size"], info["image_size"], 3, len(info["classes"]))
-    if (*model.input_shape[1:], model.output_shape[-1]) != expected:
-        raise ParameterError(
-            f"The model of {paths.shown(run_folder)} maps {model.input_shape} to {model.output_shape}; its "
-            f"metrics.json speaks of {expected}. Run modeling.ipynb again."
-        )
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft
     _save(draft, model, info)
-    scores = model(_picture_or_none(probe_image(), info["image_size"])[np.newaxis], training=False)
-    write_json(draft / MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
-    _write_warmup(draft / WARMUP, model_name)
-    verify_export(draft, model, [probe_image(), b"not an image"])
+    scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
+    write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
+    verify_export(draft, model, [versions.probe_image(), b"not an image"])
     for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _write_warmup(file: Path, model_name: str) -> None:
-    """A request that TensorFlow Serving answers before a version counts as loaded: TFRecord of PredictionLog.
-
-    Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
-    """
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model_name, "serving_default"
-    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([probe_image("JPEG"), probe_image()]))
-    log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        writer.write(log.SerializeToString())
-
-
-def _picture_or_none(encoded: bytes, size: int) -> np.ndarray | None:
-    """`preprocess(encoded)` as an array, None where TensorFlow says that the bytes are no whole image."""
-    try:
-        return preprocess(tf.constant(encoded), size).numpy()
-    except tf.errors.InvalidArgumentError:
-        return None
-
-
 def _model_info(run_folder: Path) -> dict:
-    """Classes and decision rule of a run, checked, and the hash of its model."""
+    """Classes and decision rule of a run, and the hash of its model."""
     for needed in ("metrics.json", "model.keras"):
         if not (run_folder / needed).is_file():
             raise FileNotFoundError(f"{paths.shown(run_folder / needed)} is missing; finish modeling.ipynb first.")
     metrics = read_json(run_folder / "metrics.json")
     info = {name: metrics.get(name) for name in ("classes", "positive_class", "image_size")}
     info["threshold"] = metrics.get("validation", {}).get("threshold")
-    has_rule = info["positive_class"] in (info["classes"] or []) and info["threshold"] is not None
-    if not info["classes"] or (info["positive_class"] and not has_rule):
-        raise ParameterError(
-            f"{paths.shown(run_folder / 'metrics.json')} says {info}: the positive class must be one of the classes "
-            "and have a threshold. Run modeling.ipynb again."
-        )
     return info | {"run_id": run_folder.name, "model_sha256": file_sha256(run_folder / "model.keras")}

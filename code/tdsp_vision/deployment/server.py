@@ -31,6 +31,7 @@ from pathlib import Path
 import click
 import numpy as np
 import orjson
+import tensorflow as tf
 import uvicorn
 from google.protobuf import text_format
 from starlette.applications import Starlette
@@ -83,10 +84,12 @@ class Versions:
             self.loaded = {number: version for number, version in self.loaded.items() if number in wanted}
             gc.collect()  # a graph refers to itself, so its memory is not freed at once
 
-    def watch(self) -> None:
-        """Refresh every second; files that cannot be read leave everything as it is."""
+    def watch(self, parent_pid: int | None) -> None:
+        """Refresh every second; files that cannot be read leave everything as it is. Stop without the parent."""
         while True:
             time.sleep(1)
+            if parent_pid not in (None, os.getppid()):  # an orphan gets another parent
+                os.kill(os.getpid(), signal.SIGTERM)
             try:
                 self.refresh()
             except (OSError, ValueError, text_format.ParseError):
@@ -130,16 +133,16 @@ def application(versions: Versions, key: str) -> Starlette:
 
     async def predict(request: Request) -> Response:
         """Scores; 429 while too many others wait or run, 413 for a body that is too long."""
-        body, length, full = bytearray(), 0, len(waiting) >= MAX_REQUESTS
+        body, full = bytearray(), len(waiting) >= MAX_REQUESTS
         waiting.add(request)
         try:
             async for chunk in request.stream():  # to its end, so that the sender gets the answer
-                length += len(chunk)
-                body += chunk if length <= MAX_BODY_BYTES and not full else b""
+                if len(body) <= MAX_BODY_BYTES and not full:
+                    body += chunk
             _, version = find(request)
             if full:
                 raise RequestError(429, "The server is busy; send this request again later.")
-            if length > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
+            if len(body) > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
                 limits = f"{MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values"
                 raise RequestError(413, f"The request is longer than {limits}; send fewer images at a time, as files.")
             answer = await asyncio.get_running_loop().run_in_executor(workers, _answer, version, body)
@@ -160,8 +163,8 @@ def _answer(version: ServedVersion, body: bytearray) -> bytes:
         document = orjson.loads(body)
         (form,) = {"instances", "inputs"} & set(document)
         name = document.get("signature_name") or "serving_default"
-        ((key, (dtype, shape)),) = version.signatures[name].items()
-        feed = _feed(document.pop(form), form, key, dtype, shape)
+        ((key, tensor),) = version.signatures[name].inputs.items()
+        feed = _feed(document.pop(form), form, key, tensor.dtype)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
     outputs = {name: _plain(output) for name, output in version.run(name, {key: feed}).items()}
@@ -171,8 +174,8 @@ def _answer(version: ServedVersion, body: bytearray) -> bytes:
     return orjson.dumps({"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _feed(value: object, form: str, key: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What a request says for an input, as an array of its dtype and shape; a Python error where it does not fit."""
+def _feed(value: object, form: str, key: str, dtype: int) -> np.ndarray:
+    """What a request says for an input, as an array; a Python error where that is not strings or not numbers."""
 
     def unnamed(item):
         if isinstance(item, dict) and "b64" not in item:
@@ -184,19 +187,18 @@ def _feed(value: object, form: str, key: str, dtype: str, shape: tuple[int, ...]
     if form == "instances" and type(value) is not list:
         raise TypeError("'instances' is no list")
     value = [unnamed(item) for item in value] if form == "instances" else unnamed(value)
-    if dtype == "string":
+    if dtype == tf.string.as_datatype_enum:
         values = np.array([_bytes(item) for item in value] if type(value) is list else _bytes(value), dtype=object)
     else:
         values = np.array(value, dtype=object)  # else NumPy would take a text or None for a number
         if set(map(type, values.ravel())) - {int, float}:
-            raise TypeError(f"other than numbers for {dtype}, or lists of one level differ in length")
+            raise TypeError("other than numbers, or lists of one level differ in length")
         with np.errstate(over="ignore"):
-            values = values.astype(dtype)
+            values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise ValueError("a number is too large")
-    fits = all(wanted in (-1, got) for got, wanted in zip(values.shape, shape, strict=True))
-    if not (fits and values.size):
-        raise ValueError(f"shape {list(values.shape)} for {list(shape)}")
+    if not values.size:
+        raise ValueError(f"shape {values.shape}")
     return values
 
 
@@ -226,34 +228,24 @@ async def _error(request: Request, error: Exception) -> Response:
     return _json({"error": error.message}, error.status)
 
 
-def serve(config_file: Path, port: int, host: str = "127.0.0.1") -> None:
+def serve(config_file: Path, port: int, host: str = "127.0.0.1", parent_pid: int | None = None) -> None:
     """Load what is wanted and answer until SIGTERM; ends at once where the port is taken or nothing can be loaded."""
-    # The protocol is named because asyncio turns off Nagle's algorithm (40 ms a request) only where it is.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(128)  # at once: two servers that are still loading could both bind one port
+        listener = socket.create_server((host, port), backlog=128)  # it listens before it loads: nobody else can
     except OSError as error:
         sys.exit(f"PORT {port} cannot be used ({error.strerror}).")
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer may wait for 40 ms
     versions = Versions(config_file)
     versions.refresh()
     if not versions.loaded:
         sys.exit(f"No version in {config_file.parent} can be served: {versions.errors or 'none is there'}")
-    threading.Thread(target=versions.watch, daemon=True).start()
+    threading.Thread(target=versions.watch, args=[parent_pid], daemon=True).start()
     sys.setswitchinterval(0.0005)  # seconds; the network must not wait ten times that for a thread that computes
     # h11 and not httptools, which drops the body of a request that offers HTTP/2 (Upgrade: h2c).
     options = {"http": "h11", "ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
     options |= {"server_header": False, "headers": [("Server", NAME)], "timeout_graceful_shutdown": 8}
     app = application(versions, os.environ.get("TDSP_SERVING_KEY", ""))
     uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
-
-
-def _stop_with_parent(parent_pid: int) -> None:
-    """Ask this process to stop when the one that started it is gone: an orphan gets another parent."""
-    while os.getppid() == parent_pid:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @click.command()
@@ -263,9 +255,7 @@ def _stop_with_parent(parent_pid: int) -> None:
 def main(model_config_file: Path, rest_api_port: int, parent_pid: int | None) -> None:
     """Serve what a models.config names, on this machine."""
     logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
-    if parent_pid:
-        threading.Thread(target=_stop_with_parent, args=[parent_pid], daemon=True).start()
-    serve(model_config_file, rest_api_port)
+    serve(model_config_file, rest_api_port, parent_pid=parent_pid)
 
 
 if __name__ == "__main__":
