@@ -135,19 +135,17 @@ def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
 def _in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is; ages by decade, other numbers with many values in fifths."""
     known = values.replace("", pd.NA).dropna()
-    categories = sorted(known.unique()) if len(known) else []
-    if pd.api.types.is_numeric_dtype(known) and str(values.name).startswith("age"):
+    is_number = pd.api.types.is_numeric_dtype(known)
+    if is_number and str(values.name).startswith("age"):
         known = known // 10 * 10
         names = {low: f"{low:g} to {low + 9:g}" for low in sorted(known.unique())}
-    elif pd.api.types.is_numeric_dtype(known) and len(categories) > MOST_VALUES:
-        edges = np.unique(np.quantile(known.to_numpy(float), np.linspace(0, 1, 6)))
-        digits = next(n for n in range(6, 18) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges))
-        known = pd.Series(np.clip(np.searchsorted(edges, known, "left"), 1, None), known.index)
-        between = zip(edges[:-1], edges[1:], strict=True)
-        names = {n: f"{low:.{digits}g} to {high:.{digits}g}" for n, (low, high) in enumerate(between, start=1)}
+    elif is_number and known.nunique() > MOST_VALUES:
+        fifth = pd.qcut(known.rank(), 5, labels=False, duplicates="drop")
+        limits = known.groupby(fifth).agg(["min", "max"])
+        known, names = fifth, {row.Index: f"{row.min:.15g} to {row.max:.15g}" for row in limits.itertuples()}
     else:
-        names = {value: str(value) for value in categories}
-    filled = known.map(names).astype(object).reindex(values.index, fill_value="(missing)")
-    order = [name for name in dict.fromkeys(names.values()) if name != "(missing)"]
-    order += ["(missing)"] if (filled == "(missing)").any() else []
-    return pd.Series(pd.Categorical(filled, order, ordered=True), values.index, name=values.name)
+        names = {value: str(value) for value in sorted(known.unique())}
+    filled = known.map(names).reindex(values.index).astype(object).fillna("(missing)")
+    order = dict.fromkeys([*names.values(), "(missing)"])
+    category = pd.Categorical(filled, [name for name in order if (filled == name).any()], ordered=True)
+    return pd.Series(category, values.index, name=values.name)
