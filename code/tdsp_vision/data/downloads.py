@@ -18,9 +18,8 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.containers import RejectedImage
 from tdsp_vision.data.folder import METADATA_FILE
-from tdsp_vision.data.images import as_stored, quiet_decoders
+from tdsp_vision.data.images import RejectedImage, as_stored, quiet_decoders
 from tdsp_vision.data.labels import label_problem
 from tdsp_vision.data.licenses import TERMS
 from tdsp_vision.data.tables import write_csv

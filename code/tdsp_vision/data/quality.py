@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.images import quiet_decoders, read_image
+from tdsp_vision.data.duplicates import miniature
+from tdsp_vision.data.images import RejectedImage, quiet_decoders, read_image
 from tdsp_vision.data.tables import COLUMNS
 
 MOST_VALUES = 12  # a column with more different values is text, or a number that is put into ranges
@@ -35,20 +36,31 @@ MEASURES = {  # column of `measure_images`: what it is
 
 
 def measure_images(files: list[Path], quiet: bool = False) -> pd.DataFrame:
-    """Measure image files, several at a time: one row per file, in order, float columns as in `MEASURES`.
+    """Measure image files: one row per file, in order, float columns as in `MEASURES`.
 
     Raises:
         RejectedImage: if one cannot be read as an image.
     """
+    rows = look_at(files, quiet)
+    if refused := [row for row in rows if isinstance(row, RejectedImage)]:
+        raise refused[0]
+    return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
 
-    def measured(file: Path) -> dict[str, float]:
-        """One row."""
-        facts, small = read_image(file)
-        return measure(small, facts.bytes, facts.width, facts.height)
+
+def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage]:
+    """`ImageFacts`, `MEASURES` and miniature of each file, in order, several at a time; a rejection as a value."""
+
+    def look(file: Path) -> dict | RejectedImage:
+        """What a thread gives back for one file."""
+        try:
+            facts, small = read_image(file)
+        except RejectedImage as reason:
+            return reason
+        return vars(facts) | measure(small, facts.bytes, facts.width, facts.height) | {"miniature": miniature(small)}
 
     with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = tqdm(pool.map(measured, files), total=len(files), desc="measuring", unit="image", disable=quiet or None)
-        return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
+        found = pool.map(look, files)
+        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=quiet or None))
 
 
 def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
