@@ -27,7 +27,7 @@ from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv
 from tdsp_vision.files import whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
-MARKS = ["file", "original", "look_alike", "likeness", "miniature", *MEASURES]  # not for the manifest
+MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
 MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
@@ -44,9 +44,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
         images: of `scan_folder`.
 
     Returns:
-        the same images, also with path, where they will lie in the dataset folder, and with look_alike and likeness:
-        the file each is most alike to, "" for none, and by how much (correlation); in
-        `attrs["sentences"]` what the reader of a report should know.
+        the same images, also with path, where they will lie in the dataset folder; in `attrs["look_alikes"]` pairs of
+        files that look alike, best first; in `attrs["sentences"]` what the reader of a report should know.
     """
     images = images.reset_index(drop=True)
     first = images.groupby("source_sha256", sort=False).head(1).index
@@ -63,14 +62,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     names = marked.file.to_numpy(dtype=object)[first]
-    best = {}
-    for (one, other), likeness in zip(found.pairs, found.correlation, strict=True):  # best first
-        best.setdefault(names[one], (names[other], likeness))
-        best.setdefault(names[other], (names[one], likeness))
-    marked["look_alike"] = [best.get(name, ("", 0))[0] for name in marked.file]
-    marked["likeness"] = [float(best.get(name, ("", 0))[1]) for name in marked.file]
     marked["path"] = _stored_paths(marked)
-    marked.attrs["sentences"] = found.sentences
+    marked.attrs = {"sentences": found.sentences, "look_alikes": names[found.pairs].tolist()}
     return marked
 
 
