@@ -67,7 +67,7 @@ def test_links_and_places_that_cannot_be_read_are_named(birds, put):
         with without_privilege():
             images, rejected = scan(copy)
     assert set(images.index) == {"robin/1.png", "robin/3.png", "wren/1.png", "wren/2.png"}
-    assert rejected["robin/2.png"] == rejected["robin/locked"] == "cannot be read: Permission denied"
+    assert "cannot be read" in rejected["robin/2.png"] and "cannot be read" in rejected["robin/locked"]
     assert rejected["wren/gone.png"] == rejected["wren/round"] and "not followed" in rejected["wren/round"]
     assert "wren/fine.png" in scan(birds)[0].index
 

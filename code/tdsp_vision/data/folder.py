@@ -9,13 +9,12 @@ birds/metadata.csv                       optional: a column that names the files
 
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
 from tdsp_vision.data.corrections import EXCLUDE
-from tdsp_vision.data.images import ImageFacts, RejectedImage
+from tdsp_vision.data.images import RejectedImage
 from tdsp_vision.data.labels import (
     comparable,
     label_problem,
@@ -24,12 +23,11 @@ from tdsp_vision.data.labels import (
     split_name,
     table_of_labels,
 )
-from tdsp_vision.data.quality import MEASURES, look_at
+from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import COLUMNS
 from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 
 METADATA_FILE = "metadata.csv"
-FACTS = [field.name for field in fields(ImageFacts)]
 ENDINGS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "ppm", "jp2", "dcm")
 
 
@@ -85,7 +83,7 @@ def scan_folder(
             rejected[name] = (found.kind, str(found))
         else:
             rows.append({"file": name, "label": places[name][0], "split": places[name][1]} | found)
-    images = pd.DataFrame(rows, columns=["file", "label", "split", *FACTS, *MEASURES, "miniature"])
+    images = pd.DataFrame(rows or {"file": [], "label": [], "split": []})
     if table is None:
         rejected |= _lost_labels(folders, level, set(images.label), rejected)
     _check_labels(source, images, rejected)
@@ -120,18 +118,11 @@ def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], li
             if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
                 why = "its name has a control character or is not UTF-8; rename it"
                 rejected[_printable(path.relative_to(source))] = ("name", why)
-            elif _is_file(path):
+            elif os.access(path, os.R_OK) and path.is_file():
                 files.append(name)
             else:
-                rejected[name] = ("unreadable", "a link to a folder, which is not followed, or not a file with content")
+                rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
     return sorted(files, key=lambda name: name.split("/")), rejected, sorted(all_folders)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # in a folder that may be listed but not entered
-        return False
 
 
 def _printable(path: Path) -> str:
