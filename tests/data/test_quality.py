@@ -140,10 +140,3 @@ def test_only_columns_that_can_say_something_are_compared():
     )
     assert columns_to_compare(table) == ["sex", "age"]
     assert "name" not in columns_to_compare(manifest(name=[f"n{number}" for number in range(40)]))
-
-
-def test_share_known_by_class():
-    known = share_known(manifest(sex=["m", "", "f", None], license=["CC-0", "", "", ""]))
-    assert known.index.tolist() == ["license", "attribution", "sex"]
-    assert known.loc["sex"].tolist() == [0.5, 2, 1, 0]
-    assert known.loc["license"].tolist() == [0.25, 1, 0.5, 0]
