@@ -18,14 +18,13 @@ def quick(**changes) -> Patience:
 def assert_whole(folder: Path, files: dict[str, bytes]) -> pd.DataFrame:
     """Each line of `metadata.csv` is a file with the bytes that the server has for its URL, and nothing else is there.
 
-    Returns `metadata.csv`. What lies in `.files` does not count.
+    Returns `metadata.csv`.
     """
     table = read_csv(folder / "metadata.csv")
     for row in table.itertuples():
         assert (folder / row.path).read_bytes() == files["/" + row.url.split("/", 3)[3]], row.path
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    expected = {*table.path, "metadata.csv"}
-    assert {name for name in there if not name.startswith(".files/")} == expected
+    assert there == {*table.path, "metadata.csv"}
     return table
 
 

@@ -44,7 +44,7 @@ def with_lesion(picture: np.ndarray, radius: int) -> np.ndarray:
     return np.asarray(image)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_dark_rim_is_seen_and_a_dark_lesion_is_not_taken_for_one(seed):
     rimmed = artefacts.add_dark_corners(np.random.default_rng(seed), skin(seed))
     assert dark_corners(gray(rimmed)) > 0.3
@@ -66,7 +66,7 @@ def test_ink_and_stickers_are_seen_and_skin_blood_and_hair_are_not():
         assert ink(marked) == pytest.approx(1 / 8 if seen else 0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_hair_and_rulers_are_thin_lines_and_a_lesion_is_not(seed):
     plain = thin_lines(gray(with_lesion(skin(seed), 60)))
     assert plain < 0.001
@@ -97,15 +97,6 @@ def test_blur_lowers_sharpness_and_size_hardly_matters(put):
     shrunk = measure_images([put("x/small.jpg", zoo.encode(small, "JPEG", quality=95))], quiet=True).iloc[0]
     for name in ("brightness", "contrast", "sharpness", "dark_corners"):
         assert shrunk[name] == pytest.approx(sharp[name], rel=0.1, abs=0.02)
-
-
-def test_every_accepted_kind_is_measured_and_rows_stay_in_order(put):
-    content = zoo.whole_images() | {name: one for name, (one, _) in zoo.converted().items()}
-    files = [put(f"x/{name}", one) for name, one in content.items()]
-    table = measure_images(files, quiet=True)
-    assert np.isfinite(table.to_numpy()).all()
-    assert table.aspect_ratio.tolist() == [measure_images([file], quiet=True).aspect_ratio[0] for file in files]
-    assert list(measure_images([], quiet=True)) == list(MEASURES)
 
 
 def manifest(**columns) -> pd.DataFrame:
@@ -149,10 +140,3 @@ def test_only_columns_that_can_say_something_are_compared():
     )
     assert columns_to_compare(table) == ["sex", "age"]
     assert "name" not in columns_to_compare(manifest(name=[f"n{number}" for number in range(40)]))
-
-
-def test_share_known_by_class():
-    known = share_known(manifest(sex=["m", "", "f", None], license=["CC-0", "", "", ""]))
-    assert known.index.tolist() == ["license", "attribution", "sex"]
-    assert known.loc["sex"].tolist() == [0.5, 2, 1, 0]
-    assert known.loc["license"].tolist() == [0.25, 1, 0.5, 0]

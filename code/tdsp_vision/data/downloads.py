@@ -2,36 +2,32 @@
 
 downloads/<label>/<name>.jpg    one picture; the name says where it came from, the ending what is in the file
 downloads/metadata.csv          path, then what is known of each picture: url, license, attribution, …
-downloads/.files/<label>/<name>.<sha256>.jpg   all pictures that were ever verified; the others are links to these
 
-A file in `.files` was decoded to its last pixel before it got its name, and its name says what it has to be. So a
-killed run goes on where it stopped, a changed file is noticed, and nothing is fetched twice.
+A picture is decoded to its last pixel before it gets its name, so a killed run goes on where it stopped, and nothing
+is fetched twice. Pictures that a later run does not ask for are removed.
 """
 
-import hashlib
 import re
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.containers import RejectedImage
 from tdsp_vision.data.folder import METADATA_FILE
-from tdsp_vision.data.images import as_stored, quiet_decoders
+from tdsp_vision.data.images import RejectedImage, as_stored, quiet_decoders
 from tdsp_vision.data.labels import label_problem
-from tdsp_vision.data.licenses import check_licenses
-from tdsp_vision.data.tables import file_sha256, link_or_copy, write_csv
+from tdsp_vision.data.licenses import TERMS
+from tdsp_vision.data.tables import write_csv
 from tdsp_vision.data.web import Client, FetchError, TryAgain
 from tdsp_vision.files import whole_file
 
 THREADS = 8
-MOST_IN_VAIN = 50  # replacements that are tried without a single success: then the server is down
-KEPT = ".files"
+MOST_IN_VAIN = 50  # replacements of a label that are tried without a single success: then the server is down
 ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
 
 
@@ -59,8 +55,7 @@ class Candidate:
             raise ValueError(f"{self.name!r} of {self.url} cannot be a file name: letters, digits, '_' and '-' only.")
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What a run brought: number of pictures by label, and by `<label>/<name>` the reason for each that is missing."""
 
     counts: dict[str, int]
@@ -73,62 +68,51 @@ def fetch(folder: Path, candidates, wanted, client: Client, top_up, threads=THRE
     The result depends on the candidates and on what their servers answer, not on the order of arrival.
 
     Args:
-        folder: `downloads`; what lies there from earlier runs is verified and used.
+        folder: `downloads`; pictures that lie there from earlier runs, of the size that is promised, are used.
         candidates: some `Candidate`s by label, in order of preference; an iterator is asked only for those needed.
         wanted: number of pictures per label; None for all.
         client: for the requests, with its patience.
         top_up: True replaces a picture that cannot be had by the next candidate.
         threads, quiet: pictures fetched at the same time; no progress bar.
     """
-    for draft in folder.glob(f"{KEPT}/*/.*"):  # what a killed run had not finished
-        draft.unlink()
-    found, lost, counts = [], {}, dict.fromkeys(candidates, 0)
-    batches = _batches({label: iter(some) for label, some in candidates.items()}, counts, wanted, top_up)
+    rows, lost, counts = {}, {}, dict.fromkeys(candidates, 0)
     bar = tqdm(total=(wanted or 0) * len(counts) or None, desc="fetching images", unit="image", disable=quiet or None)
     with quiet_decoders(), ThreadPoolExecutor(threads) as pool, bar:
-        for batch in batches:
-            results = pool.map(lambda candidate: _fetch_one(folder, candidate, client), batch)
-            for candidate, result in zip(batch, results, strict=True):
-                if isinstance(result, FetchError):
-                    lost[f"{candidate.label}/{candidate.name}"] = f"{result} ({candidate.url})"
-                else:
-                    found.append((candidate, result))
-                    counts[candidate.label] += 1
-                    bar.update()
-    _lay_out(folder, found)
+        for label, some in candidates.items():
+            some, in_vain = iter(some), 0
+            while in_vain < MOST_IN_VAIN and (batch := list(islice(some, wanted and wanted - counts[label]))):
+                before = counts[label]
+                results = pool.map(lambda candidate: _fetch_one(folder, candidate, client), batch)
+                for candidate, result in zip(batch, results, strict=True):
+                    if isinstance(result, FetchError):
+                        lost[f"{label}/{candidate.name}"] = f"{result} ({candidate.url})"
+                    else:
+                        path = result.relative_to(folder).as_posix()
+                        rows[result] = {"path": path, "url": candidate.url} | candidate.metadata
+                        counts[label] += 1
+                        bar.update()
+                in_vain = 0 if counts[label] > before else in_vain + len(batch)
+                if not top_up:
+                    break
+    for label in folder.glob("[!.]*/"):
+        for path in set(label.iterdir()) - set(rows):
+            path.unlink()
+        if not any(label.iterdir()):
+            label.rmdir()
+    columns = dict.fromkeys(["path", *(name for row in rows.values() for name in row)])
+    write_csv(folder / METADATA_FILE, pd.DataFrame(rows.values(), columns=list(columns)).sort_values("path"))
     return Fetched(counts, lost)
 
 
-def _batches(
-    sources: dict[str, Iterator], counts: dict[str, int], wanted: int | None, top_up: bool
-) -> Iterator[list[Candidate]]:
-    """What each label still needs according to `counts`, which the caller keeps; again and again with `top_up`."""
-    vain = 0
-    while vain < MOST_IN_VAIN:
-        need = {label: None if wanted is None else wanted - counts[label] for label in sources}
-        batch = [candidate for label, some in sources.items() for candidate in islice(some, need[label])]
-        if not batch:
-            return
-        before = sum(counts.values())
-        yield batch
-        if not top_up:
-            return
-        vain = 0 if sum(counts.values()) > before else vain + len(batch)
-
-
 def _fetch_one(folder: Path, candidate: Candidate, client: Client) -> Path | FetchError:
-    """The verified file in `.files`, or why there is none."""
-    kept = folder / KEPT / candidate.label
-    for path in kept.glob(f"{candidate.name}.*"):
-        right_size = candidate.size in (None, path.stat().st_size)
-        if right_size and file_sha256(path) == path.name.split(".")[1]:
+    """The verified file, or why there is none."""
+    for path in (folder / candidate.label).glob(f"{candidate.name}.*"):
+        if candidate.size in (None, path.stat().st_size):
             return path
         path.unlink()
 
     def accept(content: bytes) -> Path:
         """Verify and write; a server in trouble sends half a file or a page with an apology, so it is asked again."""
-        if re.match(rb"\s*<(!doctype|html|head|body|\?xml)", content, re.IGNORECASE):
-            raise TryAgain("a web page or XML instead of an image")
         if candidate.size not in (None, len(content)):
             raise TryAgain(f"{len(content):,} bytes, where its record says {candidate.size:,}")
         try:
@@ -136,7 +120,7 @@ def _fetch_one(folder: Path, candidate: Candidate, client: Client) -> Path | Fet
         except RejectedImage as reason:
             raise TryAgain(str(reason)) from reason
         ending = next((ending for start, ending in ENDINGS.items() if content.startswith(start)), ".image")
-        path = kept / f"{candidate.name}.{hashlib.sha256(content).hexdigest()}{ending}"
+        path = folder / candidate.label / (candidate.name + ending)
         with whole_file(path) as draft:
             draft.write_bytes(content)
         return path
@@ -145,20 +129,6 @@ def _fetch_one(folder: Path, candidate: Candidate, client: Client) -> Path | Fet
         return client.get(candidate.url, candidate.max_bytes, accept=accept)
     except FetchError as reason:
         return reason
-
-
-def _lay_out(folder: Path, found: list[tuple[Candidate, Path]]) -> None:
-    """Make the folders of the labels hold exactly the found files, and write `metadata.csv`."""
-    for path in folder.glob("[!.]*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-    rows = []
-    for candidate, kept in found:
-        path = folder / candidate.label / (candidate.name + kept.suffix)
-        link_or_copy(kept, path)
-        rows.append({"path": path.relative_to(folder).as_posix(), "url": candidate.url} | candidate.metadata)
-    columns = dict.fromkeys(["path", *(name for row in rows for name in row)])
-    write_csv(folder / METADATA_FILE, pd.DataFrame(rows, columns=list(columns)).sort_values("path"))
 
 
 def as_rejected(lost: dict[str, str]) -> pd.DataFrame:
@@ -178,11 +148,10 @@ def check_promise(fetched: Fetched, wanted: int, allow_shortfall: bool) -> None:
     raise ValueError(f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {counts}; {advice} {said}")
 
 
-def check_request(parameter: str, labels: Iterable[str], images_per_class: int, licenses: list[str]) -> None:
-    """Raise ValueError if a label of the parameter cannot be a folder, or one of the others is out of range."""
+def check_request(parameter: str, labels: Iterable[str], licenses: list[str]) -> None:
+    """Raise ValueError if a label of the parameter cannot be a folder, or LICENSES has a name not in `TERMS`."""
     for label in labels:
         if problem := label_problem(label):
             raise ValueError(f"{parameter} has the label {label!r}: {problem}.")
-    if images_per_class < 1:
-        raise ValueError(f"IMAGES_PER_CLASS is {images_per_class}; give 1 or more.")
-    check_licenses(licenses)
+    if not licenses or not set(licenses) <= set(TERMS):
+        raise ValueError(f"LICENSES is {licenses!r}; give one or more of {', '.join(TERMS)}.")

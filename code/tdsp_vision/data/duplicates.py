@@ -39,14 +39,13 @@ BLOCK, CHUNK = 1024, 2048  # rows of the likeness matrix, pairs that are aligned
 
 
 class Found(NamedTuple):
-    """What `find_duplicates` found: numbers [n], equal for images of one family; look-alike pairs [m, 2], best first,
-    with their correlation [m]; and sentences on what was not used.
+    """What `find_duplicates` found: numbers [n], equal for images of one family; look-alike pairs [m, 2], best first;
+    and sentences on what was not used.
     """
 
     copies: np.ndarray
     look_alikes: np.ndarray
     pairs: np.ndarray
-    correlation: np.ndarray
     sentences: list[str]
 
 
@@ -73,7 +72,7 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
     """
     n, rng = len(miniatures), np.random.default_rng(seed)
     if n < 2:
-        return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), np.empty(0), [])
+        return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), [])
     one, other = rng.integers(0, n, (2, min(4000, 4 * n * n)))
     one, other = one[one != other], other[one != other]
     apart = np.median(_differences(miniatures, one, other)[0])
@@ -92,7 +91,7 @@ def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
     correlation = _correlations(miniatures, pairs, turn, mean, np.clip(0.35 * apart, 6, MOST_COLOR))
     links, sentences = _look_alikes(n, pairs, correlation, chance)
     order = np.argsort(-correlation[links], kind="stable")
-    return Found(copies, connected_groups(n, pairs[links]), pairs[links][order], correlation[links][order], sentences)
+    return Found(copies, connected_groups(n, pairs[links]), pairs[links][order], sentences)
 
 
 def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: float) -> tuple[np.ndarray, list[str]]:

@@ -9,16 +9,12 @@ birds/metadata.csv                       optional: a column that names the files
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from tdsp_vision.data.corrections import EXCLUDE
-from tdsp_vision.data.duplicates import miniature
-from tdsp_vision.data.images import ImageFacts, RejectedImage, quiet_decoders, read_image
+from tdsp_vision.data.images import RejectedImage
 from tdsp_vision.data.labels import (
     comparable,
     label_problem,
@@ -27,13 +23,11 @@ from tdsp_vision.data.labels import (
     split_name,
     table_of_labels,
 )
-from tdsp_vision.data.quality import MEASURES, measure
+from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import COLUMNS
 from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
 
 METADATA_FILE = "metadata.csv"
-FACTS = [field.name for field in fields(ImageFacts)]
-MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 ENDINGS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "ppm", "jp2", "dcm")
 
 
@@ -71,7 +65,7 @@ def scan_folder(
             only, or a table cannot be used.
     """
     files, rejected, folders = _list_files(source)
-    places = _places(files)
+    places, level = _places(files)
     table = None
     if labels or not any(label for label, _ in places.values()):
         table, lines, sentence = table_of_labels(source, labels, label_column, list(places))
@@ -84,14 +78,14 @@ def scan_folder(
     usable = [name for name, problem in problems.items() if not problem]
     rejected = {name: ("no label", why) for name, why in problems.items() if why} | rejected
     rows = []
-    for name, found in zip(usable, _look_at_all([source / name for name in usable], quiet), strict=True):
+    for name, found in zip(usable, look_at([source / name for name in usable], quiet), strict=True):
         if isinstance(found, RejectedImage):
             rejected[name] = (found.kind, str(found))
         else:
             rows.append({"file": name, "label": places[name][0], "split": places[name][1]} | found)
-    images = pd.DataFrame(rows, columns=["file", "label", "split", *FACTS, *MEASURES, "miniature"])
+    images = pd.DataFrame(rows or {"file": [], "label": [], "split": []})
     if table is None:
-        rejected |= _lost_labels(folders, places, set(images.label), rejected)
+        rejected |= _lost_labels(folders, level, set(images.label), rejected)
     _check_labels(source, images, rejected)
     extra = table.drop(columns="label") if table is not None else None
     if extra is None and METADATA_FILE in files:
@@ -120,28 +114,15 @@ def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], li
         links = [name for name in folders if Path(folder, name).is_symlink()]
         all_folders += [Path(folder, name).relative_to(source).as_posix() for name in folders if name not in links]
         for path in (Path(folder, name) for name in names + links if not name.startswith(".")):
-            name = path.relative_to(source)
-            if problem := _reason_against(path, name.as_posix()):
-                rejected[_printable(name)] = problem
+            name = path.relative_to(source).as_posix()
+            if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+                why = "its name has a control character or is not UTF-8; rename it"
+                rejected[_printable(path.relative_to(source))] = ("name", why)
+            elif os.access(path, os.R_OK) and path.is_file():
+                files.append(name)
             else:
-                files.append(name.as_posix())
+                rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
     return sorted(files, key=lambda name: name.split("/")), rejected, sorted(all_folders)
-
-
-def _reason_against(path: Path, name: str) -> tuple[str, str] | None:
-    """Kind and reason why a path cannot be used, whatever is in the file; None if it can."""
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except OSError as error:  # in a folder that may be listed but not entered
-        return "unreadable", f"cannot be read: {error.strerror}"
-    if is_folder:
-        return "unreadable", "a link to a folder, and such links are not followed"
-    if not is_file:
-        return "unreadable", "a link to nothing" if path.is_symlink() else "not a file with content"
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
-        return "name", "its name has a control character or is not UTF-8; rename it"
-    too_long = len(os.fsencode(name.replace("/", "__"))) > MAX_NAME
-    return ("name", "its name, with sub-folders, is too long; rename it") if too_long else None
 
 
 def _printable(path: Path) -> str:
@@ -149,8 +130,8 @@ def _printable(path: Path) -> str:
     return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _places(files: list[str]) -> dict[str, tuple[str, str]]:
-    """Label and split of each file by its folders; "" for what they do not say."""
+def _places(files: list[str]) -> tuple[dict[str, tuple[str, str]], int]:
+    """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand."""
     images = [name.split("/")[:-1] for name in files if name.rsplit(".", 1)[-1].lower() in ENDINGS]
     images = images or [name.split("/")[:-1] for name in files]
     level, division = 0, None
@@ -172,47 +153,24 @@ def _places(files: list[str]) -> dict[str, tuple[str, str]]:
         parts = name.split("/")[:-1]
         split = split_name(parts[division]) or "" if division is not None and len(parts) > division else ""
         places[name] = (comparable(parts[level], exact=True) if len(parts) > level else "", split)
-    return places
+    return places, level
 
 
 def _label_reason(label: str, from_table: bool) -> str:
-    if label == EXCLUDE:
-        return f"its label would be {EXCLUDE}, the word that drops an image; rename it"
     if not label:
-        return "the table of labels has no line for it" if from_table else "not in a sub-folder, so it has no label"
-    return label_problem(label) if from_table else ""
+        return "no label: it is not in a sub-folder, or the table of labels has no line for it"
+    return label_problem(label) if from_table or label == EXCLUDE else ""
 
 
-def _look_at_all(paths: list[Path], quiet: bool) -> list[dict | RejectedImage]:
-    """Facts, measures and miniature of each file, in order, several at a time; a rejection as a value."""
-
-    def look(path: Path) -> dict | RejectedImage:
-        """What a thread gives back for one file."""
-        try:
-            facts, small = read_image(path)
-        except RejectedImage as reason:
-            return reason
-        return vars(facts) | measure(small, facts.bytes, facts.width, facts.height) | {"miniature": miniature(small)}
-
-    with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(look, paths)
-        return list(tqdm(found, total=len(paths), desc="reading images", unit="image", disable=quiet or None))
-
-
-def _lost_labels(folders, places, labels, rejected) -> dict[str, tuple[str, str]]:
+def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]:
     """Sub-folders at the level of the labels from which no image could be used, each with its reason."""
-    example = next((name for name, (label, _) in places.items() if label in labels), None)
-    if example is None:
-        return {}
-    level = [comparable(part, exact=True) for part in example.split("/")].index(places[example][0])
     lost = {}
     for folder in folders:
         parts = folder.split("/")
-        if len(parts) != level + 1 or comparable(parts[-1], exact=True) in labels:
-            continue
-        inside = [why for name, (_, why) in rejected.items() if name.startswith(f"{folder}/")]
-        why = f"none of its {len(inside)} files can be used (the first: {inside[0]})" if inside else "it has no files"
-        lost[f"{folder}/"] = ("no label", f"this sub-folder became no label: {why}")
+        if len(parts) == level + 1 and comparable(parts[level], exact=True) not in labels:
+            inside = [why for name, (_, why) in rejected.items() if name.startswith(f"{folder}/")]
+            why = f"no file of {len(inside)} can be used (the first: {inside[0]})" if inside else "it has no files"
+            lost[f"{folder}/"] = ("no label", f"this sub-folder became no label: {why}")
     return lost
 
 

@@ -11,6 +11,7 @@ picture uses (10, 12, 14 or 16): detectors of 12 bits would be nearly black othe
 
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,6 @@ import simplejpeg
 from PIL import Image, ImageFile
 from PIL.Image import Transpose
 from PIL.JpegImagePlugin import get_sampling
-
-from tdsp_vision.data.containers import RejectedImage, check_jpeg, check_png
 
 pillow_heif.register_heif_opener()
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")  # MPO: JPEG with more behind it
@@ -51,7 +50,19 @@ TURNS = {
     8: (Transpose.ROTATE_90, "270"),
 }
 NOT_TURNED = "0"
+# Neither a stuffed zero (FF 00) nor a restart marker (FF D0 to FF D7), which occur inside of coded pixels.
+JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
+PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"  # the last chunk, with its checksum
 _one_large_picture = threading.Lock()
+
+
+class RejectedImage(ValueError):
+    """A file that cannot be used; the message is the reason that goes to `rejected.csv`, beside its `kind`."""
+
+    def __init__(self, reason: str, kind: str = "damaged"):
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -160,13 +171,13 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
     kind = "JPEG" if image.format == "MPO" else image.format
     target = "JPEG" if kind in ("JPEG", "HEIF", "AVIF") else "PNG"
     if kind == "JPEG":
-        check_jpeg(content)
+        _check_jpeg(content)
         pixels = simplejpeg.decode_jpeg(content, "RGB")  # strict: what is missing in a cut file is an error
     else:
         image.load()
         pixels = np.asarray(as_rgb(image))
-    if kind == "PNG":
-        check_png(content)
+    if kind == "PNG" and PNG_END not in content:
+        raise RejectedImage("damaged: the PNG ends before its IEND chunk")
     turn, turned = TURNS.get(_orientation(image), (None, NOT_TURNED))
     if kind == target and turn is None and not (image.mode.startswith("I") and _used_bits(image) < 16):
         return Stored(content, pixels, turned, "")
@@ -181,6 +192,24 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
     return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
 
 
+def _check_jpeg(content: bytes) -> None:
+    """Find the frame header (ITU-T T.81, B.1): baseline, extended or progressive, of 8 bits; nobody decodes the rest.
+
+    Whether the coded pixels are whole is for a strict decoder to say.
+    """
+    position = 2
+    while marker := JPEG_MARKER.search(content, position):
+        position, kind = marker.end(), content[marker.end() - 1]
+        if kind in FRAMES:
+            if kind > 0xC2 or content[position + 2] != 8:
+                raise RejectedImage(
+                    "a lossless, arithmetic or 12-bit JPEG, as medical exporters write; convert it to PNG", "format"
+                )
+            return
+        position += int.from_bytes(content[position : position + 2], "big")
+    raise RejectedImage("damaged: the JPEG has no frame header")
+
+
 def _orientation(image: Image.Image) -> int:
     """What EXIF asks for; 1, upright, where it cannot be read: no decoder needs it."""
     try:
@@ -192,11 +221,8 @@ def _orientation(image: Image.Image) -> int:
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB, 8 bits a channel, with the values TensorFlow decodes (JPEG: within rounding).
 
-    Alpha is dropped and EXIF orientation ignored; transparent pixels of a GIF are black.
+    Alpha is dropped and EXIF orientation ignored.
     """
-    if image.format == "GIF" and "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.composite(image, Image.new("RGBA", image.size, "black"), image).convert("RGB")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> (_used_bits(image) - 8)).astype(np.uint8))
     return image.convert("RGB")

@@ -27,7 +27,8 @@ from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv
 from tdsp_vision.files import whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
-MARKS = ["file", "original", "look_alike", "likeness", "miniature", *MEASURES]  # not for the manifest
+MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
+MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
 EXPORTED = re.compile(r"^(.+)(_(jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
@@ -43,9 +44,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
         images: of `scan_folder`.
 
     Returns:
-        the same images, also with path, where they will lie in the dataset folder, and with look_alike and likeness:
-        the file each is most alike to, "" for none, and by how much (correlation); in
-        `attrs["sentences"]` what the reader of a report should know.
+        the same images, also with path, where they will lie in the dataset folder; in `attrs["look_alikes"]` pairs of
+        files that look alike, best first; in `attrs["sentences"]` what the reader of a report should know.
     """
     images = images.reset_index(drop=True)
     first = images.groupby("source_sha256", sort=False).head(1).index
@@ -62,14 +62,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     names = marked.file.to_numpy(dtype=object)[first]
-    best = {}
-    for (one, other), likeness in zip(found.pairs, found.correlation, strict=True):  # best first
-        best.setdefault(names[one], (names[other], likeness))
-        best.setdefault(names[other], (names[one], likeness))
-    marked["look_alike"] = [best.get(name, ("", 0))[0] for name in marked.file]
-    marked["likeness"] = [float(best.get(name, ("", 0))[1]) for name in marked.file]
     marked["path"] = _stored_paths(marked)
-    marked.attrs["sentences"] = found.sentences
+    marked.attrs = {"sentences": found.sentences, "look_alikes": names[found.pairs].tolist()}
     return marked
 
 
@@ -172,9 +166,9 @@ def _stored_paths(images: pd.DataFrame) -> list[str]:
         if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
             name = str(Path(name).with_suffix(ending))
         target = f"images/{label}/{name}"
-        if target.casefold() in taken:  # two names that one disk or one rule would take for one
-            stem, dot, rest = target.rpartition(".")
-            target = f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{dot}{rest}"
+        if target.casefold() in taken or len(name.encode()) > MAX_NAME:  # names that a disk would take for one
+            name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
+            target = f"images/{label}/{name}"
         taken.add(target.casefold())
         targets.append(target)
     return targets
@@ -189,13 +183,12 @@ def _store(origin: Path, target: Path, as_it_is: bool) -> None:
         draft.write_bytes(as_stored(origin.read_bytes()).content)
 
 
-def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "quick") -> pd.DataFrame:
+def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = True) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
 
     Args:
         corrected: False gives the labels as they were given, and no image dropped.
-        check: whether each image is there and unchanged: "quick" (size; sha256 of those newer than the dataset),
-            "hash" (sha256 of all) or "none".
+        check: whether each image is there and unchanged (size; sha256 of those newer than the dataset).
 
     Raises:
         ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
@@ -207,8 +200,8 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "qui
     manifest = read_csv(paths.manifest)
     _check_lines(paths, manifest)
     manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
-    if check != "none":
-        _check_files(paths, manifest, everything=check == "hash")
+    if check:
+        _check_files(paths, manifest)
     if not corrected:
         return manifest
     corrections = read_corrections(paths)
@@ -223,37 +216,29 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: str = "qui
 
 
 def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
-    where = shown(paths.manifest)
     remedy = "correct it, or run the data acquisition notebook again"
-    missing = [name for name in ("path", "label", "group", "sha256") if name not in manifest]
-    if missing:
-        found = ", ".join(manifest)[:50]
-        raise ValueError(f"{where} has no column {missing[0]!r}, only {found!r}; commas part them: {remedy}.")
-    for name in ("path", "label", "group"):
-        if manifest[name].isna().any():
-            raise ValueError(f"{where} has no {name} in line {manifest[name].isna().argmax() + 2}; {remedy}.")
-    if manifest.path.duplicated().any():
-        row = manifest.path.duplicated().argmax()
-        raise ValueError(f"{where} names {manifest.path[row]} a second time in line {row + 2}; {remedy}.")
+    for name in ("path", "label", "group", "sha256"):
+        if name not in manifest or manifest[name].isna().any():
+            needed = f"needs a column {name!r}, parted by commas and filled in each line"
+            raise ValueError(f"{shown(paths.manifest)} {needed}; {remedy}.")
+    if twice := list(manifest.path[manifest.path.duplicated()]):
+        raise ValueError(f"{shown(paths.manifest)} names {twice[0]} a second time; {remedy}.")
 
 
-def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, everything: bool) -> None:
-    """Compare each file with its line: there, as long, and of the same content where that is in doubt."""
-    written, wrong = paths.info.stat().st_mtime if paths.info.is_file() else 0, {"missing": [], "changed": []}
-    sizes = manifest["bytes"] if "bytes" in manifest else [None] * len(manifest)
-    for path, size, sha256 in zip(manifest.path, sizes, manifest.sha256, strict=True):
-        file = paths.root / path
+def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
+    """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
+    written, wrong = paths.info.stat().st_mtime if paths.info.is_file() else 0, []
+    for row in manifest.itertuples():
+        file = paths.root / row.path
         facts = file.stat() if file.is_file() else None
-        if facts is None:
-            wrong["missing"].append(path)
-        elif size not in (None, facts.st_size) or (
-            (everything or facts.st_mtime > written) and file_sha256(file) != sha256
-        ):
-            wrong["changed"].append(path)
-    for how, some in wrong.items():
-        if some:
-            found = f"{len(some)} of {len(manifest)} images of {shown(paths.root)} are {how}, such as {some[0]}"
-            raise ValueError(f"{found}; run the data acquisition notebook again, which brings them back.")
+        same = facts is not None and getattr(row, "bytes", facts.st_size) == facts.st_size
+        if not same or (facts.st_mtime > written and file_sha256(file) != row.sha256):
+            wrong.append(row.path)
+    if wrong:
+        found = f"{len(wrong)} of {len(manifest)} images of {shown(paths.root)} are missing or changed"
+        raise ValueError(
+            f"{found}, such as {wrong[0]}; run the data acquisition notebook again, which brings them back."
+        )
 
 
 def _refuse_other_source(paths: DatasetPaths, source: str) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.images import quiet_decoders, read_image
+from tdsp_vision.data.duplicates import miniature
+from tdsp_vision.data.images import RejectedImage, quiet_decoders, read_image
 from tdsp_vision.data.tables import COLUMNS
 
 MOST_VALUES = 12  # a column with more different values is text, or a number that is put into ranges
@@ -35,20 +36,31 @@ MEASURES = {  # column of `measure_images`: what it is
 
 
 def measure_images(files: list[Path], quiet: bool = False) -> pd.DataFrame:
-    """Measure image files, several at a time: one row per file, in order, float columns as in `MEASURES`.
+    """Measure image files: one row per file, in order, float columns as in `MEASURES`.
 
     Raises:
         RejectedImage: if one cannot be read as an image.
     """
+    rows = look_at(files, quiet)
+    if refused := [row for row in rows if isinstance(row, RejectedImage)]:
+        raise refused[0]
+    return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
 
-    def measured(file: Path) -> dict[str, float]:
-        """One row."""
-        facts, small = read_image(file)
-        return measure(small, facts.bytes, facts.width, facts.height)
+
+def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage]:
+    """`ImageFacts`, `MEASURES` and miniature of each file, in order, several at a time; a rejection as a value."""
+
+    def look(file: Path) -> dict | RejectedImage:
+        """What a thread gives back for one file."""
+        try:
+            facts, small = read_image(file)
+        except RejectedImage as reason:
+            return reason
+        return vars(facts) | measure(small, facts.bytes, facts.width, facts.height) | {"miniature": miniature(small)}
 
     with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = tqdm(pool.map(measured, files), total=len(files), desc="measuring", unit="image", disable=quiet or None)
-        return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
+        found = pool.map(look, files)
+        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=quiet or None))
 
 
 def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
@@ -135,19 +147,17 @@ def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
 def _in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is; ages by decade, other numbers with many values in fifths."""
     known = values.replace("", pd.NA).dropna()
-    categories = sorted(known.unique()) if len(known) else []
-    if pd.api.types.is_numeric_dtype(known) and str(values.name).startswith("age"):
+    is_number = pd.api.types.is_numeric_dtype(known)
+    if is_number and str(values.name).startswith("age"):
         known = known // 10 * 10
         names = {low: f"{low:g} to {low + 9:g}" for low in sorted(known.unique())}
-    elif pd.api.types.is_numeric_dtype(known) and len(categories) > MOST_VALUES:
-        edges = np.unique(np.quantile(known.to_numpy(float), np.linspace(0, 1, 6)))
-        digits = next(n for n in range(6, 18) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges))
-        known = pd.Series(np.clip(np.searchsorted(edges, known, "left"), 1, None), known.index)
-        between = zip(edges[:-1], edges[1:], strict=True)
-        names = {n: f"{low:.{digits}g} to {high:.{digits}g}" for n, (low, high) in enumerate(between, start=1)}
+    elif is_number and known.nunique() > MOST_VALUES:
+        fifth = pd.qcut(known.rank(), 5, labels=False, duplicates="drop")
+        limits = known.groupby(fifth).agg(["min", "max"])
+        known, names = fifth, {row.Index: f"{row.min:.15g} to {row.max:.15g}" for row in limits.itertuples()}
     else:
-        names = {value: str(value) for value in categories}
-    filled = known.map(names).astype(object).reindex(values.index, fill_value="(missing)")
-    order = [name for name in dict.fromkeys(names.values()) if name != "(missing)"]
-    order += ["(missing)"] if (filled == "(missing)").any() else []
-    return pd.Series(pd.Categorical(filled, order, ordered=True), values.index, name=values.name)
+        names = {value: str(value) for value in sorted(known.unique())}
+    filled = known.map(names).reindex(values.index).astype(object).fillna("(missing)")
+    order = dict.fromkeys([*names.values(), "(missing)"])
+    category = pd.Categorical(filled, [name for name in order if (filled == name).any()], ordered=True)
+    return pd.Series(category, values.index, name=values.name)

@@ -20,10 +20,10 @@ from tdsp_vision.data.tables import read_json
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
 
-EXAMPLES = 12  # pictures of each class
+EXAMPLES = 6  # pictures of each class
 MOST_SHOWN = 12  # classes with examples, columns with a figure
 SMALL_CLASS = 50  # images, below which a class can hardly be tested
-MOST_NAMED = 50  # conflicts and look-alikes that are listed one by one
+MOST_NAMED = 50  # conflicts, columns and classes that are listed one by one
 NEARLY_BLACK = 8  # mean gray value
 MOST_LISTED = 6  # different values of a column that are listed
 HEAD = """# Data report: {name}
@@ -63,14 +63,14 @@ ISIC = {
 }
 
 
-def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, images) -> Path:
+def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, sentences=()) -> Path:
     """Write `data_report.md`, `data_dictionary.md` and their figures into the dataset folder; the path of the report.
 
     Args:
         manifest, rejected: tables as `write_dataset` wrote them.
         measures: the `MEASURES`, one row per row of the manifest.
         found: of `confounders.predict_label_alone`.
-        images: of `mark_duplicates`, all of them.
+        sentences: of `mark_duplicates`.
 
     Raises:
         ValueError: if there is not one row of measures for each row of the manifest.
@@ -78,15 +78,15 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
     if len(manifest) != len(measures):
         raise ValueError(f"the manifest has {len(manifest)} rows and the measures {len(measures)}; they must be equal.")
     manifest, measures = manifest.reset_index(drop=True), measures.reset_index(drop=True)
-    pairs, suspicions = _look_alikes(images, manifest), warnings_in_words(found, measures, manifest.label)
+    suspicions = warnings_in_words(found, measures, manifest.label)
     parts = [
         HEAD.format(name=paths.name),
         _source(read_json(paths.info), manifest),
-        _quality(manifest, rejected, pairs, measures, images.attrs["sentences"], paths),
+        _quality(manifest, rejected, measures, sentences, paths),
         _target(manifest, paths),
         f"## Individual variables\n\nShare of images for which each is known.\n\n{_table(share_known(manifest))}",
         _relations(manifest, found, suspicions, paths),
-        _questions(manifest, rejected, pairs, suspicions),
+        _questions(manifest, rejected, suspicions),
     ]
     write_text(paths.report, "\n\n".join(parts) + "\n")
     dictionary = f"# Data dictionary: {paths.name}\n\nThe columns of `manifest.csv`, one row per image.\n\n"
@@ -100,28 +100,12 @@ def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
     for name in manifest:
         values = manifest[name].replace("", pd.NA).dropna()
         different = sorted(map(str, values.unique()))
-        listed = ", ".join(different)
+        listed = ", ".join(different[:MOST_LISTED]) + (", …" if len(different) > MOST_LISTED else "")
         if pd.api.types.is_numeric_dtype(values) and len(values):
             listed = f"{values.min():g} to {values.max():g}"
-        elif len(different) > MOST_LISTED:
-            listed = f"{len(different)} different, such as {different[0][:40]}"
-        share = f"{len(values) / max(len(manifest), 1):.0%}"
-        rows[name] = {
-            "meaning": known.get(name, "(from the source; what does it mean?)"),
-            "known": share,
-            "values": listed,
-        }
+        meaning = known.get(name, "(from the source; what does it mean?)")
+        rows[name] = {"meaning": meaning, "known": f"{len(values) / len(manifest):.0%}", "values": listed[:120]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("column")
-
-
-def _look_alikes(images: pd.DataFrame, manifest: pd.DataFrame) -> list[tuple[float, str, str]]:
-    """Likeness and paths of pairs of which both are in the manifest and which are no copies, best first."""
-    path, cluster, pairs = dict(zip(images.file, images.path, strict=True)), manifest.set_index("path").cluster, set()
-    for row in images[images.look_alike != ""].itertuples():
-        one, other = sorted([row.path, path[row.look_alike]])
-        if one in cluster and other in cluster and cluster[one] != cluster[other]:
-            pairs.add((round(row.likeness, 4), one, other))
-    return sorted(pairs, reverse=True)
 
 
 def _source(info: dict, manifest: pd.DataFrame) -> str:
@@ -139,20 +123,17 @@ def _source(info: dict, manifest: pd.DataFrame) -> str:
     return f"{text}\n\n### Licences\n\n{_table(licenses)}"
 
 
-def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
-    kinds, two = rejected.kind.value_counts(), (manifest.groupby("cluster").label.nunique() > 1).sum()
+def _quality(manifest, rejected, measures, sentences, paths) -> str:
     lines = [
-        f"{len(rejected)} files left out, {kinds.get('duplicate', 0)} of them as copies of an image that stayed",
-        f"{kinds.get('label conflict', 0)} left out because copies of one picture or lines of a table have two labels",
-        f"{manifest.cluster.duplicated().sum()} copies kept; {two} pictures have two labels",
-        f"{len(pairs)} pairs of different files that may show the same thing",
+        f"{manifest.cluster.duplicated().sum()} copies of a picture that is there stayed",
         f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; all others as they were",
         f"{(manifest.converted != '').sum()} images converted; all others byte for byte",
         f"{(measures.brightness < NEARLY_BLACK).sum()} images are nearly black",
+        f"{len(rejected)} files left out",
         *sentences,
     ]
     text = "## Data quality summary\n\n" + "\n".join(f"- {line}" for line in lines)
-    text += f"\n\n{_table(kinds.rename_axis('kind of reason').rename('files'))}" if len(kinds) else ""
+    text += f"\n\n{_table(rejected.kind.value_counts().rename_axis('kind of reason').rename('files'))}"
     spread = measures.describe(percentiles=[0.05, 0.5, 0.95]).T[["min", "5%", "50%", "95%", "max"]]
     meaning = "\n".join(f"- `{name}`: {text}" for name, text in MEASURES.items())
     figure = _figure(paths, "measures", measure_histograms(measures, manifest.label), "Measures by class")
@@ -162,17 +143,12 @@ def _quality(manifest, rejected, pairs, measures, sentences, paths) -> str:
 def _target(manifest, paths) -> str:
     counts = manifest.groupby("label").agg(images=("path", "size"), groups=("group", "nunique"))
     counts["share"] = counts.images / len(manifest)
-    largest = counts.images.nlargest(MOST_SHOWN).index
+    largest = manifest[manifest.label.isin(counts.images.nlargest(MOST_SHOWN).index)]
+    examples = largest.sample(frac=1, random_state=0).groupby("label").head(EXAMPLES).sort_values("label")
+    grid = image_grid([paths.root / path for path in examples.path], list(examples.label))
     text = f"## Target variable\n\nThe target is `label`. Always answering `{counts.images.idxmax()}` is right in "
     text += f"{counts.share.max():.1%} of the images: the accuracy to beat.\n\n{_table(counts)}"
-    if len(counts) > len(largest):
-        text += f"\n\nExamples of the {len(largest)} largest of {len(counts)} classes:"
-    for number, label in enumerate(sorted(largest), start=1):
-        rows = manifest[manifest.label == label]
-        rows = rows.sample(min(EXAMPLES, len(rows)), random_state=0)
-        grid = image_grid([paths.root / path for path in rows.path], [Path(path).name[-24:] for path in rows.path])
-        text += "\n\n" + _figure(paths, f"examples_{number}", grid, f"Examples of {label}")
-    return text
+    return text + "\n\n" + _figure(paths, "examples", grid, f"Examples of the largest classes (at most {MOST_SHOWN})")
 
 
 def _relations(manifest, found, suspicions, paths) -> str:
@@ -191,7 +167,7 @@ def _relations(manifest, found, suspicions, paths) -> str:
     return text if columns else text + "\n\nNo metadata column can be compared with the label."
 
 
-def _questions(manifest, rejected, pairs, suspicions) -> str:
+def _questions(manifest, rejected, suspicions) -> str:
     asked = ["Who gave the labels, and how were they confirmed?", "How and with which devices were the images taken?"]
     if unknown := int((manifest.license == "").sum()):
         asked.append(f"What licence do the {unknown} images have for which none is known?")
@@ -203,14 +179,11 @@ def _questions(manifest, rejected, pairs, suspicions) -> str:
             f"What do these columns of the source mean, and in which units: {', '.join(unknown[:MOST_NAMED])}?"
         )
     counts = manifest.label.value_counts()
-    small = [f"{count} images of {label}" for label, count in counts[counts < SMALL_CLASS].items()]
-    asked += [f"Are {some} enough to test a model on this class?" for some in small[:MOST_SHOWN]]
-    if len(small) > MOST_SHOWN:
-        asked.append(f"And so for {len(small) - MOST_SHOWN} more classes of fewer than {SMALL_CLASS} images?")
+    small = [f"{label} ({count})" for label, count in counts[counts < SMALL_CLASS].items()]
+    if small:
+        asked.append(f"Are there enough images to test a model on these classes: {', '.join(small[:MOST_NAMED])}?")
     lost = rejected[rejected.kind.isin(["label conflict", "no label"])].head(MOST_NAMED)
     asked += [f"Which label is right, if any? {row.path}: {row.reason}" for row in lost.itertuples()]
-    alike = pairs[:MOST_NAMED]
-    asked += [f"Do {one} and {other} show the same? (detail correlates by {r:.2f})" for r, one, other in alike]
     asked += [f"Why is this so, and is it part of the subject? {line}" for line in suspicions]
     return "## Open questions\n\n" + "\n".join(f"- {_plain(line)}" for line in asked)
 
@@ -227,11 +200,10 @@ def _table(table: pd.DataFrame | pd.Series) -> str:
     table = table.to_frame() if isinstance(table, pd.Series) else table
     table = table.reset_index()
     lines = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(_plain(_cell(value)) for value in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "\n".join(
+        "| " + " | ".join(_plain(f"{value:.3g}" if isinstance(value, float) else str(value)) for value in line) + " |"
+        for line in lines
+    )
 
 
 def _plain(text: str) -> str:

@@ -61,7 +61,7 @@ def fetch_isic(
         ValueError: if a parameter is wrong, the archive cannot be reached or answers in a way that is not known, or
             a picture of the sample cannot be had (unless `allow_shortfall`).
     """
-    check_request("ISIC_QUERIES", queries, images_per_class, licenses)
+    check_request("ISIC_QUERIES", queries, licenses)
     client, candidates, notes = Client(patience), {}, {}
     with tqdm(desc="searching the archive", unit="record", disable=quiet or None) as bar:
         for label, query in queries.items():
@@ -147,7 +147,9 @@ def _hash(text: str, seed: int) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
-def fetch_openverse(folder, api, queries, items, images_per_class, licenses, allow_shortfall=False, **options):
+def fetch_openverse(
+    folder, api, queries, items, images_per_class, licenses, allow_shortfall=False, patience=None, quiet=False
+):
     """Fill `folder` with `images_per_class` openly licensed pictures for each label, from the search of Openverse.
 
     "dotted {item}" is asked for each of the items. Of all queries of a label the first result is taken, then the
@@ -159,8 +161,7 @@ def fetch_openverse(folder, api, queries, items, images_per_class, licenses, all
         queries, items: label to queries, such as {"dotted": ["dotted {item}"]}; what `{item}` stands for.
         images_per_class, licenses: 1 or more; allowed ones of `licenses.TERMS`.
         allow_shortfall: accept fewer where the results do not suffice.
-        options: allow_private (fetch from addresses that are not public, too; also done if the API has such a one),
-            patience, quiet.
+        patience, quiet: timeouts and attempts; no progress bar.
 
     Returns:
         table of path (label and id), kind, reason: what was lost.
@@ -168,25 +169,15 @@ def fetch_openverse(folder, api, queries, items, images_per_class, licenses, all
     Raises:
         ValueError: if a parameter is wrong, the search cannot be used, or results do not suffice.
     """
-    check_request("SEARCH_QUERIES", queries, images_per_class, licenses)
-    patience, quiet = options.get("patience"), options.get("quiet", False)
-    search, open_to_all = Client(patience), options.get("allow_private") or is_private_host(api)
-    filled = {label: fill(label, templates, items) for label, templates in queries.items()}
-    candidates = {label: _results(search, api, label, texts, licenses) for label, texts in filled.items()}
-    client = Client(patience, guarded=not open_to_all)
+    check_request("SEARCH_QUERIES", queries, licenses)
+    candidates = {}
+    for label, templates in queries.items():
+        texts = dict.fromkeys(one.replace("{item}", item) for one in templates for item in items or [""])
+        candidates[label] = _results(Client(patience), api, label, texts, licenses)
+    client = Client(patience, guarded=not is_private_host(api))  # a search engine at home has its pictures there
     fetched = fetch(folder, candidates, images_per_class, client, top_up=True, quiet=quiet)
     check_promise(fetched, images_per_class, allow_shortfall)
     return as_rejected(fetched.lost)
-
-
-def fill(label: str, templates: list[str], items: list[str]) -> list[str]:
-    """All queries of a label, each once: every template with every item; ValueError if there is none."""
-    templates = [] if isinstance(templates, str) else templates
-    filled = {one.replace("{item}", item): None for one in templates for item in (items if "{item}" in one else [""])}
-    if not filled or not all(text.strip() for text in filled):
-        found = f"SEARCH_QUERIES has {templates!r} for {label!r}, and SEARCH_ITEMS is {items!r}"
-        raise ValueError(f"{found}; give a list of queries for each label, and items where a query has {{item}}.")
-    return list(filled)
 
 
 def _results(client: Client, api: str, label: str, queries: list[str], licenses: list[str]) -> Iterator[Candidate]:
@@ -218,7 +209,7 @@ def _openverse_candidate(label: str, query: str, result: dict) -> Candidate:
     return Candidate(label, result["id"], result["url"], metadata | {name: result.get(name) for name in KEPT})
 
 
-def fetch_urls(folder, tsv, allow_private=False, max_bytes=20_000_000, patience=ONCE_MORE, quiet=False):
+def fetch_urls(folder, tsv, allow_private=False, patience=ONCE_MORE, quiet=False):
     """Fill `folder` with the pictures of a list of web addresses that can be had.
 
     Lists age: dead links are expected, and each ends in the rejections. A file is named after the sha256 of its URL.
@@ -227,7 +218,6 @@ def fetch_urls(folder, tsv, allow_private=False, max_bytes=20_000_000, patience=
         folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         tsv: as `read_list` takes it.
         allow_private: also connect to addresses that are not public (loopback, the network at home).
-        max_bytes: where a transfer is stopped.
         patience, quiet: timeouts and attempts; no progress bar.
 
     Returns:
@@ -240,7 +230,7 @@ def fetch_urls(folder, tsv, allow_private=False, max_bytes=20_000_000, patience=
     candidates, urls = {}, {}
     for url, row in links.items():
         label = row.pop("label")
-        candidate = Candidate(label, hashlib.sha256(url.encode()).hexdigest()[:20], url, row, None, max_bytes)
+        candidate = Candidate(label, hashlib.sha256(url.encode()).hexdigest()[:20], url, row)
         candidates.setdefault(label, []).append(candidate)
         urls[f"{label}/{candidate.name}"] = url
     fetched = fetch(folder, candidates, None, Client(patience, guarded=not allow_private), top_up=False, quiet=quiet)
@@ -269,27 +259,18 @@ def read_list(tsv: Path) -> tuple[dict[str, dict], dict[str, str]]:
     links, rejected = {}, {}
     for number, row in rows[named:]:
         fields = dict(zip(columns, row, strict=False)) if len(row) == len(columns) else {}
-        fields = {name: fields.get(name, "") for name in ("url", "label", "license", "attribution") if name in columns}
-        url = fields.pop("url")
-        if problem := _line_problem(url, fields["label"], links):
+        url, label = fields.get("url"), fields.get("label")
+        if not (url and label):
+            problem = "not a URL, a tab and a label"
+        elif url in links:
+            problem = f"its URL is in an earlier line; labels {links[url]['label']} and {label}"
+        else:
+            problem = label_problem(label)
+        if problem:
             rejected[f"line {number}: {' '.join(row)[:200]}"] = problem
         else:
-            links[url] = fields
+            links[url] = {name: fields[name] for name in ("label", "license", "attribution") if name in fields}
     if not links:
         first = "".join(f" (the first, {name!r}: {reason})" for name, reason in list(rejected.items())[:1])
         raise ValueError(f"SOURCE_PATH is {shown(tsv)!r}, and no line of it is a URL, a tab and a label{first}.")
     return links, rejected
-
-
-def _line_problem(url: str, label: str, links: dict[str, dict]) -> str:
-    """Why a line cannot be used; empty if it can."""
-    if not url or not label:
-        return "not a URL, a tab and a label"
-    if not url.lower().startswith(("http://", "https://")):
-        return "its URL is neither http nor https"
-    if url in links:
-        other = links[url]["label"]
-        return "its URL is in an earlier line" + (
-            "" if other == label else f"; LABEL CONFLICT: {label} against {other}"
-        )
-    return label_problem(label)

@@ -8,13 +8,12 @@ or 5xx, a timeout, a cut connection) or `FetchError` (it will not). Proxies and 
 import ipaddress
 import json
 import random
+import re
 import socket
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
@@ -28,29 +27,21 @@ MAX_PAGE_BYTES = 50_000_000  # of one answer of an API
 MAX_ERROR_BYTES = 2000  # of what a server says beside an error
 PASSING = {408, 425, 429}  # beside 5xx
 USER_AGENT = "tdsp-vision/0.1 (image classification walkthrough)"
-TROUBLES = {  # in this order: a refused connection counts as a timeout as well
-    (urllib3.exceptions.NameResolutionError, socket.gaierror): "the host name cannot be resolved",
-    (requests.exceptions.SSLError,): "no secure connection: the certificate or the handshake failed",
-    (urllib3.exceptions.NewConnectionError,): "no connection: refused or not reachable",
-    (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError): "no answer in time",
-}
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # holds an IPv4 address in its last four bytes (RFC 6052)
 
 
 class FetchError(ValueError):
-    """Something could not be fetched; the message is the reason, `status` the HTTP status (0: there was none)."""
+    """Something could not be fetched; the message is the reason, `body` what the server said beside an error."""
 
-    def __init__(self, reason: str, status: int = 0, body: str = ""):
+    def __init__(self, reason: str, body: str = ""):
         super().__init__(reason)
-        self.status, self.body = status, body
+        self.body = body
 
 
 class TryAgain(FetchError):
     """A trouble that may pass; `wait` is how many seconds the server asked for (None: it did not)."""
 
-    def __init__(self, reason: str, status: int = 0, wait: float | None = None):
-        super().__init__(reason, status)
-        self.wait = wait
+    wait: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class Patience:
 
 
 class Client:
-    """GET requests from any thread, one `requests.Session` for each.
+    """GET requests from any thread.
 
     Args:
         patience: timeouts, attempts and waits.
@@ -75,21 +66,21 @@ class Client:
     """
 
     def __init__(self, patience: Patience | None = None, guarded: bool = False):
-        self.patience, self.guarded = patience or Patience(), guarded
-        self._local = threading.local()
+        self.patience, self.session = patience or Patience(), requests.Session()
+        self.session.headers["User-Agent"] = USER_AGENT
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # each request stands for itself
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, (PublicOnly if guarded else HTTPAdapter)(pool_maxsize=64))
 
     def json(self, url: str, params: dict | None = None) -> dict:
         """The JSON object at `url`, patiently; FetchError if it cannot be had, or is something else."""
 
         def accept(content: bytes) -> dict:
-            """The object; TryAgain where the next answer may be one."""
+            """The object; a server in trouble answers with a page, so it is asked again."""
             try:
-                answer = json.loads(content)
-            except ValueError as error:
-                raise TryAgain("the answer is not JSON") from error
-            if not isinstance(answer, dict):
-                raise FetchError(f"the answer is a JSON {type(answer).__name__}, not an object")
-            return answer
+                return dict(json.loads(content).items())
+            except (ValueError, AttributeError) as error:
+                raise TryAgain("the answer is not a JSON object") from error
 
         return self.get(url, MAX_PAGE_BYTES, params, accept)
 
@@ -107,7 +98,7 @@ class Client:
                 wait = patience.backoff * 2**number * random.uniform(0.5, 1)  # threads must not come back together
                 wait = min(wait if trouble.wait is None else trouble.wait, patience.longest_wait)
                 if number + 1 == patience.attempts or time.monotonic() + wait > stop:
-                    raise FetchError(f"{trouble} ({number + 1} attempts)", trouble.status) from trouble
+                    raise FetchError(f"{trouble} ({number + 1} attempts)") from trouble
             patience.sleep(wait)
 
     def _attempt(self, url: str, stop: float, max_bytes: int, params: dict | None) -> bytes:
@@ -115,12 +106,10 @@ class Client:
         options = {"timeout": timeout, "stream": True, "allow_redirects": False}
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                if urlsplit(url).scheme not in ("http", "https"):
-                    raise FetchError(f"{url!r} is neither http nor https")
-                proxied = bool(get_environ_proxies(url))
-                none = dict.fromkeys(("http", "https", "all")) if proxied and is_private_host(url) else {}
-                with self._session().get(url, params=params, proxies=none, **options) as response:
-                    target = self._session().get_redirect_target(response)
+                at_home = get_environ_proxies(url) and is_private_host(url)
+                none = dict.fromkeys(("http", "https", "all")) if at_home else {}
+                with self.session.get(url, params=params, proxies=none, **options) as response:
+                    target = self.session.get_redirect_target(response)
                     if target is None:
                         return _whole_body(response, stop, max_bytes)
                     url, params = urljoin(response.url, target), None
@@ -129,16 +118,6 @@ class Client:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _named(error) from error
         raise FetchError(f"more than {MAX_REDIRECTS} redirects")
-
-    def _session(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            session = self._local.session = requests.Session()
-            session.headers["User-Agent"] = USER_AGENT
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # each request stands for itself
-            if self.guarded:
-                session.mount("http://", PublicOnly())
-                session.mount("https://", PublicOnly())
-        return self._local.session
 
 
 class PublicOnly(HTTPAdapter):
@@ -157,7 +136,7 @@ class PublicOnly(HTTPAdapter):
             found = _addresses(host)
         except (OSError, UnicodeError):
             if not select_proxy(request.url, proxies):
-                raise
+                raise TryAgain("name resolution error") from None
             found = []
         refused = [address for address in found if not is_public(address)]
         if refused:
@@ -208,29 +187,20 @@ def _whole_body(response: requests.Response, stop: float, max_bytes: int) -> byt
             raise FetchError(f"more than {max_bytes:,} bytes")
         if time.monotonic() > stop:
             raise FetchError("too slow: not complete within the time for one file")
-    if bad:
-        status, reason = response.status_code, f"HTTP {response.status_code} {response.reason or ''}".strip()
-        if status in PASSING or status >= 500:
-            raise TryAgain(reason, status, retry_after(response.headers.get("Retry-After")))
-        raise FetchError(reason, status, content[:MAX_ERROR_BYTES].decode("utf-8", "replace"))
-    return bytes(content)
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, given in seconds or as a date (RFC 9110, 10.2.3); else None."""
-    if value is None or (value.strip().isascii() and value.strip().isdigit()):
-        return value and float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    if not bad:
+        return bytes(content)
+    reason = f"HTTP {response.status_code} {response.reason or ''}".strip()
+    if response.status_code not in PASSING and response.status_code < 500:
+        raise FetchError(reason, content[:MAX_ERROR_BYTES].decode("utf-8", "replace"))
+    trouble = TryAgain(reason)
+    with suppress(urllib3.exceptions.InvalidHeader):  # neither seconds nor a date
+        trouble.wait = urllib3.Retry().get_retry_after(response.raw)
+    raise trouble
 
 
 def _named(error: Exception) -> FetchError:
     """The same trouble in words that are the same on every run; messages of the libraries hold memory addresses."""
+    if isinstance(error, ValueError):
+        return FetchError("not a valid URL of http or https")
     cause = getattr(error.args[0] if error.args else None, "reason", None) or error
-    for kinds, reason in TROUBLES.items():
-        if isinstance(error, kinds) or isinstance(cause, kinds):
-            return TryAgain(reason)
-    return FetchError("not a valid URL") if isinstance(error, ValueError) else TryAgain("the connection was cut")
+    return TryAgain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(cause).__name__).lower())  # such as "read timeout error"

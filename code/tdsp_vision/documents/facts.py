@@ -31,7 +31,7 @@ def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
     Raises:
         ParameterError: a file is not what it should be.
     """
-    manifest = load_manifest(dataset, check="none") if dataset.manifest.is_file() else None
+    manifest = load_manifest(dataset, check=False) if dataset.manifest.is_file() else None
     facts = {
         "run": run.name,
         "dataset": dataset.name,
