@@ -141,14 +141,11 @@ def pipelines_digest(pipelines: dict[str, iaa.Augmenter]) -> str:
 def before_and_after(files: list[Path], pipelines: dict[str, iaa.Augmenter], image_size: int, seed: int = 0) -> Figure:
     """Each image (a row) as the network gets it without augmentation, and what each pipeline makes of it."""
     originals = np.concatenate([as_uint8(batch) for batch in image_batches(files, image_size, BATCH)])
-    columns = {"before": originals}
-    columns |= {name: augment_batch(augmenter, originals, seed) for name, augmenter in pipelines.items()}
-    size = (1.5 * len(columns), 1.5 * len(files) + 0.3)
-    figure, axes = plt.subplots(len(files), len(columns), figsize=size, squeeze=False, layout="constrained")
-    for column, (title, pictures) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(title, fontsize=9, parse_math=False)
-        for axis, picture in zip(column, pictures, strict=True):
-            axis.imshow(picture)
-            axis.axis("off")
+    columns = [originals, *(augment_batch(augmenter, originals, seed) for augmenter in pipelines.values())]
+    figure, axis = plt.subplots(figsize=(1.5 * len(columns), 1.5 * len(files) + 0.3), layout="constrained")
+    axis.imshow(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1))
+    axis.set_xticks((np.arange(len(columns)) + 0.5) * image_size, ["before", *pipelines])
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_yticks([])
     plt.close(figure)
     return figure

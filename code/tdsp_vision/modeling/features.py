@@ -96,7 +96,7 @@ class FeatureCache:
             expected: sha256 of each, as the manifest has it; None compares nothing.
 
         Raises:
-            ValueError: if a file is missing or cannot be decoded, or its content is not the expected one.
+            ValueError: if a file cannot be decoded, or its content is not the expected one.
         """
         digests = file_digests(files)
         wanted = digests if expected is None else list(expected)
@@ -160,12 +160,6 @@ def network_digest(model: keras.Model, image_size: int) -> str:
 
 
 def file_digests(files: list[Path]) -> list[str]:
-    """sha256 (hex) of the content of each file; ValueError naming the first that is missing."""
-    missing = [file for file in files if not Path(file).is_file()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(files)} images are missing, the first of them {shown(missing[0])}; bring them "
-            "back, or run the first notebook again."
-        )
+    """sha256 (hex) of the content of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(file_sha256, files))

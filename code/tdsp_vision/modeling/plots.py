@@ -78,12 +78,12 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     return _finish(figure)
 
 
-def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
-    """Cross-validated AUC against C (columns c, auc_mean and auc_deviation over the folds), with the chosen C."""
+def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
+    """Results against the values that were tried, both named as their columns, with the chosen value."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    axis.errorbar(sweep.c, sweep.auc_mean, sweep.auc_deviation, color=BLUE, marker="o", capsize=3)
-    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: C = {chosen:g}")
-    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel="AUC, cross-validated on training")
+    axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
+    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
+    axis.set(xscale="log", xlabel=tried.name, ylabel=results.name)
     _legend(axis)
     return _finish(figure)
 
@@ -152,12 +152,7 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     Args:
         captions: one per image, say true class, predicted class and score.
         class_name: what the maps speak for or against, for the colour bar.
-
-    Raises:
-        ValueError: if there is no image.
     """
-    if not len(images):
-        raise ValueError("There are no images to explain; name at least one.")
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
     shape = {"figsize": (3.3 * columns, 2.1 * rows + 0.8), "squeeze": False, "layout": "constrained"}

@@ -4,25 +4,19 @@ The recipe itself is in the notebook. Batches are tuples (images, targets, sampl
 """
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from matplotlib.figure import Figure
 from sklearn.utils.class_weight import compute_sample_weight
 
-from tdsp_vision.data.plots import BLUE, ORANGE
 from tdsp_vision.modeling.backbones import stages
 from tdsp_vision.parameters import listed_rates
 
-CPU_INFO = Path("/proc/cpuinfo")
 DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
 
@@ -153,7 +147,7 @@ def learning_rate_range_test(
         low, high: rates of the first and the last step; in between they grow by a constant factor.
 
     Returns:
-        columns rate and loss (of that step's batch, before its update), one row per step; fewer than `steps` where
+        columns rate, loss (of that step's batch, before its update) and smoothed, one row per step; fewer than `steps` where
         the loss reached `DIVERGED` times its lowest value. Weights and states of random layers are as they were.
     """
     trial, rows = keras.Model(model.inputs, model.output), []
@@ -170,7 +164,8 @@ def learning_rate_range_test(
     finally:
         for variable, value in before:
             variable.assign(value)
-    return pd.DataFrame(rows, columns=["rate", "loss"])
+    trial = pd.DataFrame(rows, columns=["rate", "loss"])
+    return trial.assign(smoothed=trial.loss.rolling(max(5, len(rows) // 10), center=True, min_periods=1).mean())
 
 
 def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
@@ -182,7 +177,7 @@ def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
     Args:
         trial: of `learning_rate_range_test`.
     """
-    losses = _smooth(trial.loss)
+    losses = trial.smoothed
     if len(trial) < 10 or losses.idxmin() == losses.index[0]:
         reason = f"broke after {len(trial)} steps" if len(trial) < 10 else "only rose"
         return DEFAULT_RATE, f"The loss of the trial {reason}; the default rate {DEFAULT_RATE:g} is taken."
@@ -190,33 +185,14 @@ def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
     return float(lowest / 10), f"The loss of the trial is lowest at {lowest:.1e}; a tenth of that is taken."
 
 
-def learning_rate_curve(trial: pd.DataFrame, rate: float) -> Figure:
-    """Loss of a `learning_rate_range_test` against the rate, smoothed too, with the rate that is taken."""
-    figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    axis.plot(trial.rate, trial.loss, color=BLUE, lw=0.8, alpha=0.5, label="loss of one batch")
-    axis.plot(trial.rate, _smooth(trial.loss), color=BLUE, label="smoothed")
-    axis.axvline(rate, color=ORANGE, ls="--", lw=1, label=f"taken: {rate:.1e}")
-    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8)
-    plt.close(figure)
-    return figure
-
-
-def _smooth(losses: pd.Series) -> pd.Series:
-    return losses.rolling(max(5, len(losses) // 10), center=True, min_periods=1).mean()
-
-
-def choose_precision(precision: str, backbone: str) -> tuple[str, str]:
+def choose_precision(precision: str) -> tuple[str, str]:
     """The Keras policy to train with, and why, as a sentence.
 
     "auto" is a rule and no measurement, so the same machine always gives the same answer: 16 bits on a GPU that is
-    made for them (NVIDIA, "CUDA C++ programming guide", tensor cores) and on a processor with bfloat16 instructions,
-    there not for EfficientNet, whose depthwise convolutions get half as fast. Scores are float32 always.
+    made for them (NVIDIA, "CUDA C++ programming guide", tensor cores). Scores are float32 always.
 
     Args:
         precision: "auto", or a policy of Keras.
-        backbone: name of the network.
 
     Raises:
         ValueError: for "mixed_float16" without a GPU.
@@ -230,10 +206,7 @@ def choose_precision(precision: str, backbone: str) -> tuple[str, str]:
     if capability is not None:
         policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
         return policy, f"{policy}: the GPU has compute capability {capability[0]}.{capability[1]}."
-    flags = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
-    if backbone.startswith("efficientnet") or not re.search(r"\b(avx512_bf16|amx_bf16)\b", flags):
-        return "float32", "float32: 16 bits are no faster with this network on this processor."
-    return "mixed_bfloat16", "mixed_bfloat16: the processor has bfloat16 instructions."
+    return "float32", "float32: a processor is seldom faster with 16 bits."
 
 
 @contextmanager
