@@ -102,8 +102,8 @@ def training_batches(
     Args:
         columns: as there.
         seed: of order and augmentation: same seed, same passes.
-        augment: from a batch, uint8 [b, S, S, 3], and a seed to such a batch, as `augment.augment_batch` with a pipeline;
-            values are rounded to whole numbers before.
+        augment: from images, uint8 [b, S, S, 3], and a seed to such images, as `augment.augment_batch` with a
+            pipeline; values are rounded to whole numbers before.
 
     Raises:
         ValueError: what `augment` raises.

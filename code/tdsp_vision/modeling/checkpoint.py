@@ -1,7 +1,7 @@
 """Training that can be watched and survives a kill: after each epoch, what the next one depends on is on disk.
 
-<folder>/<fingerprint>.npz holds `about` (JSON: rows of the history, best epoch and value), `model<i>` and
-`optimizer<i>` (all variables in Keras' order), and unless the last epoch is the best one also its `best<i>`.
+<folder>/<fingerprint>.npz holds `about` (JSON: rows of the history, best epoch), `model<i>` and `optimizer<i>` (all
+variables in Keras' order) and `best<i>` (the model's after its best epoch).
 It is one file, replaced as a whole, so a kill leaves no two that disagree; Keras' own `BackupAndRestore` overwrites its
 files in place and forgets the best epoch. A continued training sees its images in another order than an undisturbed
 one would have, so it ends equally well and not with the same bits.
@@ -83,29 +83,20 @@ class Checkpoint(keras.callbacks.Callback):
             draft.unlink()  # of a process that was killed while writing
         if not self.path.is_file():
             return 0
-        variables = {"model": model.variables, "optimizer": model.optimizer.variables}
+        kept = {"model": model.variables, "optimizer": model.optimizer.variables, "best": model.variables}
         try:
-            about, values = self._read(variables)
+            with np.load(self.path, allow_pickle=False) as stored:
+                about = json.loads(stored["about"].item())
+                values = {part: [stored[f"{part}{i}"] for i in range(len(kept[part]))] for part in kept}
         except Exception as error:  # whatever is wrong with the file, training is possible without it
             warnings.warn(f"{shown(self.path)} cannot be used ({error}); training starts anew.", stacklevel=2)
             return 0
-        self.rows, self.best_epoch = about["rows"], about["best_epoch"]
-        self._best = values.get("best", values["model"])
-        for part, kept in variables.items():
-            for variable, value in zip(kept, values[part], strict=True):
+        self.rows, self.best_epoch, self._best = about["rows"], about["best_epoch"], values["best"]
+        for part in ("model", "optimizer"):
+            for variable, value in zip(kept[part], values[part], strict=True):
                 variable.assign(value)
         print(f"continues after epoch {len(self.rows)} of {self.epochs}" + (", where it had ended" * self._over()))
         return self.epochs if self._over() else len(self.rows)
-
-    def _read(self, variables: dict[str, list]) -> tuple[dict, dict[str, list[np.ndarray]]]:
-        with np.load(self.path, allow_pickle=False) as stored:
-            about = json.loads(stored["about"].item())
-            parts = variables | ({"best": variables["model"]} if about["best_epoch"] != len(about["rows"]) else {})
-            values = {part: [stored[f"{part}{i}"] for i in range(len(kept))] for part, kept in parts.items()}
-        for part, kept in parts.items():
-            if any(value.shape != tuple(variable.shape) for value, variable in zip(values[part], kept, strict=True)):
-                raise ValueError("it holds other shapes than this network has")
-        return about, values
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note rate and time."""
@@ -161,14 +152,12 @@ class Checkpoint(keras.callbacks.Callback):
             self._figure.update(learning_curves(pd.DataFrame(self.rows)))
 
     def _write(self) -> None:
-        about = {"rows": self.rows, "best_epoch": self.best_epoch}
-        parts = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-        values = {f"{part}{i}": v.numpy() for part, variables in parts.items() for i, v in enumerate(variables)}
-        if self.best_epoch != len(self.rows):
-            values |= {f"best{i}": value for i, value in enumerate(self._best)}
+        about = np.array(json.dumps({"rows": self.rows, "best_epoch": self.best_epoch}))
+        parts = {"model": self.model.variables, "optimizer": self.model.optimizer.variables, "best": self._best}
+        values = {f"{part}{i}": np.array(v) for part, variables in parts.items() for i, v in enumerate(variables)}
         try:
             with whole_file(self.path) as draft, draft.open("wb") as file:
-                np.savez(file, about=np.array(json.dumps(about)), **values)
+                np.savez(file, about=about, **values)
         except OSError as error:
             message = f"{shown(self.path)} cannot be written ({error.strerror}); the training goes on, and a kill would"
             warnings.warn(f"{message} cost what was trained since it was written last.", stacklevel=2)

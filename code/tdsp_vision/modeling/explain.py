@@ -24,7 +24,7 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
     """How much each place of each picture speaks for (positive) or against (negative) a class.
 
     Args:
-        model: from images to scores, without averaged views, its last layer a dense one, as `backbones.classifier` has it.
+        model: from images to scores, its last layer a dense one, without averaged views (`backbones.classifier`).
         images: float32 [n, S, S, 3].
         class_index: the class to explain, 0 to K - 1; or one for each image, int [n].
 

@@ -170,19 +170,18 @@ def _numbers(content: dict, mark: str = ".", name: str = "") -> Iterator[tuple[s
 
 
 class Comparison(NamedTuple):
-    """Two or more runs on the same test images, named A, B, C, … in order; the others are measured against A.
+    """Runs on the same test images, named A, B, C, … in order; the others are measured against A.
 
     Attributes:
-        runs: letter to run id.
+        sentences: the letter of each run; then for each but A, whether its AUC differs from A's by more than luck
+            (paired by image). Where nothing can be compared, why; the tables are empty then.
         settings: the parameters that differ, as text, a column for each run.
         metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
-        sentences: for each run but the first, whether its AUC differs from A's by more than luck (paired by image).
     """
 
-    runs: dict[str, str]
-    settings: pd.DataFrame
-    metrics: pd.DataFrame
     sentences: list[str]
+    settings: pd.DataFrame = pd.DataFrame()
+    metrics: pd.DataFrame = pd.DataFrame()
 
 
 def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.DataFrame) -> list[str]:
@@ -211,17 +210,16 @@ def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.D
 
 
 def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
-    """Compare runs that have the same test; `names` are ids of run folders.
-
-    Raises:
-        ValueError: if a run is not there any more or has another test than the first.
-    """
-    folders = {letter: outputs.runs / name for letter, name in zip(LETTERS, names, strict=False)}
-    heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
-    head, splits = heads["A"], read_csv(folders["A"] / "splits.csv")
-    for folder in folders.values():
+    """Compare the last of the named runs with those before it, which must have the same test as this one."""
+    *earlier, own = [outputs.runs / name for name in names]
+    if not earlier:
+        return Comparison(["there is no earlier run with this test to compare with"])
+    head, splits = read_json(own / "metrics.json"), read_csv(own / "splits.csv")
+    for folder in earlier:
         if obstacle := _obstacle(folder, head, splits):
-            raise ValueError(f"{names[0]} and {folder.name} cannot be compared: {obstacle}.")
+            return Comparison([f"{folder.name} cannot be compared with this run: {obstacle}"])
+    folders = dict(zip(LETTERS, [*earlier, own], strict=False))
+    heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
     parameters = pd.DataFrame({letter: read_json(f / "parameters.json") for letter, f in folders.items()})
     parameters = parameters.drop(index=["RUN_NAME", "COMPARE"], errors="ignore").fillna("not known").astype(str)
     metrics = {name: [one["test"].get(name) for one in heads.values()] for name in COMPARED}
@@ -232,9 +230,9 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
     test = splits[splits.split == "test"]
     tables = {letter: table.set_index("path").loc[test.path] for letter, table in read.items()}
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
-    sentences = [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
-    runs = {letter: folder.name for letter, folder in folders.items()}
-    return Comparison(runs, parameters[parameters.nunique(axis=1) > 1], metrics, sentences)
+    sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
+    sentences += [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
+    return Comparison(sentences, parameters[parameters.nunique(axis=1) > 1], metrics)
 
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:

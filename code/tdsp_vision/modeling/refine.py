@@ -147,8 +147,8 @@ def learning_rate_range_test(
         low, high: rates of the first and the last step; in between they grow by a constant factor.
 
     Returns:
-        columns rate, loss (of that step's batch, before its update) and smoothed, one row per step; fewer than `steps` where
-        the loss reached `DIVERGED` times its lowest value. Weights and states of random layers are as they were.
+        columns rate, loss (of that step's batch, before its update) and smoothed, one row per step; fewer than `steps`
+        where the loss reached `DIVERGED` times its lowest value. Weights and states of random layers are as they were.
     """
     trial, rows = keras.Model(model.inputs, model.output), []
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it

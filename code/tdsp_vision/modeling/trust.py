@@ -21,6 +21,7 @@ from tdsp_vision.modeling.metrics import (
     paired_auc_difference,
     share_interval,
 )
+from tdsp_vision.modeling.splits import group_folds
 from tdsp_vision.modeling.svm import sweep_c
 
 FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins et al. 2016, doi 10.1002/sim.6787)
@@ -255,8 +256,8 @@ def suspicious_labels(
     judged = np.flatnonzero(np.isin(targets, learned))
     table = pd.DataFrame({"image": np.arange(len(targets)), "given": targets, "self_confidence": np.nan})
     table["suggested"] = targets
-    if len(learned) > 1:
-        own = learned.get_indexer(targets[judged])
+    own = learned.get_indexer(targets[judged])
+    if len(learned) > 1 and group_folds(own, groups[judged], seed):
         margins = sweep_c(features[judged], own, groups[judged], [c], seed).margins
         scores = calibrated(margins, *calibrate(margins, own))  # a rare label needs more evidence
         table.loc[judged, "self_confidence"] = scores[np.arange(len(own)), own]
