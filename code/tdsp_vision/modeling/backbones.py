@@ -24,7 +24,6 @@ from tdsp_vision.paths import resolve
 
 HUB = "keras_hub:"
 NATIVE_SIZES = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}  # pixels; all others 224
-VIEWS = {"none": 1, "mirror": 2, "flips": 4, "flips_and_rotations": 8}
 CHECKPOINTS = "https://download.pytorch.org/models/"
 FILES = {  # of torchvision, version 1 of the ImageNet weights; the digits are the first of the file's sha256
     "alexnet": "alexnet-owt-7be5be79.pth",
@@ -281,7 +280,7 @@ def classifier(bases: list[keras.Model], heads: list[tuple[np.ndarray, np.ndarra
     Args:
         bases: from images of one size to features [n, d_m], one for each member.
         heads: kernel [d_m, K] and bias [K] of each, calibration included.
-        views: a key of `VIEWS`.
+        views: as for `flip_average`.
     """
     images, base = bases[0].input, bases[0]
     if len(bases) > 1:
