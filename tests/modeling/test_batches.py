@@ -77,7 +77,6 @@ def test_a_batch_depends_on_its_images_and_its_seed_alone():
     ("pipeline", "images", "message"),
     [
         ([iaa.Fliplr(1)], np.zeros([1, 4, 4, 3], np.uint8), "must be one augmenter"),
-        (iaa.Fliplr(1), np.zeros([1, 4, 4, 3], np.float32), "imgaug gets uint8"),
         (iaa.Crop(px=1, keep_size=False), np.zeros([1, 9, 9, 3], np.uint8), "must keep their size"),
     ],
 )

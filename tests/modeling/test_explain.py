@@ -44,7 +44,8 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
 def test_evidence_stands_where_it_is(size):
     """A network that counts red: one red square speaks for red exactly where it is, a blue one against."""
     layers = [keras.layers.Conv2D(3, 2, 2, use_bias=False), keras.layers.GlobalAveragePooling2D()]
-    network = keras.Sequential([keras.Input((size, size, 3)), *layers])
+    pictures = keras.Input((size, size, 3))
+    network = keras.Model(pictures, layers[1](layers[0](pictures)))
     layers[0].set_weights([np.eye(3)[None, None].repeat(2, 0).repeat(2, 1) / 4])
     model = classifier([network], [(np.array([[1, 0], [0, 0], [0, 1.0]]), np.zeros(2))], "none")
     image = np.zeros([1, size, size, 3], np.float32)

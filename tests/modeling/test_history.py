@@ -129,7 +129,6 @@ def test_everything_of_a_run_is_in_the_history(outputs, folder, tmp_path):
     assert run.data.params == {name: str(value)[:6000] for name, value in parameters.items()}
     block = json.loads((folder / "metrics.json").read_text())["test"]
     assert run.data.metrics["test.auc"] == pytest.approx(block["auc"]) and run.data.metrics["seconds.train"] == 1.25
-    assert run.data.metrics["test.intervals.auc.high"] == pytest.approx(block["intervals"]["auc"][1])
     assert len(run.data.metrics) < 100
     steps = {n: client.get_metric_history(run.info.run_id, f"history/{n}") for n in ("loss", "val_loss")}
     assert [(one.step, one.value) for one in steps["loss"]] == [(1, 0.9), (2, 0.5)]
@@ -180,11 +179,11 @@ def test_any_folder_may_hold_the_history(tmp_path, monkeypatch, new_store, name)
 
 def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, monkeypatch, new_store):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db?timeout=60")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db")
     own = tmp_path / "workspace" / "deep" / "own.db"
     own.parent.mkdir(parents=True)
     shutil.copy(new_store, own)
-    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}?timeout=60"
+    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}"
     assert log_run(outputs, folder).startswith("logged") and len(logged(outputs)) == 1
     assert {path.name for path in own.parent.iterdir()} == {"own.db", "mlflow-artifacts", "mlflow.lock"}
     assert {path.name for path in outputs.root.parent.iterdir()} == {"tiny", "mlflow.db"}
@@ -247,7 +246,9 @@ def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant
     return labels, one, two
 
 
-@pytest.mark.parametrize(("first", "second", "word"), [(0, 4, "higher"), (4, 0, "lower"), (1.0, 1.1, "No difference")])
+@pytest.mark.parametrize(
+    ("first", "second", "word"), [(0, 4, "does not contain 0."), (1.0, 1.1, "contains 0: no difference is shown.")]
+)
 def test_a_difference_is_measured_and_said(outputs, first, second, word):
     labels, one, two = _pair(outputs, first, second)
     *_, said = compare_runs(outputs, ["r1", "r2"]).sentences
@@ -255,12 +256,8 @@ def test_a_difference_is_measured_and_said(outputs, first, second, word):
     expected = roc_auc_score(truth, two[:, 1]) - roc_auc_score(truth, one[:, 1])
     found, low, high = paired_auc_difference(truth, one[:, 1], two[:, 1], np.arange(60) // 2)
     assert found == pytest.approx(expected)
-    if word == "No difference":
-        interval = f"its 95 % interval, {low:.3f} to {high:.3f}, contains 0"
-        assert said == f"No difference shown: B's AUC minus A's is {found:.3f}, and {interval}."
-    else:
-        near, far = sorted((abs(low), abs(high)))
-        assert said == f"B's AUC is {word} than A's by {abs(found):.3f} (95 % interval {near:.3f} to {far:.3f})."
+    assert said.startswith(f"B's AUC minus A's is {found:.3f}, with a 95 % interval of {low:.3f} to {high:.3f}, which")
+    assert said.endswith(word)
 
 
 def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_that_differ(outputs):

@@ -12,8 +12,10 @@ EPOCHS = 4
 
 def _model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2, "softmax")])
-    model.compile(refine.LayerwiseAdamW(0.01, 0.01, [0.5, 0.5, 1, 1]), "categorical_crossentropy", ["accuracy"])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(keras.layers.Dense(8, "relu")(inputs)))
+    optimizer = refine.LayerwiseAdamW(0.01, 0.01, [0.5, 0.5, 1, 1])
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

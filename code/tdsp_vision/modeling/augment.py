@@ -62,12 +62,10 @@ def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed) -> np.ndar
         uint8 [b, h, w, 3].
 
     Raises:
-        ValueError: if `augmenter` is no augmenter, `images` is not such an array, or the images change their size.
+        ValueError: if `augmenter` is no augmenter, or the images change their size.
     """
     if not isinstance(augmenter, iaa.Augmenter):
         raise ValueError(f"The pipeline is {augmenter!r}; it must be one augmenter: put several into iaa.Sequential.")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"The images are {images.dtype} {list(images.shape)}; imgaug gets uint8 [b, h, w, 3].")
     own = augmenter.deepcopy()
     _seed(own, np.random.SeedSequence(seed))
     rows = own.augment_images(list(images))  # as a list: images that come back in different sizes raise no error

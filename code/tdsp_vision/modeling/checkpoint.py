@@ -21,13 +21,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
-from IPython import get_ipython
-from IPython.display import display
 
 from tdsp_vision.files import whole_file
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION
-from tdsp_vision.modeling.plots import learning_curves
 from tdsp_vision.paths import shown
 
 
@@ -39,7 +35,7 @@ def fingerprint(settings: dict) -> str:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Shows each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
+    """Prints a line for each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
 
         checkpoint = Checkpoint(folder, settings, epochs)
         first = checkpoint.restore(model)          # after `compile`
@@ -47,9 +43,8 @@ class Checkpoint(keras.callbacks.Callback):
         …                                          # save the model
         checkpoint.discard()
 
-    In a notebook that somebody watches the history is a figure, drawn anew; elsewhere, and where the environment
-    variable TDSP_HEADLESS is 1, a line of text for each epoch. Where TDSP_EPOCH_LOG names a file, each row goes there
-    as well, as a line of JSON with the checkpoint's place. A full disk costs the checkpoint and not the training.
+    Where the environment variable TDSP_EPOCH_LOG names a file, each row of the history goes there, as a line of JSON
+    with the checkpoint's place. A full disk costs the checkpoint and not the training.
 
     Args:
         folder: where checkpoints lie; it may be deleted at any time.
@@ -65,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, folder: Path, settings: dict, epochs: int, patience: int = 0):
         super().__init__()
         self.path, self.epochs, self.patience = folder / f"{fingerprint(settings)}.npz", epochs, patience or math.inf
-        self.rows, self.best_epoch, self._best, self._figure = [], 0, [], None
+        self.rows, self.best_epoch, self._best = [], 0, []
 
     def restore(self, model: keras.Model) -> int:
         """Put a compiled model where the killed training left it; prints one line if there was one.
@@ -142,14 +137,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _show(self) -> None:
         row = self.rows[-1]
-        if os.environ.get("TDSP_HEADLESS") == "1" or not hasattr(get_ipython(), "kernel"):
-            measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
-            rest = f"rate {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
-            print(f"epoch {row['epoch']}/{self.epochs}  {measures}  {rest}", flush=True)
-        elif self._figure is None:
-            self._figure = display(learning_curves(pd.DataFrame(self.rows)), display_id=True)
-        else:
-            self._figure.update(learning_curves(pd.DataFrame(self.rows)))
+        measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
+        rest = f"rate {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
+        print(f"epoch {row['epoch']}/{self.epochs}  {measures}  {rest}", flush=True)
 
     def _write(self) -> None:
         about = np.array(json.dumps({"rows": self.rows, "best_epoch": self.best_epoch}))

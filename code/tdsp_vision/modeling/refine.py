@@ -99,12 +99,6 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
         self.shares = list(shares)
         self.exclude_from_weight_decay(var_names=[""])  # from Keras's, which has one rate; see `update_step`
 
-    def build(self, variables):
-        """As Keras does; ValueError if there is not one share for each variable."""
-        if len(self.shares) != len(variables):
-            raise ValueError(f"LayerwiseAdamW got {len(self.shares)} shares for {len(variables)} variables.")
-        super().build(variables)
-
     def update_step(self, gradient, variable, learning_rate):
         """Decay, then Adam's update, in the order of `keras.optimizers.AdamW`, both at the variable's own rate."""
         rate = keras.ops.cast(learning_rate, variable.dtype) * self.shares[self._get_variable_index(variable)]

@@ -130,12 +130,11 @@ def fill(network, path: Path, names_of: Callable, arrange: Callable) -> None:
     for layer in network.layers:
         values = []
         for name, weight in zip(names_of(layer) if layer.weights else [], layer.weights, strict=True):
-            if name not in tensors:
-                raise ValueError(f"{path} has no tensor {name!r}; it does not hold {network.name}.")
-            values.append(arrange(layer, tensors[name]))
-            if values[-1].shape != tuple(weight.shape):
+            value = arrange(layer, tensors[name]) if name in tensors else np.empty(0)
+            if value.shape != tuple(weight.shape):
                 raise ValueError(
-                    f"{path} does not hold {network.name}: its tensor {name!r} has shape {tensors[name].shape}, "
-                    f"which becomes {values[-1].shape} where {tuple(weight.shape)} is needed."
+                    f"{path} does not hold {network.name}: its tensor {name!r} is missing or does not become one of "
+                    f"shape {tuple(weight.shape)}."
                 )
+            values.append(value)
         layer.set_weights(values)
