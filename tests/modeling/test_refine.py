@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tdsp_vision.modeling import refine
-from tdsp_vision.modeling.checkpoint import Checkpoint
+from tdsp_vision.modeling.refine import Checkpoint
 
 EPOCHS = 4
 

@@ -79,7 +79,7 @@ def _split(manifest, group_by, test, validation, seed):
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(manifests, fractions, st.integers(0, 3), st.sampled_from(sorted(GROUP_BY)))
 def test_every_split_keeps_its_promises(manifest, shares, seed, group_by):
     test, validation = shares
@@ -97,7 +97,7 @@ def test_every_split_keeps_its_promises(manifest, shares, seed, group_by):
     pd.testing.assert_series_equal(split_manifest(shuffled, group_by, *shares, seed).reindex(manifest.index), split)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(manifests, fractions, st.integers(0, 3), st.sampled_from(["auto", "none"]))
 def test_shares_are_met_as_closely_as_groups_allow(manifest, shares, seed, group_by):
     split = _split(manifest, group_by, *shares, seed)
@@ -111,7 +111,7 @@ def test_shares_are_met_as_closely_as_groups_allow(manifest, shares, seed, group
         assert abs((split == side).sum() - share * len(manifest)) <= tolerance
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(manifests, st.integers(0, 5))
 def test_leakage_counts_what_a_loop_counts(manifest, seed):
     split = pd.Series(np.random.default_rng(seed).choice(SPLITS, len(manifest)), manifest.index)

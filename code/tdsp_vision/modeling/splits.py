@@ -173,7 +173,12 @@ def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_
     """
     parts = Fraction(share).limit_denominator(20)
     kinds = groups.groupby(labels).nunique()
-    n_folds = max(2, min(parts.denominator, kinds.max()))
+    if kinds.min() < 2:
+        raise ValueError(
+            f"The class {kinds.idxmin()!r} has too few groups of images to be split; what belongs together stays on "
+            "one side, so three are needed: add images of other cases, or leave such classes out by MIN_CLASS_SIZE 3."
+        )
+    n_folds = min(parts.denominator, kinds.max())
     count = max(1, round(share * n_folds))
     fold = _fold_numbers(labels, groups, n_folds, seed)
 
