@@ -40,13 +40,12 @@ class Writer:
     """Writes `tree` in the formats of PyTorch; each attribute can be spoiled before."""
 
     tree: object
-    magic: int = 0x1950A86A20F9469CFC6C
 
     def write(self, path: Path) -> list[int]:
         """Write the file; returns where each section ends: 5 pickles, then a count and values for each storage."""
         storages: dict[int, np.ndarray] = {}
         about = {"little_endian": True}
-        parts = [pickle.dumps(part, protocol=2) for part in (self.magic, 1001, about)]
+        parts = [pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, about)]
         parts += [self._tree(storages), pickle.dumps([str(key) for key in storages], protocol=2)]
         for storage in storages.values():
             parts += [len(storage).to_bytes(8, "little"), storage.tobytes()]

@@ -251,7 +251,7 @@ def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant
 )
 def test_a_difference_is_measured_and_said(outputs, first, second, word):
     labels, one, two = _pair(outputs, first, second)
-    *_, said = compare_runs(outputs, ["r1", "r2"]).sentences
+    (*_, said), _, _ = compare_runs(outputs, ["r1", "r2"])
     truth = labels == "malignant"
     expected = roc_auc_score(truth, two[:, 1]) - roc_auc_score(truth, one[:, 1])
     found, low, high = paired_auc_difference(truth, one[:, 1], two[:, 1], np.arange(60) // 2)
@@ -264,11 +264,11 @@ def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_tha
     case = _scores(TWO, 1.0)
     write_run(outputs, "r1", *case)
     write_run(outputs, "r2", *case, SVM_C=[1.0], RUN_NAME="two", GROUP_BY="")
-    comparison = compare_runs(outputs, ["r1", "r2"])
+    sentences, differing, _ = compare_runs(outputs, ["r1", "r2"])
     said = "B's AUC minus A's is 0.000; too few groups of images differ for an interval."
-    assert comparison.sentences == ["A: r1", "B: r2", said]
-    assert comparison.settings.A.to_dict() == {"SVM_C": "[0.1]", "GROUP_BY": "not known"}
-    assert comparison.settings.B.to_dict() == {"SVM_C": "[1.0]", "GROUP_BY": ""}
+    assert sentences == ["A: r1", "B: r2", said]
+    assert differing.A.to_dict() == {"SVM_C": "[0.1]", "GROUP_BY": "not known"}
+    assert differing.B.to_dict() == {"SVM_C": "[1.0]", "GROUP_BY": ""}
 
 
 def _head(classes=TWO, positive="malignant") -> dict:
@@ -308,6 +308,6 @@ def test_the_previous_run_is_the_newest_with_the_same_test(outputs):
     for compare, found in (("previous", ["20260102-b"]), ("20260101-a", ["20260101-a"]), ("none", [])):
         assert runs_to_compare(outputs, compare, _head(), _splits(LABELS)) == found
     assert runs_to_compare(outputs, "previous", _head(["other"]), _splits(LABELS)) == []
-    comparison = compare_runs(outputs, ["20260103-other-test", "20260101-a"])  # changed while this one trained
-    assert comparison.sentences[0].startswith("20260103-other-test cannot be compared with this run: of its 40")
-    assert comparison.metrics.empty and "no earlier run" in compare_runs(outputs, ["20260101-a"]).sentences[0]
+    sentences, _, measured = compare_runs(outputs, ["20260103-other-test", "20260101-a"])
+    assert sentences[0].startswith("20260103-other-test cannot be compared with this run: of its 40")
+    assert measured.empty and "no earlier run" in compare_runs(outputs, ["20260101-a"])[0][0]

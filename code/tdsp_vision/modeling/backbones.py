@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import requests
-from tqdm.auto import tqdm
 
 from tdsp_vision.data.tables import file_sha256
 from tdsp_vision.files import whole_file
@@ -115,10 +114,10 @@ def fetch(url: str, target: Path) -> Path:
     """
     with whole_file(target) as draft, requests.get(url, stream=True, timeout=(10, 30)) as response:
         response.raise_for_status()
-        total = int(response.headers.get("Content-Length", 0)) or None
-        with draft.open("wb") as file, tqdm(total=total, desc=target.name, unit="B", unit_scale=True) as bar:
+        print(f"fetching {url}")
+        with draft.open("wb") as file:
             for chunk in response.iter_content(1 << 20):
-                bar.update(file.write(chunk))
+                file.write(chunk)
         if not file_sha256(draft).startswith(target.stem.rpartition("-")[2]):
             raise OSError(f"the {draft.stat().st_size:,} bytes that came have another sha256")
     return target

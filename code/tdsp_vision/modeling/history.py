@@ -20,7 +20,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -168,21 +167,6 @@ def _numbers(content: dict, mark: str = ".", name: str = "") -> Iterator[tuple[s
             yield place, float(item)
 
 
-class Comparison(NamedTuple):
-    """Runs on the same test images, named A, B, C, … in order; the others are measured against A.
-
-    Attributes:
-        sentences: the letter of each run; then for each but A, whether its AUC differs from A's by more than luck
-            (paired by image). Where nothing can be compared, why; the tables are empty then.
-        settings: the parameters that differ, as text, a column for each run.
-        metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
-    """
-
-    sentences: list[str]
-    settings: pd.DataFrame = pd.DataFrame()
-    metrics: pd.DataFrame = pd.DataFrame()
-
-
 def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.DataFrame) -> list[str]:
     """Ids of the earlier runs that COMPARE means, found before the work.
 
@@ -208,15 +192,23 @@ def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.D
     return names
 
 
-def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
-    """Compare the last of the named runs with those before it, which must have the same test as this one."""
+def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
+    """Compare the last of the named runs with those before it, which must have the same test; A, B, C, … in order.
+
+    Returns:
+        sentences: the letter of each run; then for each but A, whether its AUC differs from A's by more than luck
+            (paired by image). Where nothing can be compared, why; the tables are empty then.
+        settings: the parameters that differ, as text, a column for each run.
+        metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
+    """
     *earlier, own = [outputs.runs / name for name in names]
+    nothing = pd.DataFrame(), pd.DataFrame()
     if not earlier:
-        return Comparison(["there is no earlier run with this test to compare with"])
+        return ["there is no earlier run with this test to compare with"], *nothing
     head, splits = read_json(own / "metrics.json"), read_csv(own / "splits.csv")
     for folder in earlier:
         if obstacle := _obstacle(folder, head, splits):
-            return Comparison([f"{folder.name} cannot be compared with this run: {obstacle}"])
+            return [f"{folder.name} cannot be compared with this run: {obstacle}"], *nothing
     folders = dict(zip(LETTERS, [*earlier, own], strict=False))
     heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
     parameters = pd.DataFrame({letter: read_json(f / "parameters.json") for letter, f in folders.items()})
@@ -231,7 +223,7 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
     sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
     sentences += [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
-    return Comparison(sentences, parameters[parameters.nunique(axis=1) > 1], metrics)
+    return sentences, parameters[parameters.nunique(axis=1) > 1], metrics
 
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:

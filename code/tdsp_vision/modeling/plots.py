@@ -88,24 +88,15 @@ def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.S
     return _finish(figure)
 
 
-def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy and AUC by epoch, as far as `history` has them, with the epoch kept; call it after each epoch.
-
-    Args:
-        history: columns epoch, and any of loss, accuracy and auc, with val_ before it for validation.
-        best_epoch: the epoch whose weights were kept; None while training.
-    """
-    names = [name for name in ("loss", "accuracy", "auc") if {name, f"val_{name}"} & set(history)]
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.4), squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=True):
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Loss and accuracy by epoch, of training and (with val_ before it) validation, with the epoch that was kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
-            if column in history:
-                axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
-        if best_epoch is not None:
-            axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
+            axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
+        axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ends = (history.epoch.min() - 0.5, history.epoch.max() + 0.5)
-        axis.set(xlabel="epoch", ylabel=name.replace("auc", "AUC"), xlim=ends)
+        axis.set(xlabel="epoch", ylabel=name)
         _legend(axis)
     return _finish(figure)
 

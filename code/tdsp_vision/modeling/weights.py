@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
 DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -89,9 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
 
 
 def _from_pickles(file) -> tuple[dict, dict]:
-    magic, version, _system = (_TreeOfTensors(file).load() for _ in range(3))
-    if (magic, version) != (MAGIC_NUMBER, PROTOCOL_VERSION):
-        raise ValueError("its first bytes are not those of the format")
+    _magic, _version, _system = (_TreeOfTensors(file).load() for _ in range(3))
     tree, keys = _TreeOfTensors(file).load(), _TreeOfTensors(file).load()
     wanted = {tensor.storage.key: tensor.storage for tensor in tree.values()}
     storages = {}
