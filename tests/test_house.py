@@ -114,7 +114,7 @@ def test_notebooks_are_lessons_and_were_run(notebook):
     lines = [sum(bool(line.strip()) for line in cell["source"]) for cell in code]
     is_lesson = ["parameters" not in cell["metadata"].get("tags", []) for cell in code]
     assert max(n for n, lesson in zip(lines, is_lesson, strict=True) if lesson) <= 25
-    assert len(content["cells"]) <= 90 and sum(lines) <= 400
+    assert len(content["cells"]) <= 90 and sum(lines) <= 330
     assert len(text) >= len(code)
     assert "widgets" not in content["metadata"]
     assert "import sys" not in notebook.read_text()

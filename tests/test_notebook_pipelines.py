@@ -1,11 +1,11 @@
 """The augmentation pipelines as the modeling notebook defines them make the claims that its text makes, and no more."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
-from tdsp_vision.modeling.augment import augment_batch
 from tdsp_vision.paths import NOTEBOOKS
 
 SIZE, SEEDS = 32, 40
@@ -13,7 +13,7 @@ SIZE, SEEDS = 32, 40
 
 def pipelines(name: str) -> dict:
     """The variables of the notebook's two cells that define pipelines, with AUGMENT at `name`."""
-    found = {"AUGMENT": name, "AUGMENT_COPIES": 0}
+    found = {"AUGMENT": name, "AUGMENT_COPIES": 0, "partial": partial}
     cells = [c for c in json.loads(NOTEBOOKS["model"].read_text())["cells"] if c["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in cells]
     chosen = [source for source in sources if "iaa.Fliplr" in source or source.startswith("PIPELINES")]
@@ -25,8 +25,8 @@ def pipelines(name: str) -> dict:
 
 def seen(name: str, picture: np.ndarray) -> np.ndarray:
     """What training with AUGMENT at `name` sees of a picture, int [SEEDS, SIZE, SIZE, 3]."""
-    augmenter = pipelines(name)["AS_ONE"]
-    return np.concatenate([augment_batch(augmenter, picture[None], seed) for seed in range(SEEDS)]).astype(int)
+    augment = pipelines(name)["AS_ONE"]
+    return np.concatenate([augment(picture[None], seed) for seed in range(SEEDS)]).astype(int)
 
 
 def half_bright(axis: int) -> np.ndarray:

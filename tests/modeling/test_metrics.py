@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from tdsp_vision.modeling import metrics
 from tdsp_vision.modeling.metrics import (
     auc_interval,
     auc_with_interval,
@@ -16,13 +15,12 @@ from tdsp_vision.modeling.metrics import (
     decide,
     evaluate,
     paired_auc_difference,
-    sensitivity_at,
 )
 
 TWO, THREE, MANY = ["benign", "malignant"], ["a", "b", "c"], [f"c{k:03}" for k in range(200)]
 KEYS = {
     *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "ece"),
-    *("ece_positive", "brier", "log_loss", "sensitivity", "specificity", "sensitivity_at_specificity", "threshold"),
+    *("ece_positive", "brier", "log_loss", "sensitivity", "specificity", "threshold"),
     *("auc_ci", "intervals", "no_interval", "per_class", "confusion_matrix", "n"),
 }
 
@@ -71,11 +69,9 @@ def test_the_numbers_are_scikit_learns(classes, positive):
         assert row["specificity"] == pytest.approx((predicted[labels != name] != name).mean())
         assert row["auc"] == pytest.approx(sk.roc_auc_score(labels == name, scores[:, k]))
     if positive:
-        at = {f"{s:.2f}": sensitivity_at(*ranked[0], s) for s in (0.8, 0.9, 0.95)}
-        assert block["sensitivity_at_specificity"] == at and block["sensitivity"] == block["recall"]
+        assert block["sensitivity"] == block["recall"]
     else:
-        names = ("threshold", "sensitivity", "specificity", "ece_positive", "sensitivity_at_specificity")
-        assert [block[name] for name in names] == [None] * 5
+        assert [block[name] for name in ("threshold", "sensitivity", "specificity", "ece_positive")] == [None] * 4
 
 
 def test_a_case_counted_by_hand():
@@ -106,15 +102,6 @@ def test_the_block_has_the_agreed_keys_and_is_plain_json(classes, positive, skil
     assert json.loads(json.dumps(block, allow_nan=False)) == block
     for name, (low, high) in block["intervals"].items():  # also where nothing was wrong, or everything
         assert 0 <= low <= block[name] <= high <= 1 and high - low > 0.02, name
-
-
-@pytest.mark.parametrize("labels", [["benign"] * 4, ["benign", "malignant", "nevus", "benign"]])
-def test_each_class_needs_images_and_each_image_a_class_and_a_group(labels):
-    with pytest.raises(ValueError, match="each class needs an image"):
-        evaluate(np.array(labels, dtype=object), _pairs([0.1, 0.9, 0.5, 0.4]), TWO, "malignant", 0.5)
-    groups = np.array(["p", None, "q", "r"], dtype=object)
-    with pytest.raises(ValueError, match="1 of 4 images have no group"):
-        evaluate(np.array(TWO * 2, dtype=object), _pairs([0.1, 0.9, 0.5, 0.4]), TWO, "malignant", 0.5, groups)
 
 
 def test_two_hundred_classes_take_memory_for_their_images_only():
@@ -250,7 +237,7 @@ def test_the_threshold_for_a_sensitivity_is_the_highest_that_reaches_it(rows, wa
     assert (score > score[called].min())[truth].mean() < wanted - 1e-9  # the next stricter decision
 
 
-def test_thresholds_lie_midway_tell_neighbours_apart_and_are_refused_where_they_make_no_sense():
+def test_thresholds_lie_midway_tell_neighbours_apart():
     labels = np.array(["benign", "benign", "malignant"], dtype=object)
     assert choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant") == pytest.approx(0.5)
     score = np.array([0.7, np.nextafter(np.float32(0.7), np.float32(1))], np.float32)
@@ -260,9 +247,6 @@ def test_thresholds_lie_midway_tell_neighbours_apart_and_are_refused_where_they_
         == TWO
     )
     assert choose_threshold(np.array(THREE, dtype=object), np.eye(3), THREE, "", 0.9) is None
-    for wanted in (0, -0.1, 1.01, float("nan")):
-        with pytest.raises(ValueError, match="wanted sensitivity is .*above 0, at most 1, or None"):
-            choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant", wanted)
 
 
 def test_decisions():
@@ -271,16 +255,3 @@ def test_decisions():
     assert decide(scores, THREE, "c", 0.3).tolist() == ["a", "c", "c", "a"]
     assert decide(scores, THREE, "b", 0.9).tolist() == ["a", "c", "c", "a"]
     assert decide(scores, THREE, "b", 0.0).tolist() == ["b"] * 4
-    with pytest.raises(ValueError, match="positive class is 'malignant', and the threshold is None"):
-        decide(_pairs([0.5, 0.2]), TWO, "malignant", None)
-
-
-@pytest.mark.parametrize("digits", [1, 9])
-def test_sensitivity_at_a_specificity_is_the_best_of_all_thresholds(digits):
-    for seed, wanted in enumerate([0.0, 0.5, 0.8, 0.9, 0.95, 1.0]):
-        truth, first, _ = _two_models(seed, 200)
-        score = first.round(digits)
-        calls = [score >= t for t in [*np.unique(score), 99.0]]
-        best = max(call[truth].mean() for call in calls if (~call[~truth]).mean() >= wanted - 1e-9)
-        assert sensitivity_at(truth, score, wanted) == best
-    assert metrics.SPECIFICITIES == (0.80, 0.90, 0.95)

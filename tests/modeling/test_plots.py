@@ -86,20 +86,16 @@ def test_confusion_matrix(classes):
     assert cells[1, 0][1] == f"{1 / matrix[0].sum():.0%}" and cells[0, len(classes) - 1][1] == "0%"
 
 
-@pytest.mark.parametrize("values", [[1e-4], [1e-5, 1e-3, 1e-1]])
-def test_c_sweep(values):
-    sweep = pd.DataFrame({"c": values, "auc_mean": 0.8, "auc_deviation": 0.01})
-    figure = plots.c_sweep(sweep, values[0])
-    assert f"chosen: C = {values[0]:g}" in _check(figure, 1)
-    assert figure.axes[0].get_xscale() == "log"
+def test_the_chosen_value_stands_in_the_figure():
+    tried = pd.DataFrame({"c": [1e-5, 1e-3, 1e-1], "auc_mean": 0.8, "auc_deviation": 0.01})
+    figure = plots.choice(tried.c, tried.auc_mean, 1e-3, tried.auc_deviation)
+    assert _check(figure, 1) == ["chosen: 0.001"] and figure.axes[0].get_xscale() == "log"
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_learning_curves(epochs):
-    columns = ["loss", "val_loss", "accuracy", "val_accuracy"]
-    history = pd.DataFrame(np.random.default_rng(0).random([epochs, 4]), columns=columns).assign(
-        epoch=range(1, epochs + 1)
-    )
+    history = pd.DataFrame(np.random.default_rng(0).random([epochs, 4]))
+    history = history.set_axis(["loss", "val_loss", "accuracy", "val_accuracy"], axis=1).assign(epoch=range(epochs))
     figure = plots.learning_curves(history, epochs)
     assert _check(figure, 2) == ["training", "validation", f"kept: epoch {epochs}"] * 2
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), history.val_accuracy)
@@ -144,10 +140,3 @@ def test_photo_and_map_side_by_side_on_one_scale(count):
     texts = [tick.get_text() for tick in bar.get_xticklabels()]
     assert texts == ["speaks against malignant", "0", "speaks for malignant"]
     figure.savefig(io.BytesIO(), format="png")
-
-
-def test_maps_without_any_evidence_are_drawn_and_no_images_refused():
-    figure = plots.explanation_grid(np.zeros([1, 4, 4, 3]), np.zeros([1, 4, 4]), ["empty"], "cat")
-    assert figure.axes[1].images[1].get_clim() == (-1, 1)
-    with pytest.raises(ValueError, match="no images to explain"):
-        plots.explanation_grid(np.zeros([0, 4, 4, 3]), np.zeros([0, 4, 4]), [], "cat")

@@ -62,12 +62,10 @@ def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed) -> np.ndar
         uint8 [b, h, w, 3].
 
     Raises:
-        ValueError: if `augmenter` is no augmenter, `images` is not such an array, or the images change their size.
+        ValueError: if `augmenter` is no augmenter, or the images change their size.
     """
     if not isinstance(augmenter, iaa.Augmenter):
         raise ValueError(f"The pipeline is {augmenter!r}; it must be one augmenter: put several into iaa.Sequential.")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"The images are {images.dtype} {list(images.shape)}; imgaug gets uint8 [b, h, w, 3].")
     own = augmenter.deepcopy()
     _seed(own, np.random.SeedSequence(seed))
     rows = own.augment_images(list(images))  # as a list: images that come back in different sizes raise no error
@@ -141,14 +139,11 @@ def pipelines_digest(pipelines: dict[str, iaa.Augmenter]) -> str:
 def before_and_after(files: list[Path], pipelines: dict[str, iaa.Augmenter], image_size: int, seed: int = 0) -> Figure:
     """Each image (a row) as the network gets it without augmentation, and what each pipeline makes of it."""
     originals = np.concatenate([as_uint8(batch) for batch in image_batches(files, image_size, BATCH)])
-    columns = {"before": originals}
-    columns |= {name: augment_batch(augmenter, originals, seed) for name, augmenter in pipelines.items()}
-    size = (1.5 * len(columns), 1.5 * len(files) + 0.3)
-    figure, axes = plt.subplots(len(files), len(columns), figsize=size, squeeze=False, layout="constrained")
-    for column, (title, pictures) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(title, fontsize=9, parse_math=False)
-        for axis, picture in zip(column, pictures, strict=True):
-            axis.imshow(picture)
-            axis.axis("off")
+    columns = [originals, *(augment_batch(augmenter, originals, seed) for augmenter in pipelines.values())]
+    figure, axis = plt.subplots(figsize=(1.5 * len(columns), 1.5 * len(files) + 0.3), layout="constrained")
+    axis.imshow(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1))
+    axis.set_xticks((np.arange(len(columns)) + 0.5) * image_size, ["before", *pipelines])
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_yticks([])
     plt.close(figure)
     return figure

@@ -5,15 +5,12 @@ each pass, and augmented. Memory does not grow with the number of images.
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from tdsp_vision.modeling.augment import iaa
 
 PREPROCESS_VERSION = 1  # part of the feature cache's key: count up when `preprocess` gives other values
 BATCHES_AT_ONCE = 16  # in the making, at most: each holds memory, and imgaug keeps hardly two cores busy
@@ -98,27 +95,32 @@ def training_batches(
     image_size: int,
     batch_size: int,
     seed: int,
-    augmenter: "iaa.Augmenter | None" = None,
+    augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> tf.data.Dataset:
     """As `image_batches`, in another order in each pass, and augmented.
 
     Args:
         columns: as there.
         seed: of order and augmentation: same seed, same passes.
-        augmenter: pipeline of imgaug; its images are uint8, so values are rounded to whole numbers before.
+        augment: from images, uint8 [b, S, S, 3], and a seed to such images, as `augment.augment_batch` with a
+            pipeline; values are rounded to whole numbers before.
 
     Raises:
-        ValueError: if a column has not one row per file, or the augmenter does not fit (see `augment_batch`).
+        ValueError: what `augment` raises.
     """
     dataset = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], *columns))
     dataset = dataset.shuffle(len(files), seed, reshuffle_each_iteration=True).batch(batch_size)
     dataset = tf.data.Dataset.zip(dataset, tf.data.Dataset.random(seed, rerandomize_each_iteration=True))
-    augment = _augmentation(augmenter, image_size)
+    if augment:  # tried at once: in a thread of the pipeline an error would come late and inside another one
+        augment(np.zeros([2, image_size, image_size, 3], np.uint8), 0)
 
     def load(batch, batch_seed):
         paths, *values = batch
         images = tf.map_fn(partial(_read, image_size=image_size), paths, fn_output_signature=tf.float32)
-        return augment(images, batch_seed), *values
+        if augment:  # imgaug is Python and runs outside the graph
+            augmented = tf.numpy_function(augment, [as_uint8(images), batch_seed], tf.uint8)
+            images = tf.cast(tf.ensure_shape(augmented, images.shape), tf.float32)
+        return images, *values
 
     at_once = min(os.cpu_count(), BATCHES_AT_ONCE)
     return _without_autotune(dataset.map(load, num_parallel_calls=at_once, deterministic=True).prefetch(2))
@@ -127,23 +129,6 @@ def training_batches(
 def as_uint8(images: tf.Tensor) -> tf.Tensor:
     """Images of 0 to 255 as whole numbers, uint8 of the same shape."""
     return tf.saturate_cast(tf.round(images), tf.uint8)
-
-
-def _augmentation(augmenter: "iaa.Augmenter | None", image_size: int):
-    """From (images, seed) to images, float32 [b, S, S, 3]; imgaug is Python and runs outside the graph."""
-    if augmenter is None:
-        return lambda images, seed: images
-    from tdsp_vision.modeling.augment import augment_batch  # here, so that serving does not load imgaug
-
-    # Tried at once: in a thread of the pipeline an error would come late and inside another one.
-    augment_batch(augmenter, np.zeros([2, image_size, image_size, 3], np.uint8), 0)
-
-    def augment(images, seed):
-        call = partial(augment_batch, augmenter)
-        augmented = tf.numpy_function(lambda batch, seed: call(batch, int(seed)), [as_uint8(images), seed], tf.uint8)
-        return tf.cast(tf.ensure_shape(augmented, images.shape), tf.float32)
-
-    return augment
 
 
 def _without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -4,14 +4,14 @@ Arrays: targets int [n], 0 to K - 1 in the order of the classes; logits [n, K], 
 (the margins of an SVM, the last dense layer of a network); scores [n, K], probabilities that sum to 1.
 """
 
+import warnings
+
 import numpy as np
-import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from tdsp_vision.modeling.splits import group_folds
 
-BINS = 10
 RIDGE = 0.3  # prior weight of slope and offsets, in images: little against a few hundred, enough for a few dozen
 LEAST_SLOPE = 1e-3  # of logits with deviation 1; at this bound they say nothing about the classes
 
@@ -29,6 +29,9 @@ def calibrate(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarra
 
     Returns:
         slope (positive), offsets float64 [K].
+
+    Warns:
+        UserWarning: if no slope helps; whatever the logits are, the scores are then the shares of the classes.
     """
     logits = np.asarray(logits, np.float64)
     deviation = logits.std() or 1.0
@@ -45,12 +48,9 @@ def calibrate(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarra
     start = np.concatenate([[1.0], np.zeros(logits.shape[1])])
     bounds = [(LEAST_SLOPE, None)] + [(None, None)] * logits.shape[1]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-8, "ftol": 1e-12}).x
+    if found[0] <= 1.01 * LEAST_SLOPE:
+        warnings.warn("Scores say nothing about the classes: calibrated, they are the classes' shares.", stacklevel=2)
     return float(found[0] / deviation), found[1:]
-
-
-def says_nothing(logits: np.ndarray, slope: float) -> bool:
-    """Whether `calibrate` found no slope: whatever the logits are, the scores are then the shares of the classes."""
-    return slope * np.std(logits) <= 1.01 * LEAST_SLOPE
 
 
 def calibrated(logits: np.ndarray, slope: float, offsets: np.ndarray) -> np.ndarray:
@@ -69,33 +69,3 @@ def cross_calibrated(logits: np.ndarray, targets: np.ndarray, groups: np.ndarray
         slope, offsets = calibrate(logits[rest], targets[rest])
         found[rows] = slope * logits[rows] + offsets
     return found
-
-
-def expected_calibration_error(
-    probability: np.ndarray, happened: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Mean gap between promised and observed share over 10 equal bins, weighted by their images (Guo et al. 2017).
-
-    Args:
-        probability: float [n], 0 to 1: of the most likely class, or of one class.
-        happened: bool [n]: that class was right.
-        weights: float [b, n], how often each image counts; None: once.
-
-    Returns:
-        float [b] (without weights [1]); 0 is perfect, 1 the worst.
-    """
-    weights = np.ones((1, len(probability))) if weights is None else weights
-    in_bin = np.eye(BINS)[_bin(probability)]
-    return np.abs(weights @ (in_bin * (probability - happened)[:, None])).sum(axis=1) / weights.sum(axis=1)
-
-
-def reliability(probability: np.ndarray, happened: np.ndarray) -> pd.DataFrame:
-    """The reliability diagram as a table: n, promised (mean probability) and observed (share) of each filled bin."""
-    table = pd.DataFrame({"bin": _bin(probability), "promised": probability, "observed": happened})
-    return table.groupby("bin").agg(
-        n=("observed", "size"), promised=("promised", "mean"), observed=("observed", "mean")
-    )
-
-
-def _bin(probability: np.ndarray) -> np.ndarray:
-    return np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)

@@ -96,7 +96,7 @@ class FeatureCache:
             expected: sha256 of each, as the manifest has it; None compares nothing.
 
         Raises:
-            ValueError: if a file is missing or cannot be decoded, or its content is not the expected one.
+            ValueError: if a file cannot be decoded, or its content is not the expected one.
         """
         digests = file_digests(files)
         wanted = digests if expected is None else list(expected)
@@ -132,8 +132,6 @@ class FeatureCache:
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 known = dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
-            if any(row.shape != self.featurizer.output_shape[1:] for row in known.values()):
-                raise ValueError("rows of another length")
             return known
         except Exception as error:  # whatever is wrong with it (zipfile, zlib, numpy), the features can be computed
             warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=4)
@@ -145,8 +143,7 @@ class FeatureCache:
             with whole_file(self.path) as draft, draft.open("wb") as file:
                 np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
         except OSError as error:
-            size = sum(row.nbytes for row in known.values()) / 1e6
-            message = f"The features ({size:.0f} MB) cannot be kept in {shown(self.path.parent)} ({error.strerror})"
+            message = f"The features cannot be kept in {shown(self.path.parent)} ({error.strerror})"
             warnings.warn(f"{message}; this run goes on, and the next one computes them again.", stacklevel=4)
 
 
@@ -160,12 +157,6 @@ def network_digest(model: keras.Model, image_size: int) -> str:
 
 
 def file_digests(files: list[Path]) -> list[str]:
-    """sha256 (hex) of the content of each file; ValueError naming the first that is missing."""
-    missing = [file for file in files if not Path(file).is_file()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(files)} images are missing, the first of them {shown(missing[0])}; bring them "
-            "back, or run the first notebook again."
-        )
+    """sha256 (hex) of the content of each file."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(file_sha256, files))

@@ -20,7 +20,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -48,25 +48,25 @@ OF_THE_SPLIT = ("SEED", "GROUP_BY", "TEST_FRACTION")
 COMPARED = ["auc", "accuracy", "balanced_accuracy", "recall", "precision", "specificity", "f1", "ece"]
 
 
-def tracking_uri(output_dir: str) -> str:
-    """Address of the run history; a relative path of an SQLite file is taken from the workspace, as all paths are.
+def _database(output_dir: str) -> Path | None:
+    """The SQLite file of the run history; a relative path is taken from the workspace, as all paths are. None: none."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given and not given.startswith(_SQLITE):
+        return None
+    # MLflow keeps the address that it was given in that variable.
+    return resolve(unquote(given.removeprefix(_SQLITE))) if given else resolve(output_dir) / "mlflow.db"
 
-    `?` and `%` of OUTPUT_DIR are written as an address needs them; what follows a `?` in an address that was given is
-    for the database, as in `sqlite:///runs.db?timeout=60`.
-    """
-    own = str(resolve(output_dir) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    given = os.environ.get("MLFLOW_TRACKING_URI") or _SQLITE + own
-    if not given.startswith(_SQLITE):
-        return given
-    path, *options = given.removeprefix(_SQLITE).split("?", 1)
-    return "?".join([f"{_SQLITE}{resolve(path)}", *options])
+
+def tracking_uri(output_dir: str) -> str:
+    """Address of the run history; `?` and `%` of a path are written as an address needs them."""
+    file = _database(output_dir)
+    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F") if file else os.environ["MLFLOW_TRACKING_URI"]
 
 
 def artifact_folder(output_dir: str) -> Path:
     """Folder for files of runs whose history is a database: beside an SQLite file, else in OUTPUT_DIR."""
-    given = os.environ.get("MLFLOW_TRACKING_URI") or ""
-    file = given.removeprefix(_SQLITE).split("?")[0] if given.startswith(_SQLITE) else ""
-    return (resolve(file).parent if file else resolve(output_dir)) / "mlflow-artifacts"
+    file = _database(output_dir)
+    return (file.parent if file else resolve(output_dir)) / "mlflow-artifacts"
 
 
 @contextmanager
@@ -162,31 +162,13 @@ def _commit() -> str:
 
 
 def _numbers(content: dict, mark: str = ".", name: str = "") -> Iterator[tuple[str, float]]:
-    """Each finite number of nested JSON by its place, `test.auc`, `test.intervals.auc.low`; no table by class."""
+    """Each finite number of nested JSON by its place, `test.auc`; no table by class."""
     for key, item in content.items():
         place = f"{name}{mark}{key}" if name else key
-        if isinstance(item, list) and name.endswith("intervals"):
-            item = dict(zip(("low", "high"), item, strict=True))
         if isinstance(item, dict) and key != "per_class":
             yield from _numbers(item, mark, place)
         elif isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
             yield place, float(item)
-
-
-class Comparison(NamedTuple):
-    """Two or more runs on the same test images, named A, B, C, … in order; the others are measured against A.
-
-    Attributes:
-        runs: letter to run id.
-        settings: the parameters that differ, as text, a column for each run.
-        metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
-        sentences: for each run but the first, whether its AUC differs from A's by more than luck (paired by image).
-    """
-
-    runs: dict[str, str]
-    settings: pd.DataFrame
-    metrics: pd.DataFrame
-    sentences: list[str]
 
 
 def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.DataFrame) -> list[str]:
@@ -214,18 +196,25 @@ def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.D
     return names
 
 
-def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
-    """Compare runs that have the same test; `names` are ids of run folders.
+def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
+    """Compare the last of the named runs with those before it, which must have the same test; A, B, C, … in order.
 
-    Raises:
-        ValueError: if a run is not there any more or has another test than the first.
+    Returns:
+        sentences: the letter of each run; then for each but A, whether its AUC differs from A's by more than luck
+            (paired by image). Where nothing can be compared, why; the tables are empty then.
+        settings: the parameters that differ, as text, a column for each run.
+        metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
     """
-    folders = {letter: outputs.runs / name for letter, name in zip(LETTERS, names, strict=False)}
-    heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
-    head, splits = heads["A"], read_csv(folders["A"] / "splits.csv")
-    for folder in folders.values():
+    *earlier, own = [outputs.runs / name for name in names]
+    nothing = pd.DataFrame(), pd.DataFrame()
+    if not earlier:
+        return ["there is no earlier run with this test to compare with"], *nothing
+    head, splits = read_json(own / "metrics.json"), read_csv(own / "splits.csv")
+    for folder in earlier:
         if obstacle := _obstacle(folder, head, splits):
-            raise ValueError(f"{names[0]} and {folder.name} cannot be compared: {obstacle}.")
+            return [f"{folder.name} cannot be compared with this run: {obstacle}"], *nothing
+    folders = dict(zip(LETTERS, [*earlier, own], strict=False))
+    heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
     parameters = pd.DataFrame({letter: read_json(f / "parameters.json") for letter, f in folders.items()})
     parameters = parameters.drop(index=["RUN_NAME", "COMPARE"], errors="ignore").fillna("not known").astype(str)
     metrics = {name: [one["test"].get(name) for one in heads.values()] for name in COMPARED}
@@ -236,9 +225,9 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> Comparison:
     test = splits[splits.split == "test"]
     tables = {letter: table.set_index("path").loc[test.path] for letter, table in read.items()}
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
-    sentences = [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
-    runs = {letter: folder.name for letter, folder in folders.items()}
-    return Comparison(runs, parameters[parameters.nunique(axis=1) > 1], metrics, sentences)
+    sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
+    sentences += [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
+    return sentences, parameters[parameters.nunique(axis=1) > 1], metrics
 
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
@@ -266,12 +255,8 @@ def _difference(run: str, tables: dict[str, pd.DataFrame], about: list[str], gro
     truth = tables["A"].label.to_numpy(object)[:, None] == np.array(about, object)
     scores = (tables[letter][[f"score_{name}" for name in about]].to_numpy(float) for letter in ("A", run))
     difference, low, high = paired_auc_difference(truth, *scores, groups)
-    what, rounded = f"{run}'s {'AUC' if len(about) < 3 else 'mean AUC'}", f"{round(difference, 3) + 0.0:.3f}"
+    what = f"{run}'s {'AUC' if len(about) < 3 else 'mean AUC'} minus A's is {round(difference, 3) + 0.0:.3f}"
     if low is None:
-        return f"{what} minus A's is {rounded}; too few groups of images differ for an interval."
-    if low <= 0 <= high:
-        interval = f"its 95 % interval, {low:.3f} to {high:.3f}, contains 0"
-        return f"No difference shown: {what} minus A's is {rounded}, and {interval}."
-    near, far = sorted((abs(low), abs(high)))
-    word = "higher" if low > 0 else "lower"
-    return f"{what} is {word} than A's by {abs(difference):.3f} (95 % interval {near:.3f} to {far:.3f})."
+        return f"{what}; too few groups of images differ for an interval."
+    verdict = "which contains 0: no difference is shown" if low <= 0 <= high else "which does not contain 0"
+    return f"{what}, with a 95 % interval of {low:.3f} to {high:.3f}, {verdict}."

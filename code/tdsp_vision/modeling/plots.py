@@ -78,34 +78,25 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     return _finish(figure)
 
 
-def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
-    """Cross-validated AUC against C (columns c, auc_mean and auc_deviation over the folds), with the chosen C."""
+def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
+    """Results against the values that were tried, both named as their columns, with the chosen value."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    axis.errorbar(sweep.c, sweep.auc_mean, sweep.auc_deviation, color=BLUE, marker="o", capsize=3)
-    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: C = {chosen:g}")
-    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel="AUC, cross-validated on training")
+    axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
+    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
+    axis.set(xscale="log", xlabel=tried.name, ylabel=results.name)
     _legend(axis)
     return _finish(figure)
 
 
-def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy and AUC by epoch, as far as `history` has them, with the epoch kept; call it after each epoch.
-
-    Args:
-        history: columns epoch, and any of loss, accuracy and auc, with val_ before it for validation.
-        best_epoch: the epoch whose weights were kept; None while training.
-    """
-    names = [name for name in ("loss", "accuracy", "auc") if {name, f"val_{name}"} & set(history)]
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.4), squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=True):
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Loss and accuracy by epoch, of training and (with val_ before it) validation, with the epoch that was kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
-            if column in history:
-                axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
-        if best_epoch is not None:
-            axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
+            axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
+        axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ends = (history.epoch.min() - 0.5, history.epoch.max() + 0.5)
-        axis.set(xlabel="epoch", ylabel=name.replace("auc", "AUC"), xlim=ends)
+        axis.set(xlabel="epoch", ylabel=name)
         _legend(axis)
     return _finish(figure)
 
@@ -152,12 +143,7 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     Args:
         captions: one per image, say true class, predicted class and score.
         class_name: what the maps speak for or against, for the colour bar.
-
-    Raises:
-        ValueError: if there is no image.
     """
-    if not len(images):
-        raise ValueError("There are no images to explain; name at least one.")
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
     shape = {"figsize": (3.3 * columns, 2.1 * rows + 0.8), "squeeze": False, "layout": "constrained"}

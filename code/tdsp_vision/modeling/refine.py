@@ -1,28 +1,33 @@
 """What refining a pre-trained network needs beside Keras: rates by layer and step, precision, devices, a rate finder.
 
-The recipe itself is in the notebook. Batches are tuples (images, targets, sample weights), as `fit` takes them.
+And a training that can be watched and survives a kill. The recipe itself is in the notebook. Batches are tuples
+(images, targets, sample weights), as `fit` takes them.
 """
 
+import hashlib
+import json
 import math
-import re
+import os
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from matplotlib.figure import Figure
 from sklearn.utils.class_weight import compute_sample_weight
 
-from tdsp_vision.data.plots import BLUE, ORANGE
+from tdsp_vision.files import whole_file
 from tdsp_vision.modeling.backbones import stages
+from tdsp_vision.modeling.batches import PREPROCESS_VERSION
 from tdsp_vision.parameters import listed_rates
+from tdsp_vision.paths import shown
 
-CPU_INFO = Path("/proc/cpuinfo")
 DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
 
@@ -105,12 +110,6 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
         self.shares = list(shares)
         self.exclude_from_weight_decay(var_names=[""])  # from Keras's, which has one rate; see `update_step`
 
-    def build(self, variables):
-        """As Keras does; ValueError if there is not one share for each variable."""
-        if len(self.shares) != len(variables):
-            raise ValueError(f"LayerwiseAdamW got {len(self.shares)} shares for {len(variables)} variables.")
-        super().build(variables)
-
     def update_step(self, gradient, variable, learning_rate):
         """Decay, then Adam's update, in the order of `keras.optimizers.AdamW`, both at the variable's own rate."""
         rate = keras.ops.cast(learning_rate, variable.dtype) * self.shares[self._get_variable_index(variable)]
@@ -153,8 +152,8 @@ def learning_rate_range_test(
         low, high: rates of the first and the last step; in between they grow by a constant factor.
 
     Returns:
-        columns rate and loss (of that step's batch, before its update), one row per step; fewer than `steps` where
-        the loss reached `DIVERGED` times its lowest value. Weights and states of random layers are as they were.
+        columns rate, loss (of that step's batch, before its update) and smoothed, one row per step; fewer than `steps`
+        where the loss reached `DIVERGED` times its lowest value. Weights and states of random layers are as they were.
     """
     trial, rows = keras.Model(model.inputs, model.output), []
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it
@@ -170,7 +169,8 @@ def learning_rate_range_test(
     finally:
         for variable, value in before:
             variable.assign(value)
-    return pd.DataFrame(rows, columns=["rate", "loss"])
+    trial = pd.DataFrame(rows, columns=["rate", "loss"])
+    return trial.assign(smoothed=trial.loss.rolling(max(5, len(rows) // 10), center=True, min_periods=1).mean())
 
 
 def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
@@ -182,7 +182,7 @@ def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
     Args:
         trial: of `learning_rate_range_test`.
     """
-    losses = _smooth(trial.loss)
+    losses = trial.smoothed
     if len(trial) < 10 or losses.idxmin() == losses.index[0]:
         reason = f"broke after {len(trial)} steps" if len(trial) < 10 else "only rose"
         return DEFAULT_RATE, f"The loss of the trial {reason}; the default rate {DEFAULT_RATE:g} is taken."
@@ -190,33 +190,14 @@ def suggest_rate(trial: pd.DataFrame) -> tuple[float, str]:
     return float(lowest / 10), f"The loss of the trial is lowest at {lowest:.1e}; a tenth of that is taken."
 
 
-def learning_rate_curve(trial: pd.DataFrame, rate: float) -> Figure:
-    """Loss of a `learning_rate_range_test` against the rate, smoothed too, with the rate that is taken."""
-    figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    axis.plot(trial.rate, trial.loss, color=BLUE, lw=0.8, alpha=0.5, label="loss of one batch")
-    axis.plot(trial.rate, _smooth(trial.loss), color=BLUE, label="smoothed")
-    axis.axvline(rate, color=ORANGE, ls="--", lw=1, label=f"taken: {rate:.1e}")
-    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8)
-    plt.close(figure)
-    return figure
-
-
-def _smooth(losses: pd.Series) -> pd.Series:
-    return losses.rolling(max(5, len(losses) // 10), center=True, min_periods=1).mean()
-
-
-def choose_precision(precision: str, backbone: str) -> tuple[str, str]:
+def choose_precision(precision: str) -> tuple[str, str]:
     """The Keras policy to train with, and why, as a sentence.
 
     "auto" is a rule and no measurement, so the same machine always gives the same answer: 16 bits on a GPU that is
-    made for them (NVIDIA, "CUDA C++ programming guide", tensor cores) and on a processor with bfloat16 instructions,
-    there not for EfficientNet, whose depthwise convolutions get half as fast. Scores are float32 always.
+    made for them (NVIDIA, "CUDA C++ programming guide", tensor cores). Scores are float32 always.
 
     Args:
         precision: "auto", or a policy of Keras.
-        backbone: name of the network.
 
     Raises:
         ValueError: for "mixed_float16" without a GPU.
@@ -230,10 +211,7 @@ def choose_precision(precision: str, backbone: str) -> tuple[str, str]:
     if capability is not None:
         policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
         return policy, f"{policy}: the GPU has compute capability {capability[0]}.{capability[1]}."
-    flags = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
-    if backbone.startswith("efficientnet") or not re.search(r"\b(avx512_bf16|amx_bf16)\b", flags):
-        return "float32", "float32: 16 bits are no faster with this network on this processor."
-    return "mixed_bfloat16", "mixed_bfloat16: the processor has bfloat16 instructions."
+    return "float32", "float32: a processor is seldom faster with 16 bits."
 
 
 @contextmanager
@@ -285,3 +263,137 @@ def equal_shares(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, who
         return tf.nest.map_structure(lambda column: tf.repeat(column, often, axis=0), columns)
 
     return batches.map(repeated)
+
+
+def fingerprint(settings: dict) -> str:
+    """Name of a training: 16 hex digits of its settings (what JSON can hold) and of the versions of the packages."""
+    packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "imgaug")}
+    about = json.dumps([packages, PREPROCESS_VERSION, settings], sort_keys=True)
+    return hashlib.sha256(about.encode()).hexdigest()[:16]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Prints a line for each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
+
+        checkpoint = Checkpoint(folder, settings, epochs)
+        first = checkpoint.restore(model)          # after `compile`
+        model.fit(…, initial_epoch=first, epochs=epochs, callbacks=[checkpoint], verbose=0)
+        …                                          # save the model
+        checkpoint.discard()
+
+    <folder>/<fingerprint>.npz holds `about` (JSON: rows of the history, best epoch), `model<i>` and `optimizer<i>` (all
+    variables in Keras' order) and `best<i>` (the model's after its best epoch). It is one file, replaced as a whole, so
+    a kill leaves no two that disagree; Keras' own `BackupAndRestore` overwrites its files in place and forgets the best
+    epoch. A continued training sees its images in another order, so it ends equally well and not with the same bits.
+
+    Where the environment variable TDSP_EPOCH_LOG names a file, each row of the history goes there, as a line of JSON
+    with the checkpoint's place. A full disk costs the checkpoint and not the training.
+
+    Args:
+        folder: where checkpoints lie; it may be deleted at any time.
+        settings: all that shapes the result: parameters, digests of images, sides and augmentation.
+        epochs: number of epochs that `fit` gets.
+        patience: epochs without improvement of val_loss after which training stops; 0 never stops.
+
+    Attributes:
+        rows: history, a dictionary for each epoch, also those before a kill: epoch (from 1), loss and accuracy of the
+            classes and the same with val_ before them, learning_rate (of the epoch's first step), seconds (validation
+            included); with finer labels also fine_loss.
+        best_epoch: the one with the lowest val_loss, from 1; 0 before there is one.
+    """
+
+    def __init__(self, folder: Path, settings: dict, epochs: int, patience: int = 0):
+        super().__init__()
+        self.path, self.epochs, self.patience = folder / f"{fingerprint(settings)}.npz", epochs, patience or math.inf
+        self.rows, self.best_epoch, self._best = [], 0, []
+
+    def restore(self, model: keras.Model) -> int:
+        """Put a compiled model where the killed training left it; prints one line if there was one.
+
+        Returns:
+            `initial_epoch` for `fit`: 0 for a new training, `epochs` for one that had ended.
+
+        Warns:
+            UserWarning: if the file cannot be used; training starts anew.
+        """
+        if not model.optimizer.built:
+            with model.distribute_strategy.scope():  # on each device that the model is on
+                model.optimizer.build(model.trainable_variables)
+        for draft in self.path.parent.glob(f".{self.path.name}.*"):
+            draft.unlink()  # of a process that was killed while writing
+        if not self.path.is_file():
+            return 0
+        kept = {"model": model.variables, "optimizer": model.optimizer.variables, "best": model.variables}
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                about = json.loads(stored["about"].item())
+                values = {part: [stored[f"{part}{i}"] for i in range(len(kept[part]))] for part in kept}
+        except Exception as error:  # whatever is wrong with the file, training is possible without it
+            warnings.warn(f"{shown(self.path)} cannot be used ({error}); training starts anew.", stacklevel=2)
+            return 0
+        self.rows, self.best_epoch, self._best = about["rows"], about["best_epoch"], values["best"]
+        for part in ("model", "optimizer"):
+            for variable, value in zip(kept[part], values[part], strict=True):
+                variable.assign(value)
+        print(f"continues after epoch {len(self.rows)} of {self.epochs}" + (", where it had ended" * self._over()))
+        return self.epochs if self._over() else len(self.rows)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Note rate and time."""
+        self._rate, self._clock = float(self.model.optimizer.learning_rate), time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add a row and show it, keep the weights if they are the best, write the file, stop if nothing improves."""
+        logs = {name: float(value) for name, value in logs.items()}
+        if "scores_loss" in logs:  # of several outputs the classes' own numbers count
+            logs = {name.replace("scores_", ""): logs[name] for name in logs if name not in ("loss", "val_loss")}
+        seconds = round(time.perf_counter() - self._clock, 3)
+        row = {"epoch": epoch + 1} | logs | {"learning_rate": self._rate, "seconds": seconds}
+        lowest = self.rows[self.best_epoch - 1]["val_loss"] if self.best_epoch else math.inf
+        self.rows.append(row)
+        if row["val_loss"] < lowest:
+            self.best_epoch = epoch + 1
+            self._best = [np.array(variable.numpy()) for variable in self.model.variables]
+        self._show()
+        self._write()
+        if log := os.environ.get("TDSP_EPOCH_LOG"):  # a sweep watches
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | {"checkpoint": str(self.path)}) + "\n")
+        self.model.stop_training = self._over()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Give the model the weights of the best epoch; ValueError if no epoch had a loss that is a number."""
+        if not self.best_epoch:
+            raise ValueError(
+                f"val_loss was no number after any of {len(self.rows)} epochs; take a lower LEARNING_RATE."
+            )
+        for variable, value in zip(self.model.variables, self._best, strict=True):
+            variable.assign(value)
+
+    def discard(self) -> None:
+        """Delete the file, once the result is safe."""
+        self.path.unlink(missing_ok=True)
+
+    def _over(self) -> bool:
+        return len(self.rows) >= self.epochs or len(self.rows) - self.best_epoch >= self.patience
+
+    def _show(self) -> None:
+        row = self.rows[-1]
+        measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
+        rest = f"rate {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
+        print(f"epoch {row['epoch']}/{self.epochs}  {measures}  {rest}", flush=True)
+
+    def _write(self) -> None:
+        about = np.array(json.dumps({"rows": self.rows, "best_epoch": self.best_epoch}))
+        parts = {"model": self.model.variables, "optimizer": self.model.optimizer.variables, "best": self._best}
+        values = {
+            f"{part}{i}": keras.ops.convert_to_numpy(v)
+            for part, variables in parts.items()
+            for i, v in enumerate(variables)
+        }
+        try:
+            with whole_file(self.path) as draft, draft.open("wb") as file:
+                np.savez(file, about=about, **values)
+        except OSError as error:
+            message = f"{shown(self.path)} cannot be written ({error.strerror}); the training goes on, and a kill would"
+            warnings.warn(f"{message} cost what was trained since it was written last.", stacklevel=2)

@@ -8,6 +8,7 @@ outputs/<dataset>/latest.txt      id of the run that was finished last
 import contextlib
 import itertools
 import platform
+import re
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 
 from tdsp_vision.data.tables import read_csv, read_json, write_csv
 from tdsp_vision.files import whole_folder, write_json, write_text
-from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown
+from tdsp_vision.paths import DatasetPaths, OutputPaths, shown
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
 LIMITS = "Scores hold for images like those in the dataset, taken in the same way."
@@ -25,12 +26,8 @@ OF_PATIENTS = "Not a medical device: not tested on patients, not to be used for 
 
 
 def new_run_id(name: str) -> str:
-    """`20260131-142501-<name>`, by local time; `save_run` numbers a second run of the same name and second.
-
-    Raises:
-        ValueError: if `name` holds anything but letters, digits, '.', '_' and '-'.
-    """
-    return checked_name("RUN_NAME", f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
+    """`20260131-142501-<name>`, by local time; what a folder's name should not hold becomes `-`."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^\w.-]+", "-", name)[:80]
 
 
 def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicted, classes: list[str]) -> pd.DataFrame:

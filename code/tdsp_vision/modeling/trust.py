@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from tdsp_vision.data.confounders import TOGETHER, predict_label_alone
@@ -22,7 +21,8 @@ from tdsp_vision.modeling.metrics import (
     paired_auc_difference,
     share_interval,
 )
-from tdsp_vision.modeling.svm import build_svm, svm_margins
+from tdsp_vision.modeling.splits import group_folds
+from tdsp_vision.modeling.svm import sweep_c
 
 FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins et al. 2016, doi 10.1002/sim.6787)
 WIDEST = 0.1  # of an interval of the AUC
@@ -208,16 +208,6 @@ def _about_positive(truth: np.ndarray, score: np.ndarray, threshold: float, grou
     return found | {"low": low, "high": high, "note": ""}
 
 
-def subgroups_in_words(table: pd.DataFrame) -> str:
-    """One sentence on what the table can and cannot say."""
-    if table.empty:
-        return "Nothing is known of the images by which subgroups could be made."
-    return (
-        f"{(table.note != '').sum()} of {len(table)} subgroups have too few images for a number (fewer than "
-        f"{FEWEST_OF_SUBGROUP} of a class, or from fewer than {FEWEST_GROUPS} groups)."
-    )
-
-
 def _categories_by_column(manifest: pd.DataFrame) -> dict[str, pd.Series]:
     """Categories of each image by column, for each column that has at least two."""
     manifest = manifest.reset_index(drop=True)
@@ -239,7 +229,7 @@ def _categories(values: pd.Series) -> pd.Series:
 
 
 def suspicious_labels(
-    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, c: float, seed: int, folds: int = 5
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, c: float, seed: int
 ) -> pd.DataFrame:
     """All images, most suspicious label first, by the probability that its own label gets (self-confidence).
 
@@ -255,28 +245,22 @@ def suspicious_labels(
         features: float32 [n, d], of a frozen network.
         c: penalty of the SVM; small ones (0.0001) bend less to wrong labels.
         seed: of the folds and the solver.
-        folds: at most this many; fewer where a class has fewer groups.
 
     Returns:
         image (row number in `features`), given (int, its label), self_confidence (0 to 1, calibrated probability
         of that label), suggested (int, the label with the highest probability), rank (1 is the most suspicious).
-        Last, without a confidence (NaN), images of a class with too few groups to be learned in every fold.
+        Last, without a confidence (NaN), images of a class with a single group, which no other could judge.
     """
-    fewest = min(len(np.unique(groups[targets == k])) for k in np.unique(targets))
-    splitter = StratifiedGroupKFold(max(2, min(folds, fewest)), shuffle=True, random_state=seed)
-    sides = list(splitter.split(features, targets, groups))
-    learned = [k for k in np.unique(targets) if all((targets[train] == k).any() for train, _ in sides)]
-    judged = np.isin(targets, learned) & (len(learned) > 1)
+    names = pd.Series(groups).groupby(targets).nunique()
+    learned = names.index[names > 1]
+    judged = np.flatnonzero(np.isin(targets, learned))
     table = pd.DataFrame({"image": np.arange(len(targets)), "given": targets, "self_confidence": np.nan})
     table["suggested"] = targets
-    if judged.any():
-        margins = np.empty((len(targets), len(learned)))
-        for train, others in sides:
-            svm = build_svm(c, seed).fit(features[train[judged[train]]], targets[train[judged[train]]])
-            margins[others] = svm_margins(svm, features[others])
-        own = np.searchsorted(learned, targets[judged])
-        scores = calibrated(margins[judged], *calibrate(margins[judged], own))  # a rare label needs more evidence
+    own = learned.get_indexer(targets[judged])
+    if len(learned) > 1 and group_folds(own, groups[judged], seed):
+        margins = sweep_c(features[judged], own, groups[judged], [c], seed).margins
+        scores = calibrated(margins, *calibrate(margins, own))  # a rare label needs more evidence
         table.loc[judged, "self_confidence"] = scores[np.arange(len(own)), own]
-        table.loc[judged, "suggested"] = np.array(learned)[scores.argmax(axis=1)]
+        table.loc[judged, "suggested"] = learned.to_numpy()[scores.argmax(axis=1)]
     table = table.sort_values("self_confidence", kind="stable", ignore_index=True)
     return table.assign(rank=table.index + 1)
