@@ -57,16 +57,6 @@ def test_every_format_equals_preprocess_and_keras_model(served, two_classes, eve
     np.testing.assert_allclose(answer["scores"], two_classes.scores(list(every_format.values())), atol=1e-6)
 
 
-def test_damaged_images_do_not_touch_the_good_ones_of_their_batch(served, two_classes, photos, damaged):
-    batch = [item for pair in zip(photos, damaged.values(), strict=False) for item in pair]
-    answer = served.run("serving_default", {"image_bytes": as_feed(batch)})
-    assert answer["valid"].tolist() == [True, False] * len(damaged)
-    np.testing.assert_array_equal(answer["scores"][1::2], 0.0)
-    assert text(answer["label"][1::2]) == [""] * len(damaged)
-    good = two_classes.scores(photos[: len(damaged)])
-    np.testing.assert_allclose(answer["scores"][::2], good, atol=1e-6)
-
-
 def test_a_large_batch_keeps_its_order_and_an_empty_one_is_empty(served, two_classes, photos):
     order = np.random.default_rng(0).integers(0, len(photos), 100)
     answer = served.run("serving_default", {"image_bytes": as_feed(photos[i] for i in order)})
