@@ -34,9 +34,9 @@ def files(tmp_path, photos):
 
 
 class Web:
-    """A web server on loopback: files of a folder, a redirect, and an API that is full for a while."""
+    """A web server on loopback: files of a folder, and an API that is full for a while."""
 
-    def __init__(self, folder=None, moved_to: str = "", full: int = 0):
+    def __init__(self, folder=None, full: int = 0):
         web = self
         web.folder, web.full, web.seen = folder, full, []
 
@@ -47,15 +47,12 @@ class Web:
                 if self.path.startswith("/v1/"):
                     body = orjson.dumps({"authorization": self.headers["Authorization"]})
                     return self.answer(429 if web.full >= 0 else 200, body)
-                if self.path == "/moved":
-                    return self.answer(302, b"", Location=moved_to)
                 file = web.folder / self.path[1:]
                 return self.answer(200, file.read_bytes()) if file.is_file() else self.answer(404, b"")
 
-            def answer(self, status: int, body: bytes, **headers: str) -> None:
+            def answer(self, status: int, body: bytes) -> None:
                 self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -117,11 +114,6 @@ def test_addresses_that_are_not_fetched(client):
     for error, says in zip(table.error, ["neither http nor https", "not public", "not public"], strict=True):
         assert says in error
     assert not table.valid.any() and table.ms.isna().all()
-
-
-def test_every_redirect_is_held_to_the_same_rules(client, files):
-    with Web(files[0].parent, moved_to="file:///etc/passwd") as web:
-        assert "neither http nor https" in client.score(f"{web.url}/moved", private=True).error[0]
 
 
 def test_no_proxy_of_the_environment_is_asked(client, files, monkeypatch):
