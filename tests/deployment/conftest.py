@@ -75,19 +75,6 @@ def every_format() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def damaged(photos) -> dict[str, bytes]:
-    """What is no whole image, by what is wrong with it."""
-    return {
-        "empty": b"",
-        "text": b"this is not an image",
-        "truncated JPEG": photos[0][: len(photos[0]) // 2],
-        "header only": photos[0][:20],
-        "TIFF": _encoded(Image.new("RGB", (20, 20)), "TIFF"),
-        "zeros": bytes(500),
-    }
-
-
-@pytest.fixture(scope="session")
 def service(two_classes):
     """The two-class model behind the embedded server."""
     running = LocalBackend().start(two_classes.version_folder.parent)

@@ -136,6 +136,10 @@ def test_the_build_context_is_whole_and_readable_by_any_user(written):
     assert (model.name, model.base_path, model.model_platform) == ("HAM_10000", "/models/HAM_10000", "tensorflow")
     for flag in ("batching_parameters_file", "monitoring_config_file"):
         assert (context / flags[flag].removeprefix("/config/")).is_file()
+    batching = (context / "batching.config").read_text()  # a request of more images than a batch has is split
+    sizes = dict(re.findall(r"(max_\w+_size) { value: (\d+) }", batching))
+    assert int(sizes["max_batch_size"]) > int(sizes["max_execution_batch_size"]) == 64
+    assert "enable_large_batch_splitting { value: true }" in batching
     threads = 4 * int(flags["rest_api_num_threads"]) + int(flags["grpc_max_threads"])
     assert threads < 256 and flags["enable_profiler"] == "false"
 

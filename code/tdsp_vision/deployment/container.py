@@ -152,15 +152,9 @@ class DockerBackend:
         return ["docker", "run", *options, image_tag(serving_folder.name, version)]
 
     def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> ContainerService:
-        """Start a container of a built version; it may not answer yet. RunFailed, and nothing is left, if it cannot."""
+        """Start a container of a built version; it may not answer yet. RunFailed if it cannot."""
         command = self.command(serving_folder, port, version, keep_running)
-        try:
-            return ContainerService(serving_folder, docker(*command[1:], timeout=60))
-        except RunFailed:
-            for service in self.find(serving_folder):  # a port that is taken leaves a container that was not started
-                if not service.alive():
-                    service.stop()
-            raise
+        return ContainerService(serving_folder, docker(*command[1:], timeout=60))
 
     def find(self, folder: Path) -> list[ContainerService]:
         """The containers of all models below a folder, running or not."""

@@ -84,11 +84,8 @@ def create_deployment(
         if service.backend == backend.name and port in (0, service.port):
             deployment.update(version_folder)
             return deployment
-
-    def start() -> Service:
-        return backend.run(deployment.folder, port, int(version_folder.name), keep_running)
-
-    deployment.serve(version_folder, start)
+    version = int(version_folder.name)
+    deployment.serve(version_folder, lambda: backend.run(deployment.folder, port, version, keep_running))
     for service in running:
         service.stop()
     return deployment
@@ -152,8 +149,9 @@ class Deployment:
                 service = server()
                 wait_until_served(service, version_folder)
             except BaseException:  # also when a person interrupts the waiting
-                if service is not None and service not in before:
-                    service.stop()
+                for left in [service, *self.services()]:  # a port that is taken leaves a container without a server
+                    if left and left not in before:
+                        left.stop()
                 if served in versions_in(self.folder):
                     write_config(self.folder, served)
                 raise
@@ -235,22 +233,18 @@ def wait_until_served(service: Service, version_folder: Path) -> None:
     Raises:
         RunFailed: with the log, if it stops, cannot load the version, or is not ready within two minutes.
     """
-    deadline, reason = time.monotonic() + READY_SECONDS, "it does not listen yet"
-    while reason and time.monotonic() < deadline:
+    deadline = time.monotonic() + READY_SECONDS
+    while reason := _not_ready(service, version_folder):
         if not service.alive():
             raise RunFailed(f"The server stopped before it was ready. Its log:\n{service.logs()}")
-        if service.port:
-            reason = _not_ready(ServingClient(service.url, version_folder.parent.name), version_folder)
-        if reason.startswith(FAILED):
-            break
+        if reason.startswith(FAILED) or time.monotonic() > deadline:
+            raise RunFailed(f"Version {version_folder.name} is not served: {reason}. Its log:\n{service.logs()}")
         time.sleep(0.1)
-    if reason:
-        raise RunFailed(f"Version {version_folder.name} is not served: {reason}. The server's log:\n{service.logs()}")
 
 
-def _not_ready(client: ServingClient, version_folder: Path) -> str:
+def _not_ready(service: Service, version_folder: Path) -> str:
     """What is missing; "" if nothing is."""
-    wanted = int(version_folder.name)
+    client, wanted = ServingClient(service.url, version_folder.parent.name), int(version_folder.name)
     try:
         states = client.status()
         if states.get(wanted, "").startswith(FAILED) or [v for v in states if states[v] == "AVAILABLE"] != [wanted]:

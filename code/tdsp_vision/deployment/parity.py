@@ -54,10 +54,8 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
     columns = [f"score_{name}" for name in rule["classes"]]
     served = client.score(tqdm(predictions.file.to_list(), desc="images", leave=False))
     expected = predictions[columns].to_numpy(np.float64)
-    broken = served[~served.valid]
-    if len(broken) or not len(served):
-        first = broken.iloc[0].error if len(broken) else "there was none to score"
-        raise RunFailed(f"{len(broken)} of {len(served)} files have no score; the first: {first}.")
+    if len(broken := served[~served.valid]):
+        raise RunFailed(f"{len(broken)} of {len(served)} files have no score; the first: {broken.iloc[0].error}.")
     differences = np.abs(served[columns].to_numpy(np.float64) - expected).max(axis=1)
     worst = int(np.argmax(differences))  # the first NaN, if there is one
     if not differences[worst] <= tolerance:

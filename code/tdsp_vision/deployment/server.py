@@ -167,11 +167,10 @@ def _answer(version: ServedVersion, body: bytearray) -> bytes:
         feed = _feed(document.pop(form), form, key, tensor.dtype)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
-    outputs = {name: _plain(output) for name, output in version.run(name, {key: feed}).items()}
+    content = {"outputs": (outputs := version.run(name, {key: feed}))}
     if form == "instances":
-        rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-        return orjson.dumps({"predictions": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.dumps({"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+        content = {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
+    return orjson.dumps(content, _plain, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _feed(value: object, form: str, key: str, dtype: int) -> np.ndarray:
@@ -207,11 +206,9 @@ def _bytes(value: str | dict) -> bytes:
     return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
 
 
-def _plain(output: np.ndarray) -> list | np.ndarray:
-    """An output as orjson writes it; bytes become text."""
-    if output.dtype != object:
-        return np.ascontiguousarray(output)
-    return np.vectorize(lambda item: item.decode(errors="replace"), otypes=[object])(output).tolist()
+def _plain(value: np.ndarray | bytes) -> list | str:
+    """What orjson does not know, as what it does: an array of bytes, and each of them."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -233,7 +230,7 @@ def serve(config_file: Path, port: int, host: str = "127.0.0.1", parent_pid: int
     try:
         listener = socket.create_server((host, port), backlog=128)  # it listens before it loads: nobody else can
     except OSError as error:
-        sys.exit(f"PORT {port} cannot be used ({error.strerror}).")
+        sys.exit(f"PORT {port} cannot be used ({os.strerror(error.errno)}).")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer may wait for 40 ms
     versions = Versions(config_file)
     versions.refresh()
