@@ -170,7 +170,7 @@ def test_documents_are_replaced_whole_and_nothing_else_is_touched(made, tmp_path
         (["--dataset", "none"], 2, "There is no run in outputs/none/runs"),
         (["--answers", "missing.yml"], 2, "missing.yml cannot be read"),
         (["--answers", "wrong.yml"], 2, "No question is called 'teem'; the nearest is 'team'"),
-        (["--answers", "twice.yml"], 2, "team is given more than once"),
+        (["--answers", "twice.yml"], 2, "team is given 2 times"),
         (["--into", "data"], 2, "data holds 'tiny', which is no document"),
         (["--run", "broken"], 2, "broken/metrics.json cannot be read: Expecting"),
     ],
