@@ -114,7 +114,7 @@ def test_a_failure_stops_no_other_trial_and_is_tried_again(workspace):
     code, printed = finish(start(workspace, *command))
     assert code == 1 and "1 of 3 done" in printed, printed
     assert "failed: BATCH_SIZE=13: cell In [4]: KeyError: 'missing image' (outputs/lesions/sweeps/" in printed
-    assert "failed: BATCH_SIZE=14: code cell 4 of 4: Kernel died" in printed
+    assert "failed: BATCH_SIZE=14: a cell: Kernel died" in printed
     (table,) = results(workspace)
     assert table.set_index("BATCH_SIZE").status.to_dict() == {12: "done", 13: "failed", 14: "failed"}
     assert table.validation[0] == 0.9 and (workspace / table.notebook[1]).is_file()
