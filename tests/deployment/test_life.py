@@ -20,6 +20,7 @@ from tdsp_vision.deployment.container import ContainerService, DockerBackend, do
 from tdsp_vision.deployment.deployment import (
     Deployment,
     build_image,
+    check_port,
     choose_backend,
     create_deployment,
     find_services,
@@ -147,8 +148,11 @@ def test_a_second_run_goes_on_with_what_runs(life, outputs, backend):
     (service,) = life.services()
     newest = version_folder(life.folder)
     for port in (0, service.port):
+        check_port(outputs, NAME, backend, port)
         again = create_deployment(outputs, NAME, newest, backend, port)
         assert (again.was_running, again.services()) == (True, [service])
+    with pytest.raises(ParameterError, match=f"PORT is {service.port}, which another program uses"):
+        check_port(outputs, "other", backend, service.port)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
         with pytest.raises(RunFailed, match=f"PORT {taken} cannot be used|already (allocated|in use)"):

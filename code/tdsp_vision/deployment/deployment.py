@@ -8,6 +8,7 @@ waits: one server, one port, and the old version answers until the new one does.
 import base64
 import shlex
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,19 @@ def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[Backend, str]
         raise RunFailed(f"BACKEND is 'docker', but {reason}; mend that, or set BACKEND to 'local'.")
     what = "an embedded server that speaks TensorFlow Serving's REST protocol and stands in for TensorFlow Serving"
     return LocalBackend(), f"Backend local, because {reason}: {what} itself."
+
+
+def check_port(outputs: paths.OutputPaths, model_name: str, backend: Backend, port: int) -> None:
+    """Refuse a fixed port that another one uses, before anything is exported; the same service may keep its own.
+
+    Raises:
+        ParameterError: if something answers on the port, and it is not this model's service on this backend.
+    """
+    own = [service for service in Deployment(outputs, model_name).services() if service.backend == backend.name]
+    if port and port not in [service.port for service in own]:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise ParameterError(f"PORT is {port}, which another program uses; name another, or 0 for any free.")
 
 
 def create_deployment(
