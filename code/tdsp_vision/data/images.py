@@ -27,7 +27,6 @@ import pillow_heif
 import simplejpeg
 from PIL import Image, ImageFile
 from PIL.Image import Transpose
-from PIL.JpegImagePlugin import get_sampling
 
 pillow_heif.register_heif_opener()
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")  # MPO: JPEG with more behind it
@@ -183,11 +182,8 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
         return Stored(content, pixels, turned, "")
     picture = Image.fromarray(pixels) if image.mode != "L" else Image.fromarray(pixels[..., 0])
     picture = picture if turn is None else picture.transpose(turn)
-    options = {"icc_profile": image.info.get("icc_profile")}
-    if target == "JPEG":  # Pillow cannot turn a JPEG's coefficients; only 4:2:0 is as coarse in both directions
-        options |= {"quality": JPEG_QUALITY, "subsampling": 2 if kind == "JPEG" and get_sampling(image) == 2 else 0}
     buffer = io.BytesIO()
-    picture.save(buffer, target, **options)
+    picture.save(buffer, target, icc_profile=image.info.get("icc_profile"), quality=JPEG_QUALITY, subsampling=0)
     converted = "" if kind == target and turn is not None else f"{'16-bit ' * (kind == target)}{kind} to {target}"
     return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
 

@@ -69,7 +69,10 @@ def fetch_isic(
             if len(records) < counted:
                 notes[f"search for {label}"] = f"the archive counted {counted}, its pages held {len(records)} records"
             order = sorted(_allowed(records, licenses), key=lambda record: _hash(record["isic_id"], seed))
-            candidates[label] = [_isic_candidate(label, record) for record in order]
+            candidates[label] = [
+                Candidate(label, record["isic_id"], record.pop("url"), record, record["archive_bytes"], MAX_BYTES)
+                for record in order
+            ]
     fetched = fetch(folder, candidates, images_per_class, client, top_up=allow_shortfall, quiet=quiet)
     check_promise(fetched, images_per_class, allow_shortfall)
     return as_rejected(fetched.lost | notes)
@@ -136,11 +139,6 @@ def _flatten(record: dict) -> dict:
 
 def _allowed(records: dict[str, dict], licenses: list[str]) -> list[dict]:
     return [record for record in records.values() if record["license"] in licenses]
-
-
-def _isic_candidate(label: str, record: dict) -> Candidate:
-    metadata = {name: value for name, value in record.items() if name != "url"}
-    return Candidate(label, record["isic_id"], record["url"], metadata, record["archive_bytes"], MAX_BYTES)
 
 
 def _hash(text: str, seed: int) -> str:
