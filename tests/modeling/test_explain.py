@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tdsp_vision.modeling.backbones import classifier, pooled_layers
-from tdsp_vision.modeling.explain import BATCH, evidence_maps
+from tdsp_vision.modeling.explain import BATCH, evidence_maps, randomisation_check
 
 SIZE = 32
 
@@ -64,3 +64,27 @@ def test_each_image_may_have_its_own_class_and_batches_do_not_show(small_backbon
     for row in (0, 1, BATCH - 1, BATCH, len(images) - 1):
         alone = evidence_maps(model, images[row : row + 1], int(asked[row]))[0]
         np.testing.assert_allclose(found[row], alone, atol=1e-4 * np.abs(found).max())
+
+
+def test_randomising_changes_the_map_and_not_the_model(small_backbone, images):
+    model = _model(small_backbone, 2)
+    before = model.get_weights()
+    correlation, sentence = randomisation_check(model, images, 1, seed=4)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert abs(correlation) < 0.5 and "they show what was learned" in sentence
+
+
+def test_a_map_that_learned_nothing_is_told(images):
+    """Brightness alone: whatever the weights, such a map follows the picture or its negative."""
+    pictures = keras.Input((SIZE, SIZE, 3))
+    brightness = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pictures))
+    model = _model(keras.Model(pictures, brightness), 2)
+    correlation, sentence = randomisation_check(model, images[..., :1].repeat(3, axis=-1), 1, seed=0)
+    assert abs(correlation) == pytest.approx(1) and "Do not rely on them" in sentence
+
+
+def test_a_network_without_maps_is_explained_by_nothing(small_backbone, images):
+    pictures = keras.Input((SIZE, SIZE, 3))
+    hidden = keras.Model(pictures, keras.layers.Dense(4)(small_backbone(pictures)))
+    assert not evidence_maps(_model(hidden, 2), images, 0).any()

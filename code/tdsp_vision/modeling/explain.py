@@ -1,4 +1,4 @@
-"""Where in a picture the evidence lies: heat maps that add up to what decides.
+"""Where in a picture the evidence lies: heat maps that add up to what decides, and a test that they can fail.
 
 HiResCAM (Draelos and Carin 2020, arXiv:2011.08891): gradient times activation, place by place, summed over channels.
 Where layers reach the scores by global average and dense layer only, as in the residual networks, EfficientNet-Lite0
@@ -12,11 +12,15 @@ change if all logits rise together, so a logit alone explains nothing.
 Arrays: images float32 [n, S, S, 3], RGB, 0 to 255; maps float32 [n, S, S], positive where a place speaks for the class.
 """
 
+import random
+
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.stats import spearmanr
 
 POOLING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.AdaptiveAveragePooling2D)
+CHANGED = 0.5  # a rank correlation below it: another picture
 BATCH = 16  # images at a time; only the explained layers of one batch are held
 
 
@@ -30,10 +34,13 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
 
     Returns:
         float32 [n, S, S], contrast per pixel. Where the explained layers are averaged over the picture, a map adds
-        up to the contrast minus its bias, whatever the size of the layers.
+        up to the contrast minus its bias, whatever the size of the layers. Zeros where a network has no layers with
+        maps, or hides them in a model of its own.
     """
     dense = model.layers[-1]
     explained = list({id(tensor): tensor for tensor in _last_maps(dense.input)}.values())
+    if not explained:
+        return np.zeros(images.shape[:3], np.float32)
     to_layers, to_features = keras.Model(model.input, explained), keras.Model(explained, dense.input)
     kernel = dense.kernel.numpy().astype(np.float32)
     n_classes = kernel.shape[1]
@@ -52,12 +59,53 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
     return maps
 
 
+def randomisation_check(
+    model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int
+) -> tuple[float, str]:
+    """Do the maps depend on what was learned? Compared with those of the same network with new random weights.
+
+    The sanity check of Adebayo et al. 2018 (arXiv:1810.03292). Maps that stay as they were (1), or only change sign
+    (-1), show edges and not evidence.
+
+    Args:
+        model, images, class_index: as for `evidence_maps`; 8 to 16 images are enough. The model stays as it is.
+        seed: of the new weights.
+
+    Returns:
+        Spearman's rank correlation, mean over the images (0 where a map is the same everywhere); a sentence on it.
+    """
+    maps = (evidence_maps(network, images, class_index) for network in (model, _untrained(model, seed)))
+    flat = (array.reshape(len(images), -1) for array in maps)
+    varying = [pair for pair in zip(*flat, strict=True) if all(np.ptp(one) for one in pair)]
+    found = sum(spearmanr(*pair).statistic for pair in varying) / len(images)
+    with_new = "With new random weights in every layer the maps"
+    if abs(found) < CHANGED:
+        return found, f"{with_new} become others (rank correlation {found:.2f}): they show what was learned."
+    return found, (
+        f"{with_new} stay like the first ones (rank correlation {found:.2f}, and {CHANGED} is the limit): they show "
+        "edges of the pictures more than what was learned. Do not rely on them."
+    )
+
+
+def _untrained(model: keras.Model, seed: int) -> keras.Model:
+    """The same network with new random weights, and the random numbers of whoever calls left as they were."""
+    state = random.getstate()
+    # Keras draws the seed of each initializer from here. A text, since with the number alone the network would get
+    # the very weights that it started from, if `set_random_seed` had had the same number.
+    random.seed(f"untrained {seed}")
+    fresh = keras.models.clone_model(model)
+    random.setstate(state)
+    return fresh
+
+
 def _last_maps(tensor) -> list:
     """The symbolic tensors [n, h, w, c] from which a vector is made: on each way back the first, before its pooling."""
     # Keras has no public name for what made a tensor; `layer.input` knows only a layer's first use.
     layer, node, _ = tensor._keras_history
     if len(tensor.shape) == 4 and not isinstance(layer, POOLING):
         return [tensor]
+    if isinstance(layer, keras.Model):
+        return []  # its maps are inside
     return [found for before in layer._inbound_nodes[node].input_tensors for found in _last_maps(before)]
 
 
