@@ -19,6 +19,7 @@ class _QuietTensorFlow:
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
+        """What Python asks each finder; None for all other modules."""
         if name != "tensorflow":
             return None
         sys.meta_path.remove(cls)

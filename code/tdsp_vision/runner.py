@@ -31,7 +31,6 @@ _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
 _KERNEL = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TDSP_HEADLESS": "1",
 }
 
 

@@ -115,6 +115,7 @@ def training_batches(
         augment(np.zeros([2, image_size, image_size, 3], np.uint8), 0)
 
     def load(batch, batch_seed):
+        """Read, and where wanted augment, the images of one batch."""
         paths, *values = batch
         images = tf.map_fn(partial(_read, image_size=image_size), paths, fn_output_signature=tf.float32)
         if augment:  # imgaug is Python and runs outside the graph

@@ -41,6 +41,7 @@ class _Tensor(NamedTuple):
     strides: tuple
 
     def read(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        """A copy of the tensor; ValueError where it leads out of its storage."""
         values = storages[self.storage.key]
         if math.prod(self.shape) > values.size:
             raise ValueError(f"no tensor of shape {self.shape} fits a storage of {values.size} values")
