@@ -111,7 +111,7 @@ def test_files_that_cannot_be_scored_keep_their_row_and_say_why(client, files, p
 
 def test_addresses_that_are_not_fetched(client):
     table = client.score(["file:///etc/passwd", "http://169.254.169.254/a", "http://[::ffff:127.0.0.1]/a.jpg"])
-    for error, says in zip(table.error, ["neither http nor https", "not public", "not public"], strict=True):
+    for error, says in zip(table.error, ["not a valid URL of http or https", "not public", "not public"], strict=True):
         assert says in error
     assert not table.valid.any() and table.ms.isna().all()
 

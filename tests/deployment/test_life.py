@@ -147,6 +147,7 @@ def test_versions_that_were_deleted_are_never_served_from_memory(life, outputs):
 def test_a_second_run_goes_on_with_what_runs(life, outputs, backend):
     (service,) = life.services()
     newest = version_folder(life.folder)
+    build_image(outputs, newest, backend)
     for port in (0, service.port):
         check_port(outputs, NAME, backend, port)
         again = create_deployment(outputs, NAME, newest, backend, port)
