@@ -12,8 +12,10 @@ picture uses (10, 12, 14 or 16): detectors of 12 bits would be nearly black othe
 import hashlib
 import io
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -52,6 +54,7 @@ NOT_TURNED = "0"
 # Neither a stuffed zero (FF 00) nor a restart marker (FF D0 to FF D7), which occur inside of coded pixels.
 JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"  # the last chunk, with its checksum
 _one_large_picture = threading.Lock()
 
@@ -175,8 +178,8 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
     else:
         image.load()
         pixels = np.asarray(as_rgb(image))
-    if kind == "PNG" and PNG_END not in content:
-        raise RejectedImage("damaged: the PNG ends before its IEND chunk")
+    if kind == "PNG":
+        _check_png(content)
     turn, turned = TURNS.get(_orientation(image), (None, NOT_TURNED))
     if kind == target and turn is None and not (image.mode.startswith("I") and _used_bits(image) < 16):
         return Stored(content, pixels, turned, "")
@@ -204,6 +207,24 @@ def _check_jpeg(content: bytes) -> None:
             return
         position += int.from_bytes(content[position : position + 2], "big")
     raise RejectedImage("damaged: the JPEG has no frame header")
+
+
+def _check_png(content: bytes) -> None:
+    """The last chunk must be there, and the packed rows of a picture that is not interlaced (PNG specification, 5, 7).
+
+    Pillow compares the checksums of the chunks, and draws what is missing in black.
+    """
+    if PNG_END not in content:
+        raise RejectedImage("damaged: the PNG ends before its IEND chunk")
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    position, packed = 8, []
+    while not interlaced and (kind := content[position + 4 : position + 8]) != b"IEND":
+        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        packed += [content[position + 8 : end - 4]] if kind == b"IDAT" else []
+        position = end
+    expected = height * (1 + (width * depth * PNG_CHANNELS[color] + 7) // 8)
+    if not interlaced and len(zlib.decompressobj().decompress(b"".join(packed), expected)) < expected:
+        raise RejectedImage("damaged: the PNG has fewer pixels than its header says")
 
 
 def _orientation(image: Image.Image) -> int:
