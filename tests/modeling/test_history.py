@@ -180,11 +180,11 @@ def test_any_folder_may_hold_the_history(tmp_path, monkeypatch, new_store, name)
 
 def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, monkeypatch, new_store):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db?timeout=60")
     own = tmp_path / "workspace" / "deep" / "own.db"
     own.parent.mkdir(parents=True)
     shutil.copy(new_store, own)
-    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}"
+    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}?timeout=60"
     assert log_run(outputs, folder).startswith("logged") and len(logged(outputs)) == 1
     assert {path.name for path in own.parent.iterdir()} == {"own.db", "mlflow-artifacts", "mlflow.lock"}
     assert {path.name for path in outputs.root.parent.iterdir()} == {"tiny", "mlflow.db"}

@@ -53,14 +53,17 @@ def _database(output_dir: str) -> Path | None:
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given and not given.startswith(_SQLITE):
         return None
-    # MLflow keeps the address that it was given in that variable.
-    return resolve(unquote(given.removeprefix(_SQLITE))) if given else resolve(output_dir) / "mlflow.db"
+    return resolve(unquote(given.removeprefix(_SQLITE).split("?")[0])) if given else resolve(output_dir) / "mlflow.db"
 
 
 def tracking_uri(output_dir: str) -> str:
-    """Address of the run history; `?` and `%` of a path are written as an address needs them."""
-    file = _database(output_dir)
-    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F") if file else os.environ["MLFLOW_TRACKING_URI"]
+    """Address of the run history; `?` and `%` of a path are written as an address needs them.
+
+    What follows a `?` in an address that was given is for the database, as in `sqlite:///runs.db?timeout=60`.
+    """
+    file, given = _database(output_dir), os.environ.get("MLFLOW_TRACKING_URI", "")
+    options = "".join(given.partition("?")[1:])
+    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F") + options if file else given
 
 
 def artifact_folder(output_dir: str) -> Path:
