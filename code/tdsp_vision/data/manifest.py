@@ -45,7 +45,8 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         the same images, also with path, where they will lie in the dataset folder; in `attrs["look_alikes"]` pairs of
-        files that look alike, best first; in `attrs["sentences"]` what the reader of a report should know.
+        files that look alike and are no copies, best first; in `attrs["sentences"]` what a reader of the report should
+        know.
     """
     images = images.reset_index(drop=True)
     first = images.groupby("source_sha256", sort=False).head(1).index
@@ -62,8 +63,10 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     names = marked.file.to_numpy(dtype=object)[first]
+    copies = found.copies[found.pairs]
+    alike = names[found.pairs][copies[:, 0] != copies[:, 1]]
     marked["path"] = _stored_paths(marked)
-    marked.attrs = {"sentences": found.sentences, "look_alikes": names[found.pairs].tolist()}
+    marked.attrs = {"sentences": found.sentences, "look_alikes": alike.tolist()}
     return marked
 
 

@@ -78,12 +78,15 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     return _finish(figure)
 
 
+AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on training", "rate": "learning rate"}
+
+
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
-    """Results against the values that were tried, both named as their columns, with the chosen value."""
+    """Results against the values that were tried, both named after their columns, with the chosen value."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
-    axis.set(xscale="log", xlabel=tried.name, ylabel=results.name)
+    axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
     _legend(axis)
     return _finish(figure)
 
@@ -128,7 +131,8 @@ def calibration_curves(
         curve.set_ylabel(f"share {positive_class or 'right'}", parse_math=False)
         counts, _, places = bars.hist(probability, np.linspace(0, 1, BINS + 1), color=BLUE, alpha=0.4, rwidth=0.9)
         bars.bar_label(places, [f"{count:.0f}" if count else "" for count in counts], fontsize=7)
-        bars.set(ylabel="images", ylim=(0, 1.3 * counts.max()))
+        bars.set_ylabel("images")
+        bars.margins(y=0.3)  # for the numbers, also those of the tallest bar of the other diagram
         bars.set_xlabel(what, parse_math=False)
     if len(labels) < FEWEST:
         figure.suptitle(f"{len(labels)} images are too few to show more than chance; {FEWEST} would be enough")
