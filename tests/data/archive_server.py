@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.server.requests[path] += 1
         self.server.hosts.append(self.headers["Host"])
-        time.sleep(self.server.latency)
+        time.sleep(self.server.latency * (path in self.server.files))
         faults = self.server.faults[path]
         behaviour = faults.pop(0) if faults else self.server.forever.get(path)
         if behaviour is not None:

@@ -86,6 +86,7 @@ def test_openverse(server, run_cells):
         SEARCH_QUERIES={"dotted": ["dotted {item}"], "striped": ["striped {item}"]},
         SEARCH_ITEMS=["shirt", "vest"],
         IMAGES_PER_CLASS=6,
+        ALLOW_PRIVATE_ADDRESSES=True,
     )
     manifest = pd.read_csv(folder / "manifest.csv")
     assert manifest.label.value_counts().to_dict() == {"dotted": 6, "striped": 6}
