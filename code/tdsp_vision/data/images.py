@@ -18,7 +18,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,25 +66,10 @@ class RejectedImage(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What the manifest says of one file: sha256 and 256-bit dHash in hex, size in pixels and bytes, all of the file
-    as it is stored; by how much that was turned ("0": not at all), from what it was converted ("": not at all; else
-    such as "TIFF to PNG"), and the sha256 of the file as it came.
-    """
-
-    sha256: str
-    dhash: str
-    width: int
-    height: int
-    bytes: int
-    turned: str
-    converted: str
-    source_sha256: str
-
-
 class Stored(NamedTuple):
-    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and `turned`, `converted` as in `ImageFacts`."""
+    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and by how much it was
+    turned ("0": not at all), and from what it was converted ("": not at all; else such as "TIFF to PNG").
+    """
 
     content: bytes
     pixels: np.ndarray
@@ -93,30 +77,36 @@ class Stored(NamedTuple):
     converted: str
 
 
-def read_image(path: Path) -> tuple[ImageFacts, np.ndarray]:
-    """Decode one file completely; its facts, and its picture shrunk to at most 256 pixels, uint8 [h, w, 3].
+def read_image(path: Path) -> tuple[dict, np.ndarray]:
+    """Decode one file completely.
 
-    The dHash compares each pixel of a 17 x 16 gray miniature with its right neighbour (imagehash).
+    Returns:
+        sha256 and 256-bit dHash in hex, width, height, bytes, all of the file as it is stored; turned and converted as
+        in `Stored`; source_sha256, of the file as it came. The dHash compares each pixel of a 17 x 16 gray miniature
+        with its right neighbour (imagehash).
+        the picture shrunk to at most 256 pixels, uint8 [h, w, 3].
 
     Raises:
         RejectedImage: if it is not a whole image of an accepted format and size; the message says why.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        if (size := path.stat().st_size) > MAX_BYTES:
             raise RejectedImage(f"{size:,} bytes; at most {MAX_BYTES:,} are read", "size")
         content = path.read_bytes()
     except OSError as error:
         raise RejectedImage(f"cannot be read: {error.strerror}", "unreadable") from error
-    stored = as_stored(content)
-    height, width = stored.pixels.shape[:2]
+    stored, source = as_stored(content), hashlib.sha256(content).hexdigest()
     small = _shrunk(stored.pixels)
-    sha256 = hashlib.sha256(stored.content).hexdigest()
-    source_sha256 = sha256 if stored.content is content else hashlib.sha256(content).hexdigest()
-    dhash = str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE))
-    return ImageFacts(
-        sha256, dhash, width, height, len(stored.content), stored.turned, stored.converted, source_sha256
-    ), small
+    return {
+        "sha256": source if stored.content is content else hashlib.sha256(stored.content).hexdigest(),
+        "dhash": str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE)),
+        "width": stored.pixels.shape[1],
+        "height": stored.pixels.shape[0],
+        "bytes": len(stored.content),
+        "turned": stored.turned,
+        "converted": stored.converted,
+        "source_sha256": source,
+    }, small
 
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
