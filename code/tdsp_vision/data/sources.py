@@ -20,9 +20,8 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.folder import METADATA_FILE
+from tdsp_vision.data.folder import METADATA_FILE, label_problem
 from tdsp_vision.data.images import RejectedImage, as_stored, quiet_decoders
-from tdsp_vision.data.labels import label_problem
 from tdsp_vision.data.tables import write_csv
 from tdsp_vision.data.web import Client, FetchError, TryAgain, json_object
 from tdsp_vision.files import whole_file, write_text
