@@ -120,8 +120,6 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"<!DOCTYPE html><html><body>Please come back later</body></html>", "image/jpeg")
         elif behaviour == "short":
             self.answer(200, body[:-20], "image/jpeg")
-        elif behaviour == "long":
-            self.answer(200, body + b"\0" * 20, "image/jpeg")
         elif behaviour == "text":
             self.answer(200, b"gone" * len(body), "image/jpeg")
         elif behaviour == "close":
@@ -134,8 +132,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.stopping.wait(10)
             while behaviour.startswith("trickle") and not self.server.stopping.wait(0.02):
                 self.wfile.write(b"\0")
-        else:
-            raise ValueError(behaviour)
 
     def search_isic(self):
         asked = self.parameters()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from tdsp_vision.data import images
 from tdsp_vision.data.images import RejectedImage, as_rgb, as_stored, read_image
@@ -95,13 +95,14 @@ def oriented(number: int, kind: str, **options) -> bytes:
 def test_a_picture_is_turned_as_its_camera_asks(number, kind):
     content = oriented(number, kind, **({"quality": 95} if kind == "JPEG" else {}))
     stored = as_stored(content)
-    turn, name = images.TURNS.get(number, (None, "0"))
-    assert stored.turned == name and (stored.content is content) == (turn is None)
-    plain = Image.open(io.BytesIO(content)).convert("RGB")
-    expected = np.asarray(plain if turn is None else plain.transpose(turn)).astype(int)
+    name = images.TURNS.get(number, "0")
+    assert stored.turned == name and (stored.content is content) == (name == "0")
+    expected = Image.open(io.BytesIO(content)).convert("RGB")
+    expected = ImageOps.mirror(expected) if name.startswith("mirrored") else expected
+    expected = np.asarray(expected.rotate(-int(name.split()[-1].replace("mirrored", "0")), expand=True)).astype(int)
     assert np.abs(decoded(stored.content) - expected).mean() < (3 if kind == "JPEG" else 1e-9)
     with Image.open(io.BytesIO(stored.content)) as image:
-        assert turn is None or image.getexif().get(images.ORIENTATION, 1) == 1
+        assert name == "0" or image.getexif().get(images.ORIENTATION, 1) == 1
 
 
 def test_damaged_notes_on_orientation_do_no_harm():

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zoo
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from tdsp_vision.data.folder import scan_folder
@@ -88,20 +88,6 @@ def test_values_that_can_be_said_beforehand(put):
     assert found["file_kb"] == file.stat().st_size / 1000
     assert (found["megapixels"], found["aspect_ratio"]) == (0.02, 2)
     assert (found["brightness"], found["contrast"]) == (100, 100)
-
-
-def test_blur_lowers_sharpness_and_size_hardly_matters(put):
-    large = Image.fromarray(as_pixels(skin(side=1024))).filter(ImageFilter.GaussianBlur(1))
-    ImageDraw.Draw(large).rectangle((300, 300, 600, 700), (90, 60, 50))
-    sharp, blurred = (
-        measure_images([put(f"x/{number}.jpg", zoo.encode(one, "JPEG", quality=95))]).iloc[0]
-        for number, one in enumerate((large, large.filter(ImageFilter.GaussianBlur(12))))
-    )
-    assert blurred["sharpness"] < sharp["sharpness"] / 5
-    small = large.resize((256, 256), Image.Resampling.BOX)
-    shrunk = measure_images([put("x/small.jpg", zoo.encode(small, "JPEG", quality=95))]).iloc[0]
-    for name in ("brightness", "contrast", "sharpness", "dark_corners"):
-        assert shrunk[name] == pytest.approx(sharp[name], rel=0.1, abs=0.02)
 
 
 def manifest(**columns) -> pd.DataFrame:

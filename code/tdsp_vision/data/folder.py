@@ -21,7 +21,7 @@ import pandas as pd
 from tdsp_vision.data.images import RejectedImage
 from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import COLUMNS, TEXT, is_id, read_csv
-from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
+from tdsp_vision.paths import resolve, shown
 
 METADATA_FILE = "metadata.csv"
 EXCLUDE = "EXCLUDE"  # the label of a correction that drops an image
@@ -34,18 +34,6 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missi
 MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
 MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL} | {"licence": "license"}
 LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
-
-
-def find_source(source: str, source_path: str, dataset_name: str) -> Path:
-    """The folder that SOURCE "sample" (`sample_data/<dataset_name>`) or "folder" (`source_path`) stands for.
-
-    Raises:
-        ValueError: if there is no such folder.
-    """
-    folder = SAMPLE_DATA / dataset_name if source == "sample" else resolve(source_path)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}, which SOURCE {source!r} stands for; name one with images.")
-    return folder
 
 
 def scan_folder(

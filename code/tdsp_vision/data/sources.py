@@ -203,9 +203,8 @@ def _openverse(client: Client, api: str, label: str, queries: list[str], license
                     seen.add(result["id"])
                     row = {"openverse_id": result["id"], "license": names[result["license"]], "query": query}
                     yield Candidate(label, result["id"], result["url"], row | {key: result.get(key) for key in KEPT})
-        queries = [
-            query for query, page in pages.items() if page["results"] and number < page.get("page_count", MOST_PAGES)
-        ]
+        pages = {query: page for query, page in pages.items() if page["results"]}
+        queries = [query for query, page in pages.items() if number < page.get("page_count", MOST_PAGES)]
 
 
 def fetch_urls(folder, tsv, allow_private=False, **patience):
