@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or
 """
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -56,8 +57,9 @@ def main() -> None:
 @click.option("--watched", is_flag=True, help="For a program: progress in JSON; ends when standard input closes.")
 def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...], watched: bool) -> None:
     """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
-    from tdsp_vision.runner import end_with_starter, run_walkthrough
+    from tdsp_vision.runner import end_with_starter, interrupt_once, run_walkthrough
 
+    signal.signal(signal.SIGINT, interrupt_once)  # also where a Jupyter kernel, which is deaf to it, starts this
     if watched:
         end_with_starter()
     settings = (read_settings(file) if file else {}) | as_settings(parameters, "-p")

@@ -296,6 +296,12 @@ def _read(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def interrupt_once(*_) -> None:
+    """Handle an interrupt; a second one would leave the kernel while it is being shut down, and is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def end_with_starter() -> None:
     """Interrupt this process, as Ctrl-C does, when its standard input closes.
 
@@ -307,5 +313,4 @@ def end_with_starter() -> None:
         os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
         os.kill(os.getpid(), signal.SIGINT)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a Jupyter kernel is born deaf to it
     threading.Thread(target=wait_for_end, daemon=True).start()
