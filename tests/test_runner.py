@@ -102,10 +102,10 @@ def test_a_walkthrough_ends_in_a_table_of_its_own_runs(workspace, tmp_path, monk
     svm, dnn = sorted(outputs.glob("runs/*-0013*"), key=lambda run: run.stat().st_mtime_ns)
     progress, table = result.stdout.split("\n\n", 1)
     ended = [f"{number}/4 {name} T" for number, name in enumerate(("data", "model-svm", "model-dnn", "deploy"), 1)]
-    assert re.sub(r"\.+ \d+ s", "T", progress).splitlines() == ended
+    assert re.sub(r"\.+ \d+ s, cell (\d) of \1", "T", progress).splitlines() == ended
     assert "5 images of 2 classes: cat 3, dog 2" in table
-    assert re.search(rf"{svm.name} +svm +0.500 +0.000 +0.800 +\[0.4, 0.75\]", table)
-    assert re.search(r"cat/a.jpg +cat +0.375 +0.625\n +b/x.jpg +no image", table)
+    assert re.search(rf"{svm.name} +0.500 +0.000 +0.800 +\[0.4, 0.75\]", table)
+    assert re.search(r"cat/a.jpg +cat +0.375 +0.625\nb/x.jpg +no image", table)
     assert f"a toy serves {dnn.name}" in table  # its own, whatever another process may have finished meanwhile
     cells = nbformat.read(executed / "model-svm.ipynb", as_version=4).cells
     assert any('RUN_NAME = "0013"' in cell.source for cell in cells)
@@ -118,7 +118,7 @@ def test_a_walkthrough_ends_in_a_table_of_its_own_runs(workspace, tmp_path, monk
 def test_a_failure_names_step_cell_reason_and_notebook(workspace, capsys, batch_size, reason):
     with pytest.raises(RunFailed) as failure:
         run_walkthrough({"CLASSIFIER": "dnn", "BATCH_SIZE": batch_size}, ["data", "model"])
-    assert re.search(r"2/2 model-dnn \.+ stopped after \d+ s in cell 4 of 4\n", capsys.readouterr().out)
+    assert re.search(r"2/2 model-dnn \.+ \d+ s, cell 4 of 4\n", capsys.readouterr().out)
     first, second = str(failure.value).splitlines()
     assert first.startswith(f"model-dnn stopped in {reason}")
     partly = nbformat.read(workspace / second.removeprefix("partly executed notebook: "), as_version=4)
