@@ -9,7 +9,7 @@ import tokenize
 import pytest
 
 from tdsp_vision.errors import ParameterError
-from tdsp_vision.parameters import LIMITS, Limit, check_parameters, defaults, listed_rates, nearest, read_settings
+from tdsp_vision.parameters import LIMITS, Limit, check_parameters, defaults, listed_rates, read_settings
 from tdsp_vision.paths import NOTEBOOKS
 
 STAGES = list(LIMITS)
@@ -127,8 +127,3 @@ def test_a_settings_file_means_what_it_says(tmp_path):
     assert typed == {"SEED": 13, "EPOCHS": 10, "RUN_NAME": "0013", "SVM_C": [1e-4, 1.0], "TENSORBOARD": True}
     file.write_text("# nothing yet\n")
     assert read_settings(file) == {}
-
-
-def test_the_nearest_name_ignores_case():
-    names = ["EPOCHS", "SEED", "SVM_C"]
-    assert [nearest(name, names) for name in ("EPOCS", "epochs", "svmc")] == ["EPOCHS", "EPOCHS", "SVM_C"]

@@ -7,11 +7,8 @@ import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from draw_lesions import Signs, draw_lesion
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_predict
 
 from tdsp_vision.paths import SAMPLE_DATA
 
@@ -66,23 +63,18 @@ def test_the_generator_draws_the_committed_files(regenerated):
         assert np.percentile(difference, 99) <= 4, path
 
 
-def test_counts_and_sizes(metadata, regenerated):
+def test_counts_are_those_of_the_readme(metadata, regenerated):
     _, plan = regenerated
     assert list(metadata.columns) == sample.METADATA_COLUMNS
     assert metadata["path"].tolist() == [path for path in _files(COMMITTED) if path.endswith(".jpg")]
-    assert metadata["path"].str.split("/").str[0].value_counts().to_dict() == {"benign": 62, "malignant": 63}
-    assert plan[plan["copy_of"] == ""]["label"].value_counts().to_dict() == {"benign": 60, "malignant": 60}
-    sizes = pd.Series([_opened(COMMITTED / path).size for path in metadata["path"]]).value_counts().to_dict()
-    assert sizes == {(256, 256): 124, (240, 240): 1}
-    assert sum(path.stat().st_size for path in COMMITTED.rglob("*.*")) < 2_500_000
-    patients = plan[plan["patient_id"] != ""].groupby("patient_id")
-    assert patients["lesion"].nunique().between(1, 4).all() and patients["label"].nunique().max() == 2
-    assert (plan.groupby(plan["lesion_id"])["patient_id"].nunique() == 1).all()
+    files = metadata["path"].str.split("/").str[0].value_counts()
     views = plan.loc[plan["copy_of"] == "", "lesion"].value_counts()
-    numbers = {"files": len(plan), "lesions": len(views), "patients": patients.ngroups, "twice": (views == 2).sum()}
-    assert numbers == {"files": 125, "lesions": 106, "patients": 41, "twice": 14}
-    assert "106 lesions of 41 patients" in README and "14 lesions were drawn twice" in README
-    assert "`benign` (62 files) and `malignant` (63 files)" in README and "holds 125 images" in README
+    patients = plan[plan["patient_id"] != ""].groupby("patient_id").ngroups
+    assert f"{len(views)} lesions of {patients} patients" in README
+    assert f"{sum(views == 2)} lesions were drawn twice" in README
+    assert f"`benign` ({files.benign} files) and `malignant` ({files.malignant} files)" in README
+    assert f"holds {len(plan)} images" in README and len(plan) == len(metadata)
+    assert (plan.groupby("lesion_id")["patient_id"].nunique() == 1).all()
 
 
 def test_the_readme_lists_what_is_planted(regenerated):
@@ -107,25 +99,6 @@ def test_planted_copies_are_copies(regenerated, distances, metadata):
     assert (metadata["patient_id"] == "").sum() == (metadata["lesion_id"] == "").sum() == 2
 
 
-def test_wrong_labels_are_clear_cut(regenerated):
-    _, plan = regenerated
-    wrong = plan[plan["planted"] == "wrong label"]
-    filed_as = wrong["path"].str.split("/").str[0]
-    assert (filed_as != wrong["label"]).all()
-    assert filed_as.value_counts().to_dict() == {"benign": 2, "malignant": 2}
-    strength = wrong[list(sample.SIGNS)].mean(axis=1)
-    assert np.where(wrong["label"] == "malignant", strength, 1 - strength).min() > 0.9
-    others = plan[~plan["planted"].isin(["wrong label", "label conflict"])]
-    assert (others["path"].str.split("/").str[0] == others["label"]).all()
-
-
-def test_no_other_two_drawings_look_like_duplicates(regenerated, distances):
-    _, plan = regenerated
-    drawings = plan.loc[plan["copy_of"] == "", "path"]
-    between = distances.loc[drawings, drawings].to_numpy()[np.triu_indices(len(drawings), 1)]
-    assert between.min() > NEAR_DUPLICATE_BITS
-
-
 def test_metadata_does_not_give_the_class_away(metadata):
     # Many patients would let a dependence show; the committed 41 would hide it behind chance.
     plan = sample.plan_sample(2000, seed=5, plant_errors=False)
@@ -140,16 +113,6 @@ def test_metadata_does_not_give_the_class_away(metadata):
     assert metadata["path"].str.fullmatch(r"(benign|malignant)/lesion_\d{4}\.jpg").all()
 
 
-def test_signs_separate_the_classes_with_overlap():
-    plan = sample.plan_sample(600, seed=3, plant_errors=False)
-    malignant = plan["label"] == "malignant"
-    signs = plan[list(sample.SIGNS)]
-    each = [roc_auc_score(malignant, values) for _, values in signs.items()]
-    assert 0.8 < min(each) <= max(each) < 0.95
-    scores = cross_val_predict(LogisticRegression(), signs, malignant, method="decision_function")
-    assert max(each) < roc_auc_score(malignant, scores) < 0.98
-
-
 def test_brightness_colour_and_file_size_say_little_about_the_class(metadata):
     malignant = metadata["path"].str.startswith("malignant")
     means = pd.DataFrame([_pixels(COMMITTED / path).mean(axis=(0, 1)) for path in metadata["path"]])
@@ -157,25 +120,6 @@ def test_brightness_colour_and_file_size_say_little_about_the_class(metadata):
     means["bytes"] = [(COMMITTED / path).stat().st_size for path in metadata["path"]]
     for name, values in means.items():
         assert 0.35 < roc_auc_score(malignant, values) < 0.65, name
-
-
-def test_seeds_and_views_change_the_picture():
-    signs = Signs(0.5, 0.5, 0.5, 0.5)
-    first = draw_lesion(signs, 0.3, [7, 1, 0], [7, 2, 0])
-    assert first.dtype == np.uint8 and first.shape == (256, 256, 3)
-    np.testing.assert_array_equal(first, draw_lesion(signs, 0.3, [7, 1, 0], [7, 2, 0]))
-    for other in (([8, 1, 0], [7, 2, 0]), ([7, 1, 0], [7, 2, 1])):
-        changed = np.abs(first.astype(int) - draw_lesion(signs, 0.3, *other)) > 8
-        assert changed.mean() > 0.05
-    assert sample.plan_sample(12, seed=1)["path"].tolist() != sample.plan_sample(12, seed=2)["path"].tolist()
-
-
-def test_a_small_sample_without_errors_can_be_written_twice(tmp_path):
-    plan = sample.generate_sample(tmp_path, images_per_class=2, seed=4, plant_errors=False)
-    before = {path: (tmp_path / path).read_bytes() for path in _files(tmp_path)}
-    assert len(before) == len(plan) + 1 == 5 and (plan["planted"] == "").all()
-    sample.generate_sample(tmp_path, images_per_class=2, seed=4, plant_errors=False)
-    assert {path: (tmp_path / path).read_bytes() for path in _files(tmp_path)} == before
 
 
 def test_a_folder_with_other_images_is_left_alone(tmp_path):
@@ -191,10 +135,3 @@ def test_a_folder_with_other_images_is_left_alone(tmp_path):
 def test_numbers_out_of_range_are_refused(count, seed, planted):
     with pytest.raises(ValueError, match=f"images_per_class is {count} and seed is {seed}"):
         sample.plan_sample(count, seed, planted)
-
-
-def test_signs_and_skin_tone_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="border is 1.2"):
-        Signs(0.5, 1.2, 0.5, 0.5)
-    with pytest.raises(ValueError, match="skin_tone is -0.1"):
-        draw_lesion(Signs(0, 0, 0, 0), -0.1, [0], [0])
