@@ -8,7 +8,7 @@ TESTS_READY := .venv/.ready-for-tests
 NOTEBOOKS := $(wildcard code/0*/*.ipynb)
 NBCONVERT := $(BIN)/python -m nbconvert --log-level=WARN --to notebook
 EXECUTE := $(NBCONVERT) --execute --inplace --ExecutePreprocessor.timeout=-1 --ExecutePreprocessor.record_timing=False \
-	--ExecutePreprocessor.store_widget_state=False
+	--ExecutePreprocessor.store_widget_state=False --NotebookExporter.preprocessors=tdsp_vision.committed.StaticOutputs
 # uv installs the pinned packages in a seventh of pip's time.
 UV := uv==0.13.9
 # Tests that need an engine, a browser, a cluster, a second environment or real photos; .ci/run runs them too.
@@ -82,7 +82,7 @@ history: $(READY)  ## the run history in MLflow's page (choose "Model training",
 # a comparison, so another run goes before its own.
 notebooks: $(READY)  ## run the committed notebooks with their defaults and store outputs and documents in place
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
-		export TDSP_STATIC=1 TQDM_DISABLE=1 && $(EXECUTE) code/01*/*.ipynb && \
+		$(EXECUTE) code/01*/*.ipynb && \
 		$(BIN)/python -m tdsp_vision run --stage model -p CLASSIFIER svm -p SVM_FEATURES last -p RUN_NAME svm-last-layer && \
 		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && $(BIN)/python -m tdsp_vision report \
 			--into "$(CURDIR)/docs/deliverable_docs" --answers docs/deliverable_docs/answers.yml

@@ -6,7 +6,6 @@ rest, so that a dark theme stays readable.
 """
 
 import io
-import os
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import lru_cache
@@ -46,8 +45,8 @@ class Panel(widgets.VBox):
         self.add_class("tdsp")
 
     def _repr_mimebundle_(self, **options) -> dict:
-        twin = {"text/html": f'<div class="tdsp">{PANEL}{self.static_html()}</div>'}
-        return twin if "TDSP_STATIC" in os.environ else super()._repr_mimebundle_(**options) | twin  # `make notebooks`
+        twin = f'<div class="tdsp">{PANEL}{self.static_html()}</div>'
+        return super()._repr_mimebundle_(**options) | {"text/html": twin}
 
 
 thumbnail = lru_cache(maxsize=200)(plots.thumbnail)  # a picture of 160 pixels a side takes some 80 kB
