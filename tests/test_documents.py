@@ -64,13 +64,8 @@ def test_what_changed_since_the_run_what_is_drawn_and_which_run_is_served_is_sai
     dataset.manifest.write_text(dataset.manifest.read_text().replace("A. Person", "drawn by tdsp_vision.data"))
     (outputs.deployment / "service.json").write_text('{"run": "the-other", "model": "birds"}')
     texts = rendered(made)
-    for said in (
-        "gave 2 images another label",
-        "2 of the images that",
-        "and 1 are new",
-        "39 of 39 images are drawings",
-    ):
-        assert said in texts["datasheet"]
+    changes = ("gave 2 images another label", "2 of the images that", "and 1 are new", "39 of 39 images are drawings")
+    assert all(said in texts["datasheet"] for said in changes)
     assert "served another run, `the-other`" in texts["exit_report"] and "birds" not in texts["exit_report"]
 
 

@@ -47,16 +47,9 @@ def answers_and_checks(stage):
             yield "", cell["source"]
         elif role == "task":
             right = solution[f"{task}-solution"]["source"]
-            told = [
-                (rf"Not yet: .*({message})", f"{right}\n{wrong}") for of, wrong, message in WRONG[stage] if of == task
-            ]
+            told = [(f"Not yet: .*({hint})", f"{right}\n{wrong}") for of, wrong, hint in WRONG[stage] if of == task]
             passed = [("Right", f"{right}\n{other}") for of, other in ALSO_RIGHT if of == task]
-            for expected, answer in [
-                (r"Not yet: .*\.\.\.", cell["source"]),
-                *told,
-                *passed,
-                ("Right", right),
-            ]:
+            for expected, answer in [(r"Not yet: .*\.\.\.", cell["source"]), *told, *passed, ("Right", right)]:
                 yield "", answer
                 yield expected, solution[f"{task}-check"]["source"]
 
