@@ -113,18 +113,13 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
 
 
-def run_notebook(
-    notebook: Path,
-    values: Mapping[str, object],
-    output: Path,
-    on_cell: Callable[[int, int], None] = lambda number, total: None,
-    environment: Mapping[str, str] | None = None,
-) -> Path:
+def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> Path:
     """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder; returns `output`, absolute.
 
     Args:
+        values: parameter name -> value.
         on_cell: called with (number, how many) as each code cell starts; all cells count, from 1.
-        environment: variables for the kernel, on top of this process's own.
+        environment: name -> value, variables for the kernel on top of this process's own; None: no others.
 
     Raises:
         ParameterError: the notebook refused a value.
