@@ -281,7 +281,7 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
     if "deploy" in stages:
         folder = outputs.deployment
         service, answers = _read(folder / "service.json"), _read(folder / "response.json")["predictions"]
-        # Under a threshold the label that is named need not have the highest score, so all scores are shown.
+        # The label that is named need not have the highest score, so all scores are shown.
         rows = [
             {"image": "/".join(Path(file).parts[-2:]), "label": answer["label"] if answer["valid"] else "no image"}
             | dict(zip(service["classes"][:12], answer["scores"], strict=False))

@@ -92,7 +92,7 @@ def write_run(outputs, run_id, labels, scores, classes=TWO, positive="malignant"
     table = rows[["path", "split", "label"]].assign(predicted=[*predicted, predicted[0]])
     for k, name in enumerate(classes):
         table[f"score_{name}"] = [*scores[:, k], scores[0, k]]
-    block = evaluate(labels, scores, classes, positive, 0.5 if positive else None)
+    block = evaluate(labels, scores, classes, positive, 0.5 if positive else [1 / len(classes)] * len(classes))
     head = {"dataset": "tiny", "classes": classes, "positive_class": positive, "image_size": 32}
     folder = outputs.runs / run_id
     write_csv(folder / "splits.csv", rows)

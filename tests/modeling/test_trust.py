@@ -67,7 +67,7 @@ def _block(n: int, skill: float, positive: str = "malignant", share: int = 2, gr
     targets = (np.arange(n) % share == 0).astype(int)
     score = 1 / (1 + np.exp(-rng.normal(size=n) - skill * (targets - 0.5)))
     labels = np.array(TWO, dtype=object)[targets]
-    return evaluate(labels, np.column_stack([1 - score, score]), TWO, positive, 0.5 if positive else None, groups)
+    return evaluate(labels, np.column_stack([1 - score, score]), TWO, positive, 0.5 if positive else [0.5, 0.5], groups)
 
 
 def _confounder(low: float | None, difference: float = 0.1) -> dict:
@@ -127,7 +127,7 @@ def _case(n: int = 200, **columns) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _table(manifest, scores, positive="malignant", groups=None) -> pd.DataFrame:
-    return subgroup_table(manifest, scores, TWO, positive, 0.5 if positive else None, groups)
+    return subgroup_table(manifest, scores, TWO, positive, 0.5 if positive else [0.5, 0.5], groups)
 
 
 def test_each_subgroup_has_the_numbers_of_its_own_images():

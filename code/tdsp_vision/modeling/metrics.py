@@ -26,16 +26,17 @@ SLACK = 1e-12  # shares such as 9 / 10 and 1 - 0.1 differ in their last bit
 SMALLEST = float(np.finfo(np.float32).eps)  # scores are float32; a logarithm of 0 would end every mean
 
 
-def decide(scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None) -> np.ndarray:
-    """Class names [n] for scores [n, K].
+def decide(scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list[float]) -> np.ndarray:
+    """Class names [n] for scores [n, K]; `threshold` comes from `choose_threshold`.
 
     With a positive class: that class where its score reaches `threshold`, else the best of the others. Without:
-    the class with the highest score.
+    the class whose score is highest relative to its share [K]. By the scores alone a class that holds two thirds of
+    the images would nearly always be named, and the rare ones hardly ever be found.
     """
     names = np.array(classes, dtype=object)
-    if not positive_class:
-        return names[scores.argmax(axis=1)]
     scores = np.asarray(scores, np.float64)  # in float32 a threshold between two neighbours could round onto one
+    if not positive_class:
+        return names[(scores / threshold).argmax(axis=1)]
     positive = classes.index(positive_class)
     others = np.where(np.arange(len(classes)) == positive, -np.inf, scores)
     return np.where(scores[:, positive] >= threshold, positive_class, names[others.argmax(axis=1)])
@@ -47,10 +48,12 @@ def choose_threshold(
     classes: list[str],
     positive_class: str,
     wanted_sensitivity: float | None = None,
-) -> float | None:
-    """The threshold for `decide`; None without a positive class. Pass the validation side, never the test side.
+) -> float | list[float]:
+    """The threshold for `decide`. Pass the validation side, never the test side.
 
-    It lies midway between two neighbouring scores, so rounding does not decide a case.
+    With a positive class it lies midway between two neighbouring scores, so rounding does not decide a case. Without
+    one it is the share of each class [K], above 0: calibrated scores divided by it favour no class, which is the
+    counterpart of the highest balanced accuracy.
 
     Args:
         wanted_sensitivity: above 0, at most 1: the highest threshold that finds this share of the positive images.
@@ -59,7 +62,8 @@ def choose_threshold(
             doi 10.1002/1097-0142(1950)3:1<32).
     """
     if not positive_class:
-        return None
+        counts = [max(int((labels == name).sum()), 1) for name in classes]  # a class that is absent may be called
+        return [count / len(labels) for count in counts]
     score = np.asarray(scores[:, classes.index(positive_class)], np.float64)
     false_rate, true_rate, points = sk.roc_curve(labels == positive_class, score, drop_intermediate=False)
     # The first point, above every score, is left out: calling nothing positive is no better than calling everything.
@@ -78,7 +82,7 @@ def evaluate(
     scores: np.ndarray,
     classes: list[str],
     positive_class: str,
-    threshold: float | None,
+    threshold: float | list[float],
     groups: np.ndarray | None = None,
 ) -> dict:
     """One block of `metrics.json`, `validation` or `test`; plain floats, None where a number has no meaning.
@@ -88,7 +92,7 @@ def evaluate(
     Args:
         labels: class names [n], each class at least once.
         scores: float [n, K].
-        threshold: from `choose_threshold`; None without a positive class.
+        threshold: from `choose_threshold`.
         groups: [n], the column `group` of the manifest; None: each image stands for itself.
 
     Returns:

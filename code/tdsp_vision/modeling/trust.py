@@ -126,11 +126,13 @@ def claim_warnings(
         sentences.append(f"The test has few images ({named}{more}); below {FEWEST} of a class, numbers move a lot.")
     sentences += [block["no_interval"]] if block["no_interval"] else _about_interval(*block["auc_ci"])
     most, accuracy = max(counts.values()) / block["n"], block["intervals"]["accuracy"]
-    # With a positive class the threshold gives accuracy away for sensitivity, and rightly so.
+    # With a positive class the threshold gives accuracy away for sensitivity, and rightly so; without one the rule
+    # gives it away for the rare classes, and whoever reads the accuracy should know.
     if block["sensitivity"] is None and accuracy[0] <= most:
         sentences.append(
             f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%}: by "
-            "accuracy it has not been shown to do better."
+            f"accuracy it has not been shown to do better. Balanced accuracy is {1 / len(counts):.2f} for the one and "
+            f"{block['balanced_accuracy']:.2f} for the other."
         )
     if confounder and (confounder["difference_ci"] or [confounder["difference"]])[0] <= 0:
         low_high = " to ".join(f"{end:.2f}" for end in confounder["difference_ci"] or [])
@@ -159,7 +161,7 @@ def subgroup_table(
     scores: np.ndarray,
     classes: list[str],
     positive_class: str,
-    threshold: float | None,
+    threshold: float | list[float],
     groups: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The same metric for each age, sex, site, skin type and image size by itself, as far as the manifest knows them.
