@@ -9,7 +9,7 @@ from tdsp_vision.files import write_json
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 RUN = "20260131-142501-svm-tiny"
-KEYS = ("auc", "balanced_accuracy", "accuracy", "precision", "f1", "average_precision", "ece", "brier")
+KEYS = ("auc", "balanced_accuracy", "accuracy", "precision", "f1", "average_precision", "ece")
 
 
 def documented_run(workspace: Path, classes=("benign", "malignant"), positive="malignant"):
