@@ -265,7 +265,7 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
     if "deploy" in stages:
         request, service = (outputs.deployment / f"{name}.json" for name in ("request", "service"))
         service, answers = _read(service), _read(outputs.deployment / "response.json")["predictions"]
-        # Under a threshold the label that is named need not have the highest score, so all scores are shown.
+        # The label that is named need not have the highest score, so all scores are shown.
         table = DataFrame([answer["scores"] for answer in answers], columns=service["classes"])
         table.index = ["/".join(Path(file).parts[-2:]) for file in service["files"]]
         table.insert(0, "label", [answer["label"] if answer["valid"] else "no image" for answer in answers])

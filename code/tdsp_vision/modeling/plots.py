@@ -24,9 +24,9 @@ FOR_AND_AGAINST = "RdBu_r"  # red for, blue against: told apart by colour-blind 
 
 
 def roc_and_precision_recall(
-    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list[float]
 ) -> Figure:
-    """ROC and precision-recall curves, with the chosen threshold as a point.
+    """ROC and precision-recall curves, with the threshold for a positive class as a point.
 
     Of two classes with a positive one there is its curve alone, else one for each class against the rest, the positive
     class first. Of many classes: the dozen with the lowest AUC. Dotted: guessing.
@@ -42,7 +42,7 @@ def roc_and_precision_recall(
         look["curve_kwargs"] |= {"drawstyle": "steps-post"}
         sk.PrecisionRecallDisplay.from_predictions(truth, score, ax=recall, **look)
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
-    if threshold is not None:
+    if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
         point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
         roc.scatter(called[~truth].mean(), called[truth].mean(), **point)

@@ -29,8 +29,8 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """`predictions` with three more columns.
 
     Returns:
-        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which below 0.5 means
-        that a threshold has called it; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
+        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not be
+        the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
     """
     scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
