@@ -98,9 +98,7 @@ def fill(network, path: Path, names_of: Callable, arrange: Callable) -> None:
         for name, weight in zip(names_of(layer) if layer.weights else [], layer.weights, strict=True):
             value = arrange(layer, tensors[name]) if name in tensors else np.empty(0)
             if value.shape != tuple(weight.shape):
-                raise ValueError(
-                    f"{path} does not hold {network.name}: its tensor {name!r} is missing or does not become one of "
-                    f"shape {tuple(weight.shape)}."
-                )
+                tensor = f"its tensor {name!r} is missing or does not become one of shape {tuple(weight.shape)}"
+                raise ValueError(f"{path} does not hold {network.name}: {tensor}.")
             values.append(value)
         layer.set_weights(values)
