@@ -69,13 +69,7 @@ def trial_processes(workspace):
     ("choices", "fixed", "ranges", "trials", "message"),
     [
         ({}, {}, {}, None, "Give values with -g"),
-        (
-            {"EPOCS": "1"},
-            {},
-            {},
-            None,
-            "EPOCS is no parameter of the modeling notebook.*the nearest of those is EPOCHS",
-        ),
+        ({"EPOCS": "1"}, {}, {}, None, "EPOCS is no parameter .*the nearest of those is EPOCHS"),
         ({"EPOCHS": "1"}, {"EPOCHS": "2"}, {}, None, "EPOCHS is given more than once"),
         ({"DATA_DIR": "a,b"}, {}, {}, None, "DATA_DIR cannot vary"),
         ({"BACKBONE": "alexnet,resnet19"}, {}, {}, None, "BACKBONE is 'resnet19'"),

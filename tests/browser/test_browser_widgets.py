@@ -101,7 +101,7 @@ def test_the_checked_images_get_a_new_label_and_zoom_leads_back(notebook, expect
 
 def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(notebook, expect):
     moved = notebook.output(THRESHOLD)
-    number, curves = moved.get_by_label("exactly"), moved.get_by_alt_text("ROC and precision-recall curves")
+    number, curves = moved.get_by_label("exactly"), moved.get_by_alt_text("ROC curves")
     expect(moved).to_contain_text("At 0.500")
     before = curves.get_attribute("src")
     press(notebook, moved.get_by_role("slider"), *["ArrowRight"] * 30)  # faster than the curves are drawn

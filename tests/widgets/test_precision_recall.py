@@ -67,5 +67,5 @@ def test_the_static_twin_has_numbers_and_curves_and_without_a_positive_class_the
     none = PrecisionRecallUI(*drawn()[:3], "", None)
     for one, words in ((ui, "are found"), (none, "No positive class")):
         html = one._repr_mimebundle_()["text/html"]
-        assert words in html and html.count("<img") == 1
+        assert words in html and html.count("<img") == 2
     assert none.threshold is None

@@ -41,10 +41,13 @@ def in_words(labels, scores, classes: list[str], positive_class: str, threshold:
 
 
 def drawn(*known) -> str:
-    """The figure `roc_and_precision_recall` of these arguments, as HTML."""
+    """The two halves of the figure `roc_and_precision_recall` of these arguments, as HTML."""
     file = io.BytesIO()
-    roc_and_precision_recall(*known).savefig(file)
-    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 380)
+    roc_and_precision_recall(*known).savefig(file, dpi=100)
+    image = Image.open(file).convert("RGB")
+    halves = {"ROC curves": 0, "precision-recall curves": image.width // 2}
+    curves = {name: image.crop((left, 0, left + image.width // 2, image.height)) for name, left in halves.items()}
+    return pictures.beside(pictures.figure(half, name, 400) for name, half in curves.items())
 
 
 class PrecisionRecallUI(pictures.Panel):
