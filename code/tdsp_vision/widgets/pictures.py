@@ -29,6 +29,7 @@ PANEL = """<style>
   white-space: normal; color: var(--jp-ui-font-color1, inherit) }
 .tdsp figure { margin: 0; max-width: 100%; line-height: 1.3; white-space: pre-line }
 .tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px 10px }
+.tdsp .widget-dropdown > select { appearance: auto; background-image: none }
 .tdsp-missing { display: grid; place-items: center; text-align: center; border: 1px dashed }
 </style><i class="tdsp-keys" onanimationstart="this.closest('.tdsp').addEventListener(
   'focusin', (event) => event.target.setAttribute('data-lm-suppress-shortcuts', ''))"></i>"""
