@@ -28,7 +28,7 @@ import pandas as pd
 from tdsp_vision.data.tables import file_sha256, read_csv, read_json
 from tdsp_vision.files import file_lock
 from tdsp_vision.modeling.metrics import paired_auc_difference
-from tdsp_vision.modeling.runs import find_run
+from tdsp_vision.modeling.runs import find_run, read_predictions
 from tdsp_vision.paths import ROOT, DatasetPaths, OutputPaths, resolve, shown
 
 # Read by MLflow when it is imported and when it asks.
@@ -223,10 +223,8 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
     metrics = {name: [one["test"].get(name) for one in heads.values()] for name in COMPARED}
     metrics |= {"auc of validation": [one["validation"]["auc"] for one in heads.values()]}
     metrics = pd.DataFrame(metrics, list(folders), dtype=float).T.dropna()
-    text = dict.fromkeys(("path", "label", "predicted"), str)  # a class may be called 007 or NA
-    read = {k: pd.read_csv(f / "predictions.csv", dtype=text, keep_default_na=False) for k, f in folders.items()}
     test = splits[splits.split == "test"]
-    tables = {letter: table.set_index("path").loc[test.path] for letter, table in read.items()}
+    tables = {letter: read_predictions(f).set_index("path").loc[test.path] for letter, f in folders.items()}
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
     sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
     sentences += [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
@@ -239,11 +237,14 @@ def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         return f"it has no {missing[0]}; train it anew"
-    metrics = read_json(folder / "metrics.json")
-    for name in ("dataset", "classes", "positive_class"):
-        if metrics[name] != head[name]:
-            return f"its {name} is {metrics[name]!r}, and here it is {head[name]!r}"
-    tests = [table[table.split == "test"] for table in (splits, read_csv(folder / "splits.csv"))]
+    try:
+        metrics, _ = (read_json(folder / name) for name in ("metrics.json", "parameters.json"))
+        for name in ("dataset", "classes", "positive_class"):
+            if metrics[name] != head[name]:
+                return f"its {name} is {metrics[name]!r}, and here it is {head[name]!r}"
+        tests = [table[table.split == "test"] for table in (splits, read_predictions(folder))]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"its files are not whole ({str(error).removesuffix('.')})"
     here, there = (set(test[["path", "label", "sha256"]].itertuples(index=False, name=None)) for test in tests)
     if here == there:
         return ""
