@@ -75,7 +75,6 @@ def _confounder(low: float | None, difference: float = 0.1) -> dict:
     return {"measure": "dark_corners", "auc": 0.6, "difference": difference, "difference_ci": interval}
 
 
-TORN = NO_LEAKS.assign(torn_groups=3, torn_images=11)
 OBJECTIONS = {
     "large and clear": (_block(1000, 4), NO_LEAKS, _confounder(0.01), 0.9, []),
     "large and clear, no class counts most": (_block(1000, 4, ""), NO_LEAKS, _confounder(0.01), None, []),
@@ -98,13 +97,6 @@ OBJECTIONS = {
         ["the difference is -0.10: it has not"],
     ),
     "a broken promise": (_block(1000, 3), NO_LEAKS, None, 0.99, ["0.99 on validation and of 0.94 on the test"]),
-    "torn patients": (
-        _block(1000, 4),
-        TORN,
-        None,
-        None,
-        ["3 of 9 groups by `patient_id` (11 images) lie on two sides"],
-    ),
 }
 
 

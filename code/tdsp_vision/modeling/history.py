@@ -233,10 +233,6 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
     """Why the run in `folder` cannot be compared with one of this head and these images; "" if it can."""
-    needed = ("parameters.json", "metrics.json", "splits.csv", "predictions.csv")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        return f"it has no {missing[0]}; train it anew"
     try:
         metrics, _ = (read_json(folder / name) for name in ("metrics.json", "parameters.json"))
         for name in ("dataset", "classes", "positive_class"):
