@@ -191,16 +191,15 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = Tru
 
     Args:
         corrected: False gives the labels as they were given, and no image dropped.
-        check: whether each image is there and unchanged (size; sha256 of those newer than the dataset).
+        check: whether each image is listed, there and unchanged (size; sha256 of those newer than the dataset).
 
     Raises:
         ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
             corrections leave less than two labels or one of them without an image.
     """
-    for file in (paths.manifest, paths.info):
-        if not file.is_file():
-            advice = f"first run the data acquisition notebook with DATASET_NAME {paths.name!r}"
-            raise ValueError(f"There is no {shown(file)}; {advice}.")
+    if not paths.manifest.is_file():
+        advice = f"first run the data acquisition notebook with DATASET_NAME {paths.name!r}"
+        raise ValueError(f"There is no {shown(paths.manifest)}; {advice}.")
     manifest = read_csv(paths.manifest)
     _check_lines(paths, manifest)
     manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
@@ -231,14 +230,14 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
             raise ValueError(f"{found}; {remedy}.")
     for row in manifest.index[manifest.path.duplicated()][:1]:
         raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {manifest.path[row]} again; {remedy}.")
-    count = read_json(paths.info).get("images", len(manifest))
-    if len(manifest) != count:
-        found = f"{shown(paths.manifest)} has {len(manifest)} images, and {shown(paths.info)} says {count}"
-        raise ValueError(f"{found}; run data acquisition again, and leave images out by corrections.csv.")
 
 
 def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
+    count = read_json(paths.info).get("images", len(manifest))
+    if len(manifest) != count:
+        found = f"{shown(paths.manifest)} has {len(manifest)} images, and {shown(paths.info)} says {count}"
+        raise ValueError(f"{found}; run data acquisition again, and leave images out by corrections.csv.")
     written, wrong = paths.info.stat().st_mtime, []
     for row in manifest.itertuples():
         file = paths.root / row.path
