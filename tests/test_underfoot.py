@@ -160,10 +160,10 @@ def nothing(place: Place) -> None:
     pass
 
 
-START, STAGE_3, FEATURES = "model-18", "ready", "model-30"  # last cells: the first two before any work
+START, STAGE_3, FEATURES, EXPORT = "model-18", "ready", "model-30", "deploy-10"  # the first two before any work
 IMAGE, MANIFEST, CACHE = "images/benign/lesion_0002.jpg", "manifest.csv", "*.npz"
 CHANGED = f"^1 of 24 images of data/drawn are missing or changed, such as {IMAGE}; run the data acquisition"
-LATEST = {"COMPARE": "latest"}
+LATEST, FITS = {"COMPARE": "latest"}, "^metrics.json of run .*-first does not fit its model: "
 GONE = "".join(f"images/malignant/lesion_{number:04}.jpg,EXCLUDE\n" for number in range(40))
 # What is done to a finished run, the last cell that is run then, with which settings, and what is said. Where WARNED
 # has it, the cells go on; else they end with that sentence.
@@ -197,9 +197,14 @@ ROWS = {
     "class renamed": (text("metrics.json", '"malignant"', '"wart"'), STAGE_3, {}, "has no 'score_wart' for each"),
     "metrics cut off": (cut("metrics.json"), STAGE_3, {}, "metrics.json is no whole JSON .*: bring a whole one"),
     "predictions cut off": (cut("predictions.csv"), STAGE_3, {}, "predictions.csv has no .* was edited or cut off;"),
+    "predictions, semicolons": (text("predictions.csv", ",", ";"), STAGE_3, {}, "predictions.csv has no .*was edited"),
+    "predictions, words": (text("predictions.csv", r",0\.\d+\n", ",high\n"), STAGE_3, {}, "has no 'score_malignant'"),
     "run half copied": (gone("splits.csv"), STAGE_3, {}, "splits.csv cannot be read .*No such file"),
-    "model gone": (gone("model.keras"), "deploy-10", {}, "model.keras is missing; finish modeling.ipynb first"),
-    "model cut off": (cut("model.keras"), "deploy-10", {}, "model.keras is no whole model .*: name another run, or"),
+    "threshold edited": (text("metrics.json", '"threshold": ', '"threshold": "",\n"x": '), EXPORT, {}, FITS),
+    "positive class renamed": (text("metrics.json", '_class": "malignant"', '_class": "wart"'), EXPORT, {}, FITS),
+    "image size edited": (text("metrics.json", '"image_size": 32', '"image_size": 48'), EXPORT, {}, FITS),
+    "model gone": (gone("model.keras"), EXPORT, {}, "model.keras is missing; finish modeling.ipynb first"),
+    "model cut off": (cut("model.keras"), EXPORT, {}, "model.keras is no whole model .*: name another run, or"),
     "OUTPUT_DIR is a file": (nothing, START, {"OUTPUT_DIR": "source/metadata.csv"}, "^OUTPUT_DIR is .* can be written"),
     "SENSITIVITY of no class": (nothing, START, {"SENSITIVITY": 0.9, "POSITIVE_CLASS": ""}, "^SENSITIVITY is 0.9;"),
 }

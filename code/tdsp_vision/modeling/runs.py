@@ -22,6 +22,7 @@ from tdsp_vision.files import whole_folder, write_json, write_text
 from tdsp_vision.paths import DatasetPaths, OutputPaths, shown
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
+SHARED = ["path", "split", "label"]  # columns of both tables of a run
 LIMITS = "Scores hold for images like those in the dataset, taken in the same way."
 OF_PATIENTS = "Not a medical device: not tested on patients, not to be used for any decision about them. "
 
@@ -141,9 +142,10 @@ def read_predictions(folder: Path, dataset: DatasetPaths | None = None) -> pd.Da
         ValueError: if the table is not whole or knows other classes than `metrics.json`; if images are not the same.
     """
     scores = [f"score_{name}" for name in read_json(folder / "metrics.json")["classes"]]
-    table = read_csv(folder / "predictions.csv").reindex(columns=["path", "split", "label", "predicted", *scores])
-    splits = read_csv(folder / "splits.csv").reindex(columns=["path", "split", "label", "sha256"])
-    table = table.merge(splits, how="outer")
+    columns = {"predictions.csv": ["predicted", *scores], "splits.csv": ["sha256"]}
+    tables = [read_csv(folder / name).reindex(columns=[*SHARED, *own]) for name, own in columns.items()]
+    table = pd.merge(*(one.astype(dict.fromkeys(SHARED, object)) for one in tables), how="outer")
+    table[scores] = table[scores].apply(pd.to_numeric, errors="coerce")
     for name in table.columns[table.isna().any()]:
         found = f"{shown(folder / 'predictions.csv')} has no {name!r} for each image of splits.csv"
         raise ValueError(f"{found}: one of them, or metrics.json, was edited or cut off; name another run.")
