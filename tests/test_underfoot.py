@@ -206,6 +206,7 @@ ROWS = {
     "model gone": (gone("model.keras"), EXPORT, {}, "model.keras is missing; finish modeling.ipynb first"),
     "model cut off": (cut("model.keras"), EXPORT, {}, "model.keras is no whole model .*: name another run, or"),
     "OUTPUT_DIR is a file": (nothing, START, {"OUTPUT_DIR": "source/metadata.csv"}, "^OUTPUT_DIR is .* can be written"),
+    "FINE_LABELS": (nothing, START, {"CLASSIFIER": "dnn", "FINE_LABELS": "dx"}, "^FINE_LABELS is 'dx'; allowed are ''"),
     "SENSITIVITY of no class": (nothing, START, {"SENSITIVITY": 0.9, "POSITIVE_CLASS": ""}, "^SENSITIVITY is 0.9;"),
 }
 WARNED = {
@@ -315,7 +316,7 @@ def test_a_full_disk_costs_the_caches_and_not_the_run(place, monkeypatch):
     monkeypatch.setattr(np, "savez", full)
     gone(CACHE)(place)
     said = cells("model", names, last="model-58", CLASSIFIER="dnn")
-    assert re.search("The features cannot be kept in .*No space left on device.*this run goes on", said)
+    assert re.search(r"features/\S+ cannot be written \(No space left on device.*; this run goes on", said)
     assert re.search(r"training/\S+ cannot be written \(No space left on device.*; the training goes on", said)
     assert len(names["history"]) == 1 and not drafts(place)
 
