@@ -3,7 +3,6 @@
 import json
 import re
 
-import keras
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -48,25 +47,11 @@ def test_a_run_leaves_all_its_files_and_becomes_the_latest(outputs, run):
     assert find_run(outputs, "latest").name == "r2" and find_run(outputs, "r1") == folder
 
 
-def _spoil(run: dict, part: str, monkeypatch) -> None:
-    if part == "NaN in metrics":
-        run["documents"]["metrics"]["auc"] = float("nan")
-    else:
-
-        def full_disk(self, path):
-            path.write_bytes(b"half a model")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(keras.Sequential, "save", full_disk)
-
-
-@pytest.mark.parametrize("part", ["NaN in metrics", "model"])
-def test_a_run_that_fails_half_way_leaves_nothing(outputs, run, part, monkeypatch):
+def test_a_run_that_fails_half_way_leaves_nothing(outputs, run):
     save_run(outputs, "r1", **run)
-    with monkeypatch.context() as patch:
-        _spoil(run, part, patch)
-        with pytest.raises((ValueError, AttributeError, OSError)):
-            save_run(outputs, "r2", **run)
+    run["documents"]["metrics"]["auc"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save_run(outputs, "r2", **run)
     assert [path.name for path in outputs.runs.iterdir()] == ["r1"]
     assert outputs.latest.read_text() == "r1\n"
 
@@ -105,7 +90,7 @@ def test_a_latest_that_names_nothing_is_explained(outputs, run, latest):
     assert find_run(outputs, "r1").name == "r1"
 
 
-@pytest.mark.parametrize("threshold", [0.25, None])
+@pytest.mark.parametrize("threshold", [0.25, [0.75, 0.25]])
 def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     dataset = DatasetPaths(str(tmp_path), "tiny")
     write_json(dataset.info, {"name": "tiny", "source": "drawn"})
@@ -118,12 +103,11 @@ def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     assert card["data"]["source"] == "drawn" and card["model"] == {"classes": CLASSES}
     assert card["settings"] == {"seed": 0} and card["trust"] == trust
     assert "not tested on patients" in card["limits"] and card["decision"]["threshold"] == threshold
-    assert ("highest balanced accuracy on validation" in card["decision"]["origin"]) == (threshold is not None)
     birds = leaks.assign(kept_together="cluster")
     card = model_card({"classes": CLASSES}, dataset, birds, threshold, trust, {"seed": 0}, "a person on validation")
     assert "patient" not in card["limits"] and "images like those in the dataset" in card["limits"]
-    origins = {0.25: "a person on validation; the test was not used", None: "the class with the highest score"}
-    assert card["decision"] == {"threshold": threshold, "origin": origins[threshold]}
+    origin = "a person on validation; the test was not used"
+    assert card["decision"] == {"threshold": threshold, "origin": origin}
     assert {"python", "tensorflow", "keras", "scikit-learn", "numpy"} <= set(card["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", card["created"])
 

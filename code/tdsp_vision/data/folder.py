@@ -13,6 +13,7 @@ ending, composed or decomposed Unicode. A name matches where exactly one file fi
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -159,15 +160,11 @@ def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]
 
 
 def _check_labels(source: Path, images: pd.DataFrame, rejected: dict) -> None:
-    seen = {}
-    for label in images.label.unique():
-        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
-        if seen.setdefault(key, label) != label:
-            found = f"The labels {seen[key]!r} and {label!r} differ only in case, blanks or Unicode form"
-            raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
-    if len(seen) < 2:
+    labels = images.label.unique()
+    refuse_near_labels(labels)
+    if len(labels) < 2:
         first = next((f", the first, {name!r}: {why}" for name, (_, why) in rejected.items()), "")
-        found = f"holds usable images of {len(seen)} label(s) ({len(rejected)} files rejected{first})"
+        found = f"holds usable images of {len(labels)} label(s) ({len(rejected)} files rejected{first})"
         raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
 
 
@@ -200,6 +197,16 @@ def label_problem(label: str) -> str:
     if not re.fullmatch(r"[^\x00-\x1f\x7f/\\:*?\"<>|.\s][^\x00-\x1f\x7f/\\:*?\"<>|]{0,99}(?<![.\s])", label):
         return 'a label becomes a folder name: 1 to 100 characters, none of / \\ : * ? " < > |, no dot at its ends'
     return ""
+
+
+def refuse_near_labels(labels: Iterable[str]) -> None:
+    """Raise ValueError if two labels differ only in case, blanks or Unicode form."""
+    seen = {}
+    for label in labels:
+        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        if seen.setdefault(key, label) != label:
+            found = f"The labels {seen[key]!r} and {label!r} differ only in case, blanks or Unicode form"
+            raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
 
 
 def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:

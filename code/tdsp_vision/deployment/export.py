@@ -21,6 +21,7 @@ from tdsp_vision.deployment import versions
 from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
 from tdsp_vision.files import write_json
+from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
@@ -44,9 +45,13 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
     """
     info = _model_info(run_folder)
     for number in reversed(versions.versions_in(serving_folder)):
-        known = versions.read_model_info(serving_folder / str(number))
+        folder = serving_folder / str(number)
+        try:
+            known = versions.read_model_info(folder)
+        except (OSError, ValueError):  # not whole: no run is known by it
+            known = {}
         if {name: known.get(name) for name in info} == info:
-            return serving_folder / str(number)
+            return folder
     with versions.new_version(serving_folder) as draft:
         _write_version(draft, run_folder, info)
     return versions.version_folder(serving_folder)
@@ -121,12 +126,13 @@ def _first(content: tf.Tensor, function, otherwise):
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
-    With a positive class: that one from the threshold on, else the best other class. Without: the class with the
-    highest score, the first one in a tie.
+    With a positive class: that one from the threshold on, else the best other class. Without: the class whose
+    score is highest relative to its share, the first one in a tie.
     """
     classes = tf.constant(info["classes"])
     if not info["positive_class"]:
-        return tf.gather(classes, tf.argmax(scores, axis=1))
+        relative = tf.cast(scores, tf.float64) / tf.constant(info["threshold"], tf.float64)
+        return tf.gather(classes, tf.argmax(relative, axis=1))
     positive = info["classes"].index(info["positive_class"])
     others = [index for index in range(len(info["classes"])) if index != positive]
     best_other = tf.gather(others, tf.argmax(tf.gather(scores, others, axis=1), axis=1))
@@ -193,7 +199,12 @@ def _without_fused_sums(model):
 
 def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
-    model = keras.saving.load_model(run_folder / "model.keras", compile=False)
+    model = load_classifier(run_folder / "model.keras")
+    fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
+    rule = info["positive_class"] in info["classes"] and isinstance(info["threshold"], int | float)
+    if not (fits and (rule or not info["positive_class"])):
+        what = "classes, positive_class, threshold of validation or image_size"
+        raise ValueError(f"metrics.json of run {run_folder.name} does not fit its model: {what}; train anew.")
     _save(draft, model, info)
     scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
     write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
