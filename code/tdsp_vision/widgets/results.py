@@ -166,8 +166,10 @@ class ResultsUI(pictures.Panel):
         self._draw()
 
     def static_html(self) -> str:
-        """The image in view, its scores and its neighbours."""
-        return self.about.value + self.picture.value + self.chart.value + self.alike.value
+        """The image in view; beside it, where there is room, its scores and its neighbours."""
+        sides = (self.picture.value, self.chart.value + self.alike.value)
+        boxes = "".join(f'<div style="flex: 1 1 300px">{side}</div>' for side in sides)
+        return f'{self.about.value}<div style="display: flex; flex-wrap: wrap; gap: 16px">{boxes}</div>'
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
