@@ -14,7 +14,7 @@ from tdsp_vision.modeling.batches import preprocess
 from tdsp_vision.paths import OutputPaths
 
 
-def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | None) -> Exported:
+def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | list[float]) -> Exported:
     outputs = OutputPaths(str(folder), "ds")
     model = write_run(outputs.runs / "r1", classes, positive_class, threshold)
     info = {"classes": classes, "positive_class": positive_class, "threshold": threshold}
@@ -34,8 +34,8 @@ def two_classes(tmp_path_factory, photos) -> Exported:
 
 @pytest.fixture(scope="session")
 def three_classes(tmp_path_factory) -> Exported:
-    """Three classes, none of them positive."""
-    return _exported(tmp_path_factory.mktemp("three"), ["dotted", "leopard", "striped"], "", None)
+    """Three classes of unequal shares, none of them positive."""
+    return _exported(tmp_path_factory.mktemp("three"), ["dotted", "leopard", "striped"], "", [0.7, 0.2, 0.1])
 
 
 @pytest.fixture(scope="session")

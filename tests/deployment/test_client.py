@@ -12,13 +12,7 @@ from PIL import Image
 from tiny_run import CLASSES, decide, png
 
 from tdsp_vision.data.images import as_stored
-from tdsp_vision.deployment.client import (
-    MAX_FILE_BYTES,
-    ServingClient,
-    ServingError,
-    check_parity,
-    read_predictions,
-)
+from tdsp_vision.deployment.client import MAX_FILE_BYTES, ServingClient, ServingError, check_parity, read_predictions
 from tdsp_vision.errors import RunFailed
 
 SCORES = [f"score_{name}" for name in CLASSES]
@@ -199,8 +193,10 @@ def test_parity_fails_for_another_label_but_for_rounding(client, run, two_classe
     predictions.loc[8, "predicted"] = ({*CLASSES} - {predictions.loc[8, "predicted"]}).pop()
     with pytest.raises(RunFailed, match=r"1 of 24 files do not get the run's scores and labels; the first: .*08\.jpg"):
         check_parity(client, predictions, two_classes.info)
-    border = two_classes.info | {"threshold": float(predictions.loc[8, "score_malignant"])}
-    assert check_parity(client, predictions.iloc[8:9], border)["borderline"] == 1
+    benign = predictions.drop(index=8)[predictions.predicted == "benign"].iloc[:1]
+    border = two_classes.info | {"threshold": float(benign.score_malignant.iloc[0]) + 2e-6}
+    tipped = benign.assign(score_malignant=benign.score_malignant + 4e-6, predicted="malignant")
+    assert check_parity(client, tipped, border)["borderline"] == 1
 
 
 def test_parity_fails_for_a_file_that_has_no_score_and_names_missing_ones(client, run, files, two_classes):

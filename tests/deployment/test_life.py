@@ -16,14 +16,7 @@ from tiny_run import CLASSES, IMAGE_SIZE, write_run
 
 from tdsp_vision.__main__ import main
 from tdsp_vision.deployment import deployment as life_module
-from tdsp_vision.deployment.backends import (
-    ContainerService,
-    DockerBackend,
-    LocalBackend,
-    docker,
-    image_tag,
-    obstacle,
-)
+from tdsp_vision.deployment.backends import ContainerService, DockerBackend, LocalBackend, docker, image_tag, obstacle
 from tdsp_vision.deployment.deployment import (
     Deployment,
     choose_backend,

@@ -248,27 +248,26 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
     Args:
         client: the service.
         predictions: rows of `read_predictions`, at least one, with a column `score_<class>` per class.
-        rule: `classes, positive_class, threshold`, as `model_info.json` has them. A label may differ only where
-            rounding alone can tip it: at the threshold, and where the two highest scores are equal.
+        rule: `classes, positive_class, threshold`, as `model_info.json` has them: the labels of the run and of the
+            service must both follow from it.
         tolerance: largest allowed difference of a score.
 
     Returns:
-        `n`, `max_abs_diff`, `tolerance`, and `borderline`: number of labels that differ within rounding.
+        `n`, `max_abs_diff`, `tolerance`, and `borderline`: number of labels that differ, because scores that are equal
+        within the tolerance lie on two sides of a threshold.
 
     Raises:
         RunFailed: if a file has no score, or a score or label differs by more than that.
     """
+    from tdsp_vision.modeling.metrics import decide  # here, since what it imports takes a second
+
     columns = [f"score_{name}" for name in rule["classes"]]
     served = client.score(tqdm(predictions.file.to_list(), desc="images", leave=False))
     expected, predicted = predictions[columns].to_numpy(np.float64), predictions.predicted.to_numpy()
-    differences = np.abs(served[columns].to_numpy(np.float64) - expected).max(axis=1)  # NaN where there is no score
-    ranked = np.sort(expected, axis=1)
-    margins = ranked[:, -1] - ranked[:, -2]
-    if rule["positive_class"]:
-        positive = expected[:, rule["classes"].index(rule["positive_class"])]
-        margins = np.minimum(margins, np.abs(positive - rule["threshold"]))
-    differ = served.label.to_numpy() != predicted
-    wrong = ~(differences <= tolerance) | (differ & (margins > tolerance))
+    scores = served[columns].to_numpy(np.float32)
+    labels = [decide(each, rule["classes"], rule["positive_class"], rule["threshold"]) for each in (scores, expected)]
+    differences = np.abs(scores - expected).max(axis=1)  # NaN where there is no score
+    wrong = ~(differences <= tolerance) | (served.label != labels[0]) | (predicted != labels[1])
     if wrong.any():
         first = int(np.argmax(wrong))
         source, error, label = served.loc[first, ["source", "error", "label"]]
@@ -278,5 +277,5 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
             f"{tolerance:g} is allowed. Serve a version of this run's model; if the image has changed since the run, "
             "train a new run."
         )
-    largest = float(differences.max())
-    return {"n": len(served), "max_abs_diff": largest, "tolerance": tolerance, "borderline": int(differ.sum())}
+    tipped = int((served.label != predicted).sum())
+    return {"n": len(served), "max_abs_diff": float(differences.max()), "tolerance": tolerance, "borderline": tipped}

@@ -139,12 +139,15 @@ def _pixels(content: tf.Tensor) -> tf.Tensor:
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
-    With a positive class: that one from the threshold on, else the best other class. Without: the class with the
-    highest score, the first one in a tie.
+    With a positive class: that one from the threshold on, else the best other class. Without: the class whose
+    score is highest relative to its share, the first one in a tie.
     """
+    scores, threshold = tf.cast(scores, tf.float64), tf.constant(info["threshold"], tf.float64)  # as `decide` computes
     if info["positive_class"]:
-        decided = tf.where(scores >= info["threshold"], 2.0, -1.0)  # above and below any other score
+        decided = 3 * tf.cast(scores >= threshold, tf.float64) - 1  # above or below all others
         scores = tf.where([name == info["positive_class"] for name in info["classes"]], decided, scores)
+    else:
+        scores /= threshold
     return tf.gather(info["classes"], tf.argmax(scores, axis=1))
 
 

@@ -91,7 +91,6 @@ def write_config(serving_folder: Path, version: int) -> None:
 
 def probe_image() -> bytes:
     """A small picture of noise, the same on every call: what a version makes of it is written into its model_info."""
-    noise = np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)
     encoded = io.BytesIO()
-    Image.fromarray(noise).save(encoded, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)).save(encoded, "PNG")
     return encoded.getvalue()
