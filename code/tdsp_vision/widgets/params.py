@@ -101,9 +101,9 @@ class ParamsUI(pictures.Panel):
         self._follow()
 
     def static_html(self) -> str:
-        """The fields and what they mean."""
+        """The fields and what they mean, folded: the parameters cell says the same."""
         lines = [f"{name} = {escape(self.controls[name].value)}: {note.value}" for name, note in self.notes.items()]
-        return "<br>".join(lines)
+        return f"<details><summary>All parameters</summary>{'<br>'.join(lines)}</details>"
 
     def is_used(self, name: str) -> bool:
         """Whether the parameter has an effect: one whose meaning begins with `dnn:` has none where `svm` is chosen."""

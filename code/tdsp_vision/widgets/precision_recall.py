@@ -24,10 +24,10 @@ def counts(labels, scores, classes: list[str], positive_class: str, threshold: f
     return [int((side & call).sum()) for side in (truth, ~truth) for call in (called, ~called)]
 
 
-def in_words(labels, scores, classes: list[str], positive_class: str, threshold: float | None) -> str:
+def in_words(labels, scores, classes: list[str], positive_class: str, threshold: float | list) -> str:
     """What a threshold does, as HTML."""
-    if threshold is None:
-        return "No positive class: the highest score decides, and there is no threshold to choose."
+    if not positive_class:
+        return "No positive class: the score that is highest relative to its class's share of these images decides."
     found, missed, alarms, spared = counts(labels, scores, classes, positive_class, threshold)
     sensitivity, specificity = found / (found + missed), spared / (alarms + spared)
     precision = f"{found / (found + alarms):.3f}" if found + alarms else "none, nothing is called"
@@ -47,24 +47,25 @@ def drawn(*known) -> str:
     image = Image.open(file).convert("RGB")
     halves = {"ROC curves": 0, "precision-recall curves": image.width // 2}
     curves = {name: image.crop((left, 0, left + image.width // 2, image.height)) for name, left in halves.items()}
-    return pictures.beside(pictures.figure(half, name, 400) for name, half in curves.items())
+    shown = [pictures.picture(half, name, 330) for name, half in curves.items()]
+    return pictures.beside(f'<div style="width:420px;max-width:100%">{half}</div>' for half in shown)
 
 
 class PrecisionRecallUI(pictures.Panel):
     """Move the threshold by slider, number or preset, and see what it finds, misses and alarms.
 
     `threshold` is the one chosen. It starts at the given one, so a run without a person is unchanged. Without a
-    positive class there is none to choose, and it stays None.
+    positive class there is none to choose, and it stays what was given.
 
     Args:
         labels: class names [n] of **validation**; by the test nothing may be chosen.
         scores: float [n, K], columns in the order of `classes`.
         classes: names.
         positive_class: one of them, or "".
-        threshold: 0 to 1 with a positive class, None without.
+        threshold: 0 to 1 with a positive class, the shares of the classes without; from `choose_threshold`.
     """
 
-    def __init__(self, labels, scores, classes: list[str], positive_class: str, threshold: float | None):
+    def __init__(self, labels, scores, classes: list[str], positive_class: str, threshold: float | list):
         self.known, self.threshold = (labels, scores, classes, positive_class), threshold
         self.refusal, self.numbers, self.curves = (widgets.HTML() for _ in range(3))
         super().__init__([*(self._controls() if positive_class else ()), self.numbers, self.curves])
