@@ -28,8 +28,8 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """`predictions`, the most confidently wrong first, with three more columns.
 
     Returns:
-        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not be
-        the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
+        a sorted copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not
+        be the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
     """
     scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
@@ -96,8 +96,7 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
         text = f"<span>{escape(name)}</span>", f"<span>{score:.3f}{words.get(name, '')}</span>"
         lines.append(f'{text[0]}<div style="height:16px;background:{mark}, {bar}"></div>{text[1]}')
     rest = f"{len(scores) - len(shown)} classes with lower scores are left out" * (len(shown) < len(scores))
-    grid = "flex:1 1 280px;max-width:480px;gap:6px 8px;align-items:center;display:grid;"
-    grid += "grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto"
+    grid = "max-width:480px;gap:6px 8px;display:grid;grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto"
     return f'<div style="{grid}">{"".join(lines)}<span style="grid-column:1/4">{rest}</span></div>'
 
 
@@ -130,14 +129,14 @@ class ResultsUI(pictures.Panel):
         self.label = pictures.control(widgets.Dropdown, "True class", self._choose, options=labels)
         self.heat = pictures.control(widgets.Dropdown, "Heat map", self._draw, options=heats)
         self.pages = pictures.Pages(1, self._draw)
-        self.about, self.view, self.alike = (widgets.HTML() for _ in range(3))
+        self.about, self.view = widgets.HTML(), widgets.HTML()
         chosen = pictures.wrapping([self.shown, self.label, self.heat, self.pages])
-        super().__init__([chosen, self.about, self.view, self.alike])
+        super().__init__([chosen, self.about, self.view])
         self._choose()
 
     def static_html(self) -> str:
-        """The image in view, its scores and its neighbours."""
-        return self.about.value + self.view.value + self.alike.value
+        """The image in view; beside it, where there is room, its scores and its neighbours."""
+        return self.about.value + self.view.value
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
@@ -148,16 +147,16 @@ class ResultsUI(pictures.Panel):
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
-        self.about.value, self.view.value, self.alike.value = "No image fits these filters.", "", ""
+        self.about.value, self.view.value = "No image fits these filters.", ""
         for row in map(self.table.loc.__getitem__, self.pages.visible):
             scores = row[[f"score_{name}" for name in self.classes]].set_axis(self.classes).astype(float)
             photo = pictures.figure(self.root / row.path, row.path, SIDE)
             chart = score_chart(scores, row.label, row.predicted, self.threshold)
-            self.about.value, self.alike.value = in_words(row), self._neighbours(row)
-            self.view.value = pictures.beside([photo, chart])
+            side = f'<div style="flex:1 1 280px">{chart}{self._neighbours(row)}</div>'
+            self.about.value, self.view.value = in_words(row), pictures.beside([photo, side])
             if self.heat.value >= 0:
-                self.view.value = pictures.beside([photo, "computing the heat map …", chart])
-                self.view.value = pictures.beside([photo, self._heat_map(row), chart])
+                self.view.value = pictures.beside([photo, "computing the heat map …", side])
+                self.view.value = pictures.beside([photo, self._heat_map(row), side])
 
     def _heat_map(self, row: pd.Series) -> str:
         """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""
