@@ -63,21 +63,6 @@ def test_a_run_is_never_overwritten_and_never_lost(outputs, run):
     assert find_run(outputs, "latest") == third
 
 
-def test_missing_runs_are_explained(outputs, run):
-    with pytest.raises(ValueError, match="There is no run in .*runs; run the modeling notebook first"):
-        find_run(outputs, "latest")
-    save_run(outputs, "r1", **run)
-    for folder in (".r0.draft", "empty"):
-        (outputs.runs / folder).mkdir()
-    for wrong in ("r9", "", "empty", "../runs/r1"):
-        with pytest.raises(ValueError, match=f"RUN is {wrong!r}; allowed are 'latest', 'best' and 'r1'."):
-            find_run(outputs, wrong)
-    for latest in ("gone\n", ""):
-        outputs.latest.write_text(latest)
-        with pytest.raises(ValueError, match="RUN is 'latest', and .*latest.txt names '.*', which is not.*'r1'"):
-            find_run(outputs, "latest")
-
-
 @pytest.mark.parametrize("threshold", [0.25, [0.75, 0.25]])
 def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     dataset = DatasetPaths(str(tmp_path), "tiny")
