@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tdsp_vision.modeling.explain import nearest_training_images
 from tdsp_vision.widgets.confusion import MOST, ConfusionMatrixUI
-from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, nearest_training_images, score_chart
+from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, score_chart
 
 CLASSES = ["robin", "wren <i>"]
 

@@ -2,10 +2,9 @@
 
 predictions: path, label, predicted and score_<class> for each class; its index, whole numbers, each once, are the rows
 by which images are named: in the modeling notebook those of the manifest. Image files are read below `root`, of the
-image in view only, and nothing is written. `judged` and `nearest_training_images` need no front end.
+image in view only, and nothing is written.
 """
 
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -14,14 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.preprocessing import StandardScaler
 
 from tdsp_vision.widgets import pictures
 
 SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
 BARS = 10  # scores that are shown; of more classes the highest, and what is named
-FAR = 5.0  # standard deviations; further away is as far
 
 
 def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -36,34 +32,6 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     loss = -np.log(scores[rows, own].clip(np.finfo(float).eps, 1))  # a score of 0 has no logarithm
     table = predictions.assign(correct=own == called, confidence=scores[rows, called], loss=loss)
     return table.sort_values("loss", ascending=False, kind="stable")
-
-
-def nearest_training_images(features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5) -> Callable:
-    """A function that finds the training images which look most like a given one to the frozen network.
-
-    Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
-    classes. Each feature counts the same whatever its unit; cosine would forget how unusual an image is. It is given as
-    root mean square over the features: two unrelated images are about 1.4 apart.
-
-    Args:
-        features: float [n, d], one row per row of the manifest.
-        manifest: n rows with path and label.
-        train: bool [n], the training side.
-        k: how many at most.
-
-    Returns:
-        row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
-    """
-    space = np.clip(
-        StandardScaler().fit(features[train]).transform(features), -FAR, FAR
-    )  # one wild feature hides nothing
-
-    def nearest(row: int) -> pd.DataFrame:
-        distances = euclidean_distances(space[[row]], space)[0] / np.sqrt(space.shape[1])
-        others = manifest[["path", "label"]].assign(distance=distances)[train & (np.arange(len(train)) != row)]
-        return others.nsmallest(k, "distance")
-
-    return nearest
 
 
 def heat_picture(photo: Image.Image, evidence: np.ndarray) -> Image.Image:
@@ -115,8 +83,8 @@ class ResultsUI(pictures.Panel):
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
-        neighbours: row number -> columns path, label, distance; see `nearest_training_images`. Called only for the
-            image in view.
+        neighbours: row number -> columns path, label, distance; see `explain.nearest_training_images`. Called only for
+            the image in view.
         threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
     """
 
