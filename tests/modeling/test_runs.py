@@ -2,7 +2,6 @@
 
 import json
 
-import keras
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -45,18 +44,10 @@ def test_a_run_leaves_all_its_files_and_becomes_the_latest(outputs, run):
     assert find_run(outputs, "latest").name == "r2" and find_run(outputs, "r1") == folder
 
 
-@pytest.mark.parametrize("part", ["NaN in metrics", "model"])
-def test_a_run_that_fails_half_way_leaves_nothing(outputs, run, part, monkeypatch):
-    def full_disk(self, path):
-        path.write_bytes(b"half a model")
-        raise OSError("No space left on device")
-
+def test_a_run_that_fails_half_way_leaves_nothing(outputs, run):
     save_run(outputs, "r1", **run)
-    if part == "model":
-        monkeypatch.setattr(keras.Sequential, "save", full_disk)
-    else:
-        run["documents"]["metrics"]["auc"] = float("nan")
-    with pytest.raises((ValueError, OSError)):
+    run["documents"]["metrics"]["auc"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
         save_run(outputs, "r2", **run)
     assert [path.name for path in outputs.runs.iterdir()] == ["r1"]
     assert outputs.latest.read_text() == "r1\n"
@@ -70,21 +61,6 @@ def test_a_run_is_never_overwritten_and_never_lost(outputs, run):
     assert [read_json(path / "metrics.json")["auc"] for path in (first, second, third)] == [0.5, 0.9, 0.9]
     assert read_json(second / "model_card.json")["run_id"] == "r1-2"
     assert find_run(outputs, "latest") == third
-
-
-def test_missing_runs_are_explained(outputs, run):
-    with pytest.raises(ValueError, match="There is no run in .*runs; run the modeling notebook first"):
-        find_run(outputs, "latest")
-    save_run(outputs, "r1", **run)
-    for folder in (".r0.draft", "empty"):
-        (outputs.runs / folder).mkdir()
-    for wrong in ("r9", "", "empty", "../runs/r1"):
-        with pytest.raises(ValueError, match=f"RUN is {wrong!r}; allowed are 'latest', 'best' and 'r1'."):
-            find_run(outputs, wrong)
-    for latest in ("gone\n", ""):
-        outputs.latest.write_text(latest)
-        with pytest.raises(ValueError, match="RUN is 'latest', and .*latest.txt names '.*', which is not.*'r1'"):
-            find_run(outputs, "latest")
 
 
 @pytest.mark.parametrize("threshold", [0.25, [0.75, 0.25]])
