@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tdsp_vision.data.confounders import TOGETHER
+from tdsp_vision.data.quality import TOGETHER
 from tdsp_vision.modeling.metrics import auc_with_interval, evaluate, paired_auc_difference
 from tdsp_vision.modeling.trust import (
     best_confounder,
