@@ -7,7 +7,6 @@ size that each was trained at. No layer of theirs is a model of its own, unless 
 """
 
 import hashlib
-import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -280,11 +279,3 @@ def _renamed(base: keras.Model, images, prefix: str):
     copy = keras.models.clone_model(base, images, clone)
     copy.set_weights(base.get_weights())
     return copy.output
-
-
-def load_classifier(path: Path) -> keras.Model:
-    """A saved model, not compiled; KerasHub is imported first where it holds layers of KerasHub's own."""
-    with zipfile.ZipFile(path) as archive:
-        if b'"keras_hub' in archive.read("config.json"):
-            keras_hub()
-    return keras.saving.load_model(path, compile=False)
