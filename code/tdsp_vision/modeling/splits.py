@@ -96,7 +96,10 @@ def split_manifest(
     if not (split == "validation").any():
         rest = split == "train"
         split[_take(ordered.label[rest], groups[rest], validation_fraction, seed, groups_left=1)] = "validation"
-    _check_each_class_everywhere(ordered.label, split)
+    counts = pd.crosstab(ordered.label, split).reindex(columns=SPLITS, fill_value=0).stack()
+    for label, side in counts.index[counts == 0]:
+        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
+        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")
     return split.reindex(manifest.index).rename("split")
 
 
@@ -199,10 +202,3 @@ def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int)
         for number, (_, rows) in enumerate(splitter.split(labels, labels, groups)):
             fold[rows] = number
     return fold
-
-
-def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:
-    counts = pd.crosstab(labels, split).reindex(columns=SPLITS, fill_value=0).stack()
-    for label, side in counts.index[counts == 0]:
-        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
-        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")
