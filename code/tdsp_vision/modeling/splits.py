@@ -9,7 +9,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 SPLITS = ("train", "validation", "test")
 # What each value of GROUP_BY keeps together: columns of the manifest ("group" joins the three below it).
@@ -195,6 +194,8 @@ def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_
 
 def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int) -> np.ndarray:
     """Fold of each image, 0 to n_folds - 1; a class with few groups is missing from some."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here: it takes as long as all that refuses before
+
     fold = np.empty(len(labels), int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
