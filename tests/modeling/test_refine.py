@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tdsp_vision.modeling import refine
 from tdsp_vision.modeling.refine import Checkpoint
+from tdsp_vision.modeling.splits import fine_targets
 
 EPOCHS = 4
 
@@ -53,14 +54,6 @@ def test_a_killed_training_goes_on_and_a_damaged_file_starts_anew(tmp_path, caps
     assert Checkpoint(tmp_path, {"seed": 1}, EPOCHS).restore(_model()) == 0
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    checkpoint = Checkpoint(tmp_path / "file", {}, EPOCHS)
-    with pytest.warns(UserWarning, match="cannot be written .*the training goes on"):
-        _fit(_model(), checkpoint)
-    assert len(checkpoint.rows) == EPOCHS
-
-
 def test_the_range_test_changes_nothing_and_suggests_a_rate():
     model, x = _model(), np.random.default_rng(0).normal(size=[64, 4]).astype(np.float32)
     y = np.eye(2, dtype=np.float32)[(x[:, 0] > 0).astype(int)]
@@ -85,7 +78,7 @@ def test_without_a_place_for_a_rate_a_small_set_takes_the_default_one_and_says_w
 
 def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
     manifest = pd.DataFrame({"kind": ["mole", None, "", "wart"]})
-    names, fine = refine.fine_targets(manifest, "kind")
+    names, fine = fine_targets(manifest, "kind")
     assert names == ["mole", "wart"] and fine.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
     answers, weights = refine.answers_and_weights(np.array([0, 0, 0, 1]), 2, fine, np.array([0, 1, 3]))
     assert weights["scores"].tolist() == [0.75, 0.75, 1.5] and weights["fine"].tolist() == [0.75, 0, 1.5]
@@ -93,7 +86,7 @@ def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
         answers["scores"].tolist() == [[1, 0], [1, 0], [0, 1]] and answers["fine"].tolist() == fine[[0, 1, 3]].tolist()
     )
     with pytest.raises(ValueError, match="FINE_LABELS is 'kind', and that column holds 1 value"):
-        refine.fine_targets(manifest[:2], "kind")
+        fine_targets(manifest[:2], "kind")
 
 
 @pytest.mark.parametrize(("whole", "first"), [(False, [0, 1, 2, 3]), (True, [0, 0, 1, 1, 2, 2, 3, 3])])

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tdsp_vision.data.corrections import EXCLUDE
+from tdsp_vision.data.manifest import EXCLUDE
 from tdsp_vision.widgets.annotation import CHANGED, AnnotationUI
 
 ROBIN, WREN = "robin", "wren <i>"
@@ -76,11 +76,7 @@ def test_zoom_shows_all_that_is_known_and_leads_back(root, manifest, press):
     ui = AnnotationUI(root, manifest)
     ui.pages.turn(2)
     press(ui.tiles[3].zoom)
-    assert (
-        rows(ui) == [15]
-        and ui.pages.position.value == "16 of 30"
-        and ui.tiles[0].zoom.description == "Back to the page"
-    )
+    assert rows(ui) == [15] and ui.pages.position.value == "16 of 30"
     assert "label <b>wren &lt;i&gt;</b>" in ui.tiles[0].picture.value and "age <b>" not in ui.tiles[0].picture.value
     ui.pages.turn(1)
     assert "age <b>50.0</b>" in ui.tiles[0].picture.value
@@ -101,4 +97,4 @@ def test_ten_thousand_images_of_two_hundred_classes_open_with_the_files_of_one_p
 
 def test_the_static_twin_shows_the_page(root, manifest):
     html = AnnotationUI(root, manifest)._repr_mimebundle_()["text/html"]
-    assert html.count("<img") == 10 and "robin\n00.png" in html and "03.png cannot be shown" in html
+    assert html.count("<img") == 10 and "00.png\nrobin" in html and "03.png cannot be shown" in html

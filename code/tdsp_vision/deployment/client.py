@@ -23,9 +23,8 @@ import urllib3
 from PIL import Image
 from tqdm.auto import tqdm
 
-from tdsp_vision import paths
 from tdsp_vision.data.images import RejectedImage, as_stored
-from tdsp_vision.data.web import Client, Patience
+from tdsp_vision.data.web import Client
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
@@ -208,8 +207,8 @@ def _read(source: Path | str, private: bool) -> bytes:
         ValueError, OSError: if it cannot be had, is empty, or is longer than what is sent.
     """
     if isinstance(source, str):  # every redirect is held to the same rules
-        patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
-        content = Client(patience, guarded=not private).get(source, MAX_FILE_BYTES)
+        client = Client(attempts=2, timeout=15, deadline=30, guarded=not private)
+        content = client.get(source, max_bytes=MAX_FILE_BYTES)
     else:
         content = source.read_bytes()
     if not 0 < len(content) <= MAX_FILE_BYTES:
@@ -225,29 +224,12 @@ def request_body(contents: Iterable[bytes]) -> bytes:
     return orjson.dumps({"instances": [{"image_bytes": {"b64": base64.b64encode(c).decode()}} for c in contents]})
 
 
-def read_predictions(run_folder: Path, dataset_root: Path) -> pd.DataFrame:
-    """A run's predictions with a column `file` (absolute paths); labels stay text, also "007" and "None".
-
-    Raises:
-        RunFailed: if images are missing; it counts them and says what to do.
-    """
-    text = dict.fromkeys(["path", "split", "label", "predicted"], str)
-    table = pd.read_csv(run_folder / "predictions.csv", dtype=text, keep_default_na=False)
-    table["file"] = [dataset_root / path for path in table.path]
-    if missing := [file for file in table.file if not file.is_file()]:
-        raise RunFailed(
-            f"Of the {len(table)} images of run {run_folder.name}, {len(missing)} are missing, "
-            f"{paths.shown(missing[0])} for one; run data acquisition again with the same source, or train a new run."
-        )
-    return table
-
-
 def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, tolerance: float = 1e-5) -> dict:
     """Prove that what is served is what was evaluated: the same files, the same scores, the same labels.
 
     Args:
         client: the service.
-        predictions: rows of `read_predictions`, at least one, with a column `score_<class>` per class.
+        predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class.
         rule: `classes, positive_class, threshold`, as `model_info.json` has them: the labels of the run and of the
             service must both follow from it.
         tolerance: largest allowed difference of a score.

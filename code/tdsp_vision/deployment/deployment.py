@@ -188,7 +188,8 @@ class Deployment:
 
     def command(self, verb: str) -> str:
         """What a person types in a shell, as `deployment.command("delete")`."""
-        options = f"--dataset {self.outputs.dataset} --model {self.name} --output-dir {self.outputs.output_dir}"
+        output = shlex.quote(paths.shown(self.outputs.root.parent))
+        options = f"--dataset {self.outputs.dataset} --model {self.name} --output-dir {output}"
         return f"python -m tdsp_vision deploy {options} {verb}"
 
     def curl(self, request: Path) -> str:
@@ -256,7 +257,10 @@ def wait_until_served(service: LocalService | ContainerService, version: Path) -
             state = str(error)
         time.sleep(0.1)
     stopped = "" if service.alive() else ", because the server stopped"
-    raise RunFailed(f"Version {version.name} is not served{stopped}: {state}. Its log:\n{service.logs()}")
+    raise RunFailed(
+        f"Version {version.name} is not served{stopped}: {state}. If {paths.shown(version)} is damaged, delete it: the "
+        f"run is exported anew then. The log:\n{service.logs()}"
+    )
 
 
 def write_cluster_files(outputs: paths.OutputPaths, version: Path, replicas: int = 1) -> list[Path]:

@@ -20,6 +20,7 @@ from tdsp_vision.data.tables import file_sha256, read_json
 from tdsp_vision.deployment import versions
 from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.files import write_json
+from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
@@ -46,11 +47,16 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
     info = {name: metrics[name] for name in ("classes", "positive_class", "image_size")} | {"run_id": run_folder.name}
     info |= {"threshold": metrics["validation"]["threshold"], "model_sha256": file_sha256(run_folder / "model.keras")}
     for number in reversed(versions.versions_in(serving_folder)):
-        known = versions.read_model_info(serving_folder / str(number))
-        if known == info | {"probe_scores": known["probe_scores"]}:
-            return serving_folder / str(number)
+        folder = serving_folder / str(number)
+        try:
+            known = versions.read_model_info(folder)
+        except (OSError, ValueError):  # not whole: no run is known by it
+            continue
+        if known == info | {"probe_scores": known.get("probe_scores")}:
+            return folder
     with versions.new_version(serving_folder) as draft:
-        model = keras.saving.load_model(run_folder / "model.keras", compile=False)
+        model = load_classifier(run_folder / "model.keras")
+        _check_fit(model, info)
         _save(draft, model, info)
         scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
         write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
@@ -77,7 +83,8 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     Raises:
         ValueError: if the scores differ by more.
     """
-    pictures, valid = decode_batch(tf.constant(image_bytes), versions.read_model_info(version)["image_size"])
+    size = versions.read_model_info(version)["image_size"]
+    pictures, valid = tf.function(decode_batch)(tf.constant(image_bytes), size)  # one graph, and not one for each image
     expected = np.where(valid[:, tf.newaxis], model(pictures, training=False), 0.0)
     answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
@@ -203,3 +210,12 @@ def _without_fused_sums(model):
     if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential):
         return model  # a layer, or a chain, which adds nothing up
     return keras.models.clone_model(model, clone_function=_without_fused_sums, call_function=call)
+
+
+def _check_fit(model: keras.Model, info: dict) -> None:
+    """ValueError where what `metrics.json` says cannot be about this model."""
+    threshold = [info["threshold"]] if info["positive_class"] in info["classes"] else info["threshold"]
+    fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
+    if not (fits and threshold and all(isinstance(value, int | float) for value in threshold)):
+        what = "classes, positive_class, threshold of validation or image_size"
+        raise ValueError(f"metrics.json of run {info['run_id']} does not fit its model: {what}; train anew.")

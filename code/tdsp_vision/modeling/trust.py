@@ -10,8 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from tdsp_vision.data.confounders import TOGETHER, predict_label_alone
-from tdsp_vision.data.quality import columns_to_compare
+from tdsp_vision.data.quality import TOGETHER, columns_to_compare, predict_label_alone
 from tdsp_vision.modeling.calibration import calibrate, calibrated
 from tdsp_vision.modeling.metrics import FEWEST_GROUPS, auc_with_interval, decide, paired_auc_difference, share_interval
 from tdsp_vision.modeling.splits import group_folds
@@ -114,9 +113,10 @@ def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_se
     # With a positive class the threshold gives accuracy away for sensitivity, and rightly so; without one the rule
     # gives it away for the rare classes, and whoever reads the accuracy should know.
     if block["sensitivity"] is None and accuracy[0] <= most:
+        balanced = f"balanced accuracy {1 / len(counts):.2f} and {block['balanced_accuracy']:.2f}"
         said.append(
-            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%}; the "
-            f"balanced accuracy of the one is {1 / len(counts):.2f}, of the other {block['balanced_accuracy']:.2f}."
+            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%} "
+            f"({balanced}): by accuracy it has not been shown to do better."
         )
     interval = confounder["difference_ci"] or [confounder["difference"]]
     if interval[0] <= 0:
