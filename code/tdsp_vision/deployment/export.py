@@ -10,6 +10,7 @@ decoded, or has more pixels than `MAX_PIXELS`, gets zeros, an empty label and va
 scored as usual.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -48,12 +49,10 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
     info |= {"threshold": metrics["validation"]["threshold"], "model_sha256": file_sha256(run_folder / "model.keras")}
     for number in reversed(versions.versions_in(serving_folder)):
         folder = serving_folder / str(number)
-        try:
+        with suppress(OSError, ValueError):  # not whole: no run is known by it
             known = versions.read_model_info(folder)
-        except (OSError, ValueError):  # not whole: no run is known by it
-            continue
-        if known == info | {"probe_scores": known.get("probe_scores")}:
-            return folder
+            if known == info | {"probe_scores": known.get("probe_scores")}:
+                return folder
     with versions.new_version(serving_folder) as draft:
         model = load_classifier(run_folder / "model.keras")
         _check_fit(model, info)
