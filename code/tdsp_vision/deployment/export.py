@@ -23,6 +23,7 @@ from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.files import write_json
 from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.paths import shown
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
 MAX_PIXELS = 100_000_000  # of a JPEG; of any other image half as many: each takes at most 0.3 GB then
@@ -44,6 +45,8 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
         ValueError: if the export scores differently from the model.
     """
+    if not (run_folder / "model.keras").is_file():
+        raise FileNotFoundError(f"{shown(run_folder / 'model.keras')} is missing; name another run, or train anew.")
     metrics = read_json(run_folder / "metrics.json")
     info = {name: metrics[name] for name in ("classes", "positive_class", "image_size")} | {"run_id": run_folder.name}
     info |= {"threshold": metrics["validation"]["threshold"], "model_sha256": file_sha256(run_folder / "model.keras")}
@@ -213,8 +216,9 @@ def _without_fused_sums(model):
 
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
-    threshold = [info["threshold"]] if info["positive_class"] in info["classes"] else info["threshold"]
+    numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
     fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
-    if not (fits and threshold and all(isinstance(value, int | float) for value in threshold)):
+    fits = fits and info["positive_class"] in ["", *info["classes"]]
+    if not (fits and numbers and all(isinstance(value, int | float) for value in numbers)):
         what = "classes, positive_class, threshold of validation or image_size"
         raise ValueError(f"metrics.json of run {info['run_id']} does not fit its model: {what}; train anew.")
