@@ -255,10 +255,8 @@ def wait_until_served(service: LocalService | ContainerService, version: Path) -
             state = str(error)
         time.sleep(0.1)
     stopped = "" if service.alive() else ", because the server stopped"
-    raise RunFailed(
-        f"Version {version.name} is not served{stopped}: {state}. If {paths.shown(version)} is damaged, delete it: the "
-        f"run is exported anew then. The log:\n{service.logs()}"
-    )
+    advice = f"If {paths.shown(version)} is damaged, delete it: the run is exported anew then."
+    raise RunFailed(f"Version {version.name} is not served{stopped}: {state}. {advice} The log:\n{service.logs()}")
 
 
 def write_cluster_files(outputs: paths.OutputPaths, version: Path, replicas: int = 1) -> list[Path]:

@@ -217,8 +217,8 @@ def _without_fused_sums(model):
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
     numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
-    fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
-    fits = fits and info["positive_class"] in ["", *info["classes"]]
-    if not (fits and numbers and all(isinstance(value, int | float) for value in numbers)):
-        what = "classes, positive_class, threshold of validation or image_size"
-        raise ValueError(f"metrics.json of run {info['run_id']} does not fit its model: {what}; train anew.")
+    sizes = (model.input_shape[1], model.output_shape[-1]) == (info["image_size"], len(info["classes"]))
+    known = info["positive_class"] in ["", *info["classes"]]
+    if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
+        found = f"metrics.json of run {info['run_id']} does not fit its model"
+        raise ValueError(f"{found}: classes, positive_class, threshold of validation or image_size; train anew.")
