@@ -84,7 +84,8 @@ notebooks: $(READY)  ## run the committed notebooks with their defaults and stor
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
 		$(EXECUTE) code/01*/*.ipynb && \
 		$(BIN)/python -m tdsp_vision run --stage model -p CLASSIFIER svm -p SVM_FEATURES last -p RUN_NAME svm-last-layer && \
-		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && $(BIN)/python -m tdsp_vision report \
+		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && rm -rf docs/deliverable_docs/figures && \
+		$(BIN)/python -m tdsp_vision report \
 			--into "$(CURDIR)/docs/deliverable_docs" --answers docs/deliverable_docs/answers.yml
 
 lock: $(READY)  ## pin all packages anew; the test of environment.yml says what to change there
