@@ -44,7 +44,7 @@ $(TESTS_READY): $(READY) requirements-test.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-test.lock
 	@touch $(TESTS_READY)
 
-run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about two minutes
+run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about three minutes
 	@$(BIN)/python -m tdsp_vision run
 
 test: lint  ## every check: ruff, pytest, and nbval on the three notebooks, which run in full once
