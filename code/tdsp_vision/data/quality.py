@@ -54,7 +54,7 @@ def measure_images(files: list[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
 
 
-def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage]:
+def look_at(files: list[Path]) -> list[dict | RejectedImage]:
     """Facts (`read_image`), `MEASURES` and miniature of each file, in order, several at a time; a rejection as a
     value.
     """
@@ -69,7 +69,7 @@ def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage
 
     with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(look, files)
-        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=quiet or None))
+        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=None))
 
 
 def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
