@@ -23,7 +23,7 @@ def report(dataset, source) -> tuple[str, str]:
     write_dataset(dataset, kept, rejected, source, {"source": "birds"})
     manifest = load_manifest(dataset)
     measures = kept.set_index("path").loc[manifest.path, list(MEASURES)]
-    found = predict_label_alone(measures, manifest.label, manifest.group, resamples=20)
+    found = predict_label_alone(measures, manifest.label, manifest.group)
     path = write_data_report(dataset, manifest, rejected, measures, found, marked.attrs["sentences"])
     assert path == dataset.root / "data_report.md"
     return path.read_text(encoding="utf-8"), (dataset.root / "data_dictionary.md").read_text(encoding="utf-8")

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.images import RejectedImage
 from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import COLUMNS, TEXT, is_id, read_csv
 from tdsp_vision.paths import resolve, shown
@@ -79,8 +78,8 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
             usable.append(name)
     rows = []
     for name, found in zip(usable, look_at([source / name for name in usable]), strict=True):
-        if isinstance(found, RejectedImage):
-            rejected[name] = (found.kind, str(found))
+        if "kind" in found:
+            rejected[name] = (found["kind"], found["reason"])
         else:
             rows.append({"file": name, "label": places[name][0], "split": places[name][1]} | found)
     images = pd.DataFrame(rows or {"file": [], "label": [], "split": []})

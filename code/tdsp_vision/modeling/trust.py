@@ -56,7 +56,7 @@ def best_confounder(
     known, about = np.asarray(labels, dtype=object), [positive_class] if positive_class else classes
     if positive_class:
         known = np.where(known == positive_class, positive_class, f"not {positive_class}")
-    best = predict_label_alone(measures[train], pd.Series(known[train]), pd.Series(groups[train]), seed, 1).measure[0]
+    best = predict_label_alone(measures[train], pd.Series(known[train]), pd.Series(groups[train]), seed).measure[0]
     own = _measure_scores(best, measures, known, train, about, seed)[test]
     truths = known[test][:, None] == np.array(about, dtype=object)
     model = scores[test][:, [classes.index(name) for name in about]]
