@@ -38,7 +38,7 @@ def test_everything_lands_where_the_contract_says(birds, put, dataset):
     put("metadata.csv", b"path,patient_id,license,age\nwren/1.png,007,CC-0,5\nrobin/2.png,008,CC-BY,\n")
     modes = {path: path.stat().st_mode for path in birds.rglob("*")}
     written = acquire(dataset, birds)
-    assert list(written) == [*COLUMNS[:-1], "patient_id", "age"]
+    assert list(written) == [*list(COLUMNS)[:-1], "patient_id", "age"]
     assert image_files(dataset) == set(written.path)
     converted = written.set_index("path").converted
     assert converted[converted != ""].to_dict() == {"images/wren/deep__er__1.png": "TIFF to PNG"}
