@@ -57,7 +57,7 @@ def test_counts_conflicts_and_questions(birds, put, dataset):
     assert "- What licence do the 12 images have" in questions and "patient" not in questions
     assert "- What do these columns of the source mean, and in which units: `sex`, `age`, `note`?" in questions
     assert cells(dictionary, "age")[1] == "(from the source; what does it mean?)"
-    assert cells(dictionary, "note")[2:] == ["14%", r"a \| b, c"]
+    assert cells(dictionary, "note")[2:] == ["14%", "0%", "15%", r"a \| b, c"]
     assert {line.split(" | ")[0][2:] for line in dictionary.splitlines()[6:]} == set(load_manifest(dataset))
 
 

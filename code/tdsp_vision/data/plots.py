@@ -1,4 +1,4 @@
-"""Pictures of a data set: a grid of image files, and how measures and metadata are spread over the classes.
+"""Pictures of a data set: a grid of image files, and how measures are spread over the classes.
 
 Colors are those of Okabe and Ito (2008), which color-blind people can tell apart, and four of Tol (2021). Of many
 classes a dozen is drawn, the others as one. Labels are literal text: no formula, and in every script that a font of the
@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -53,30 +52,21 @@ def measure_histograms(measures: pd.DataFrame, labels: pd.Series) -> Figure:
         middle = measures[name].quantile([0.025, 0.975])
         axis.hist(values, 30, range=tuple(middle), weights=weights, histtype="step", color=COLORS[: len(classes)])
         axis.set(title=name, yticks=[])
-    _class_legend(figure, classes)
+    handles = [Line2D([], [], color=color) for color in COLORS[: len(classes)]]
+    names = [label if len(label) <= 24 else f"{label[:22]}…" for label in classes]
+    figure.legend(handles, names, loc="outside upper left", ncols=6, fontsize=9)
     return _literal(figure)
 
 
 def auc_intervals(found: pd.DataFrame) -> Figure:
     """Table of `quality.predict_label_alone` as points with intervals, best on top, and the line of guessing."""
     names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
-    figure, axis = _rows(names, "AUC alone, 95 % interval (dashed: guessing)")
+    figure, (axis,) = _panels(1, 1, 7, 1 + 0.33 * len(names))
     widths = [found.auc - found.low, found.high - found.auc]
     axis.errorbar(found.auc, range(len(found)), xerr=widths, fmt="o", color=BLUE, lw=2)
     axis.axvline(0.5, color=GRAY, ls="--", lw=1)
-    return _literal(figure)
-
-
-def class_shares(table: pd.DataFrame, title: str) -> Figure:
-    """Table of `quality.class_by` as bars: share of each class among the images with each value, and their number."""
-    counts = table.sum(axis=1)
-    figure, axis = _rows([f"{value} (n = {count})" for value, count in counts.items()], "share of the images")
-    left = np.zeros(len(table))
-    for color, label in zip(COLORS, table, strict=False):
-        left += axis.barh(range(len(table)), table[label] / counts, left=left, color=color).datavalues
-    axis.set_xlim(0, 1)
-    axis.set_title(title, loc="left", fontsize=10)
-    _class_legend(figure, list(table))
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="AUC alone, 95 % interval (dashed: guessing)")
+    axis.invert_yaxis()
     return _literal(figure)
 
 
@@ -86,20 +76,6 @@ def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figu
     size = (width * columns, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     return figure, axes.ravel()
-
-
-def _rows(names: list[str], xlabel: str) -> tuple[Figure, Axes]:
-    """A figure with a line for each name, first on top."""
-    figure, (axis,) = _panels(1, 1, 7, 1 + 0.33 * len(names))
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel)
-    axis.invert_yaxis()
-    return figure, axis
-
-
-def _class_legend(figure: Figure, classes: list[str]) -> None:
-    handles = [Line2D([], [], color=color) for color in COLORS[: len(classes)]]
-    names = [label if len(label) <= 24 else f"{label[:22]}…" for label in classes]
-    figure.legend(handles, names, loc="outside upper left", ncols=6, fontsize=9)
 
 
 def _literal(figure: Figure) -> Figure:

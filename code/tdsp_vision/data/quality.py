@@ -7,6 +7,7 @@ and lines can be part of the subject, or of the camera, the archive, the clinic.
 """
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,30 +107,13 @@ def shown_classes(labels: pd.Series) -> pd.Series:
     return labels.where(labels.isin(counts.index[: MOST_SHOWN - 1]), f"({len(counts) - MOST_SHOWN + 1} others)")
 
 
-def metadata_of(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The columns that came with the source, licence and attribution included."""
-    return manifest[["license", "attribution", *(name for name in manifest if name not in COLUMNS)]].replace("", pd.NA)
-
-
-def share_known(manifest: pd.DataFrame) -> pd.DataFrame:
-    """For each metadata column: share of images that have it, overall and by class, and number of different values.
-
-    A share that differs between the classes is a finding by itself: they may come from different archives.
-    """
-    metadata = metadata_of(manifest)
-    shares = metadata.notna().groupby(shown_classes(manifest.label)).mean().T
-    table = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
-    return table.join(shares.add_prefix("known of ")).rename_axis("column")
-
-
 def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
     """Metadata columns worth a table against the class: numbers, or 2 to 12 different values.
 
     Left out are ids, attribution, and diagnoses, from which the label itself was made.
     """
-    metadata = metadata_of(manifest)
-    names = metadata.columns[~metadata.columns.str.contains("^(?:id|attribution|diagnosis)|_id$")]
-    return [name for name in names if 2 <= in_ranges(metadata[name]).nunique() <= MOST_SHOWN]
+    metadata = [name for name in manifest if name not in COLUMNS and not re.search("^id|^diagnosis|_id$", name)]
+    return [name for name in ["license", *metadata] if 2 <= in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
 
 
 def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Write what is known of a data set as TDSP's data report and data dictionary: Markdown that renders anywhere.
 
 data/<dataset>/data_report.md       counts, quality, class balance, relations to the target, open questions
-data/<dataset>/data_dictionary.md   each column of the manifest: meaning, share known, values
+data/<dataset>/data_dictionary.md   each column of the manifest: meaning, share known of each class, values
 data/<dataset>/figures/*.png        the pictures that the report shows
 
 All of it is computed. What only people can know (how the images were taken, who labelled them, what a column of the
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from tdsp_vision.data import quality
 from tdsp_vision.data.plots import auc_intervals, measure_histograms
-from tdsp_vision.data.quality import MEASURES, MOST_SHOWN, class_by, columns_to_compare, share_known, warnings_in_words
 from tdsp_vision.data.tables import COLUMNS, read_json
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
@@ -44,7 +44,7 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         found: of `quality.predict_label_alone`.
         sentences: of `mark_duplicates`.
     """
-    columns, suspicions = describe_columns(manifest), warnings_in_words(found, manifest.label)
+    columns, suspicions = describe_columns(manifest), quality.warnings_in_words(found, manifest.label)
     classes = manifest.groupby("label").agg(images=("path", "size"), groups=("group", "nunique"))
     classes["share"] = classes.images / len(manifest)
     spread = measures.describe(percentiles=[0.05, 0.5, 0.95]).T[["min", "5%", "50%", "95%", "max"]]
@@ -63,21 +63,21 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         "## Data quality summary",
         [*_quality(manifest, rejected, measures), *sentences],
         rejected.kind.value_counts().rename_axis("kind of reason").rename("files"),
-        spread.assign(meaning=pd.Series(MEASURES)).rename_axis("measure"),
+        spread.assign(meaning=pd.Series(quality.MEASURES)).rename_axis("measure"),
         "![Measures by class](figures/measures.png)",
         "## Target variable",
         f"The target is `label`. Always answering `{classes.images.idxmax()}` is right in {classes.share.max():.1%} of "
         "the images: the accuracy to beat.",
         classes,
         "## Individual variables",
-        share_known(manifest),
+        "`data_dictionary.md` lists them, with their values and how often they are known in each class.",
         "## Variable ranking",
         "How well each measure alone predicts the label, without a look at shapes (AUC; 0.5 is guessing).",
         found.set_index("measure"),
         "![AUC of each measure alone](figures/confounders.png)",
         suspicions or ["No interval lies clearly above 0.5."],
         "## Relationship between explanatory variables and target variable",
-        *(class_by(manifest, column) for column in columns_to_compare(manifest)[:MOST_SHOWN]),
+        *(quality.class_by(manifest, column) for column in quality.columns_to_compare(manifest)[: quality.MOST_SHOWN]),
         "## Open questions",
         _questions(manifest, rejected, columns, suspicions),
     ]
@@ -88,10 +88,15 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
 
 
 def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Meaning, share known and range or values of each column; a column not known here is asked about."""
-    known, filled = KNOWN | (ISIC if "isic_id" in manifest else {}), manifest.replace("", pd.NA)
-    table = pd.DataFrame({"meaning": {name: known.get(name, ASKED) for name in manifest}})
-    table["known"] = filled.notna().mean().map("{:.0%}".format)
+    """Meaning, share known and range or values of each column; a column not known here is asked about.
+
+    A share that differs between the classes is a finding by itself: they may come from different archives.
+    """
+    meanings, filled = KNOWN | (ISIC if "isic_id" in manifest else {}), manifest.replace("", pd.NA)
+    table = filled.notna().groupby(quality.shown_classes(manifest.label)).mean().T.add_prefix("known of ")
+    table.insert(0, "known", filled.notna().mean())
+    table = table.map("{:.0%}".format)
+    table.insert(0, "meaning", [meanings.get(name, ASKED) for name in manifest])
     for name in manifest:
         values = filled[name].dropna()
         listed = ", ".join(sorted(map(str, values.unique()))[:MOST_LISTED]) + ", …" * (values.nunique() > MOST_LISTED)
