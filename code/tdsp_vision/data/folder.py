@@ -226,15 +226,14 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     label, used = _label_column(path, table.drop(columns=file.name), column)
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
     print(f"labels are read from {shown(path)}: files by {file.name!r}, labels by {what}")
-    given = label.groupby(file).unique().map(lambda some: sorted(set(some) - {np.nan}))
-    why = {
-        name: ("label conflict", f"{path.name} gives it the labels {', '.join(some)}")
-        for name, some in given.items()
-        if len(some) > 1
-    }
-    file = file.where(label.notna() & ~file.isin(list(why)))
+    lines = {}
+    counts = label.groupby(file).nunique()
+    for name in counts.index[counts > 1]:
+        given = ", ".join(sorted(label[file == name].dropna().unique()))
+        lines[name] = ("label conflict", f"{path.name} gives it the labels {given}")
+    file = file.where(label.notna() & ~file.isin(list(lines)))
     table = table.drop(columns=[file.name, *used]).assign(label=label)
-    return path, _typed(table, file.where(~file.duplicated())), why
+    return path, _typed(table, file.where(~file.duplicated())), lines
 
 
 def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]]:
@@ -282,14 +281,14 @@ def _file_index(files: list[str]) -> dict[str, str | None]:
 
 def _matched_files(values: pd.Series, index: dict[str, str | None]) -> pd.Series:
     """The file that each value names, or None. Folders that all values begin with may be missing on the disk."""
+
+    def find(word: str, skipped: int) -> str | None:
+        end = word.split("/", skipped)[-1]
+        return index.get(end) or index.get(ENDING.sub("", end))
+
     words = values.fillna("").map(comparable)
     shared = os.path.commonprefix([word.split("/")[:-1] for word in words if word])
-    best = pd.Series(None, values.index, dtype=object, name=values.name)
-    for skipped in range(len(shared) + 1):
-        tails = ["/".join(word.split("/")[skipped:]) for word in words]
-        found = [index.get(tail) or index.get(ENDING.sub("", tail)) for tail in tails]
-        best = max(best, pd.Series(found, values.index, dtype=object, name=values.name), key=pd.Series.count)
-    return best
+    return max((words.apply(find, args=(skipped,)) for skipped in range(len(shared) + 1)), key=pd.Series.count)
 
 
 def _typed(table: pd.DataFrame, file: pd.Series) -> pd.DataFrame:
