@@ -33,7 +33,7 @@ MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
 MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
-EXPORTED = re.compile(r"^(.+)(_(jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
+EXPORTED = re.compile(r"^(.+)(?:_(?:jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
 
 
 def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
@@ -54,12 +54,11 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     first = marked.drop_duplicates("source_sha256")
     found = find_duplicates(np.stack(first.miniature.to_list()))
     marked["cluster"] = connected_groups(len(marked), _links(pd.Series(found.copies[which])))
-    order = marked.assign(pixels=-marked.width * marked.height, size=-marked.bytes)
-    order = order.sort_values(["cluster", "pixels", "size", "file"])
-    marked["original"] = marked.cluster.map(order.groupby("cluster").file.first())
-    stems = [EXPORTED.match(name.split("/")[-1]) for name in marked.file]
-    stems = [stem and f"{label}/{stem[1]}" for stem, label in zip(stems, marked.label, strict=True)]
-    keys = [marked.cluster, pd.Series(found.look_alikes[which]), pd.Series(stems, dtype=object)]
+    best = marked.assign(pixels=marked.width * marked.height)
+    best = best.sort_values(["pixels", "bytes", "file"], ascending=[False, False, True])
+    marked["original"] = best.groupby("cluster").file.transform("first")
+    stems = marked.label + "/" + marked.file.str.split("/").str[-1].str.extract(EXPORTED)[0].astype("str")
+    keys = [marked.cluster, pd.Series(found.look_alikes[which]), stems]
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     marked["path"] = _stored_paths(marked)
@@ -243,14 +242,11 @@ def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
         found = f"{shown(paths.manifest)} has {len(manifest)} images, and {shown(paths.info)} says {count}"
         raise ValueError(f"{found}; run data acquisition again, and leave images out by corrections.csv.")
     written, wrong = paths.info.stat().st_mtime, []
-    for path, size, sha256 in manifest[["path", "bytes", "sha256"]].itertuples(index=False):
-        facts = (paths.root / path).stat() if (paths.root / path).is_file() else None
-        if (
-            not facts
-            or facts.st_size != size
-            or (facts.st_mtime > written and file_sha256(paths.root / path) != sha256)
-        ):
-            wrong.append(path)
+    for row in manifest.itertuples():
+        file = paths.root / row.path
+        fits = file.is_file() and file.stat().st_size == row.bytes
+        if not fits or (file.stat().st_mtime > written and file_sha256(file) != row.sha256):
+            wrong.append(row.path)
     if wrong:
         found = f"{len(wrong)} of {len(manifest)} images of {shown(paths.root)} are missing or changed"
         advice = "run the data acquisition notebook again, which brings them back"

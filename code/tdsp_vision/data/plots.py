@@ -79,26 +79,24 @@ def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figu
 
 
 def _literal(figure: Figure) -> Figure:
-    """The figure, closed, so that a notebook shows it once, with texts that are no formulas and have all letters."""
-    texts = figure.findobj(Text)
-    use_fonts_for([text.get_text() for text in texts])
-    for text in texts:
-        text.set(parse_math=False, fontfamily=plt.rcParams["font.family"])
-    plt.close(figure)
-    return figure
+    """The figure, closed, so that a notebook shows it once, with texts that are no formulas.
 
-
-def use_fonts_for(texts: list[str]) -> None:
-    """Let figures take letters that the usual font lacks from other fonts of the machine, or say that none has them."""
-    missing, families = {ord(letter) for letter in "".join(texts) if letter.isprintable()} - _seen, [USUAL]
+    Letters that the usual font lacks are taken from other fonts of the machine; that none has one is printed.
+    """
+    texts, families = figure.findobj(Text), plt.rcParams["font.family"]
+    missing = {ord(letter) for text in texts for letter in text.get_text() if letter.isprintable()} - _seen
     _seen.update(missing)
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.name != USUAL):
         if missing and missing & (letters := set(font_manager.get_font(font.fname).get_charmap())):
             missing -= letters
-            families.append(font.name)
-    plt.rcParams["font.family"] = list(dict.fromkeys([*plt.rcParams["font.family"], *families]))
+            families = [*families, font.name]
     if missing:
         print(f"No font of this machine has {''.join(map(chr, sorted(missing)[:8]))}; install one, such as Noto Sans.")
+    plt.rcParams["font.family"] = list(dict.fromkeys(families))
+    for text in texts:
+        text.set(parse_math=False, fontfamily=plt.rcParams["font.family"])
+    plt.close(figure)
+    return figure
 
 
 def thumbnail(file: Path, side: int = THUMBNAIL) -> Image.Image:

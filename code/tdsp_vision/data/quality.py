@@ -148,8 +148,7 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
         groups: [n], what belongs together.
 
     Returns:
-        measure, auc, low, high, direction ("larger in malignant"; of more than two classes the one that stands out
-        most), best first.
+        measure, auc, low, high, direction ("larger in malignant": the class in which it is largest), best first.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # here: they take longer than all that refuses before
     from sklearn.metrics import roc_auc_score
@@ -164,10 +163,9 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     for name in measures:
         scores = np.tile(measures[[name]], len(classes))
         apart = roc_auc_score(truths, scores, average=None) - 0.5
-        which = np.abs(apart).argmax() if len(classes) > 2 else apart.argmax()
-        direction = f"{'larger' if apart[which] >= 0 else 'smaller'} in {classes[which]}"
+        direction = f"larger in {classes[apart.argmax()]}" if apart.any() else "no difference"
         area, interval = auc_with_interval(truths, scores * np.where(apart < 0, -1, 1), groups)
-        rows.append((name, area, *interval, direction if apart.any() else "no difference"))
+        rows.append((name, area, *interval, direction))
     if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
         model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)

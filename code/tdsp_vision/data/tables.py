@@ -50,13 +50,11 @@ def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # fields without a column would be lost
-            if text:
-                with path.open(encoding="utf-8-sig") as file:
-                    head = next((line for line in file if line.strip()), "")
-                options["sep"] = max(",;\t", key=head.count)
-                return pd.read_csv(path, dtype=str, **options)
-            columns = pd.read_csv(path, index_col=False, nrows=0).columns
-            kinds = {name: str for name in columns if name in TEXT or is_id(name)}
+            with path.open(encoding="utf-8-sig") as file:
+                head = next((line for line in file if line.strip()), "")
+            options["sep"] = max(",;\t", key=head.count) if text else ","
+            columns = pd.read_csv(path, nrows=0, **options).columns
+            kinds = {name: str for name in columns if text or name in TEXT or is_id(name)}
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
     except (ValueError, FileNotFoundError, pd.errors.ParserWarning) as error:
         raise ValueError(
