@@ -150,7 +150,6 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
         _check_jpeg(content)
         pixels = simplejpeg.decode_jpeg(content, "RGB")  # strict: what is missing in a cut file is an error
     else:
-        image.load()
         pixels = np.asarray(as_rgb(image))
     if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black

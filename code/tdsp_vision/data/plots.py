@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -38,23 +37,15 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     return _literal(figure)
 
 
-def measure_histograms(measures: pd.DataFrame, labels: pd.Series) -> Figure:
-    """How each measure [n rows] is spread within each class; classes of different size are drawn equally large.
-
-    The middle 95 % of the values are shown.
-    """
+def measures_by_class(measures: pd.DataFrame, labels: pd.Series) -> Figure:
+    """How each measure [n rows] is spread within each class: median, middle half, and what lies near it."""
     labels = shown_classes(labels).to_numpy()
-    classes = sorted(set(labels))
-    figure, axes = _panels(measures.shape[1], 3, 3.6, 2.3)
+    classes = sorted(set(labels), reverse=True)
+    figure, axes = _panels(measures.shape[1], 3, 3.6, 0.9 + 0.25 * len(classes))
     for axis, name in zip(axes, measures, strict=False):
         values = [measures[name].to_numpy()[labels == label] for label in classes]
-        weights = [np.full(len(some), 1 / len(some)) for some in values]
-        middle = measures[name].quantile([0.025, 0.975])
-        axis.hist(values, 30, range=tuple(middle), weights=weights, histtype="step", color=COLORS[: len(classes)])
-        axis.set(title=name, yticks=[])
-    handles = [Line2D([], [], color=color) for color in COLORS[: len(classes)]]
-    names = [label if len(label) <= 24 else f"{label[:22]}…" for label in classes]
-    figure.legend(handles, names, loc="outside upper left", ncols=6, fontsize=9)
+        axis.boxplot(values, orientation="horizontal", tick_labels=classes, showfliers=False, widths=0.6)
+        axis.set_title(name)
     return _literal(figure)
 
 

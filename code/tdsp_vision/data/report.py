@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from tdsp_vision.data import quality
-from tdsp_vision.data.plots import auc_intervals, measure_histograms
+from tdsp_vision.data.plots import auc_intervals, measures_by_class
 from tdsp_vision.data.tables import COLUMNS, read_json
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
@@ -48,7 +48,7 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
     classes = manifest.groupby("label").agg(images=("path", "size"), groups=("group", "nunique"))
     classes["share"] = classes.images / len(manifest)
     spread = measures.describe(percentiles=[0.05, 0.5, 0.95]).T[["min", "5%", "50%", "95%", "max"]]
-    figures = {"measures": measure_histograms(measures, manifest.label), "confounders": auc_intervals(found)}
+    figures = {"measures": measures_by_class(measures, manifest.label), "confounders": auc_intervals(found)}
     for name, figure in figures.items():
         with whole_file(paths.figures / f"{name}.png") as draft:
             figure.savefig(draft, dpi=100)

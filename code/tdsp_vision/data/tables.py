@@ -86,14 +86,11 @@ def read_json(path: Path) -> dict:
 
 def link_or_copy(origin: Path, target: Path) -> None:
     """Bring a file to a second place, whole or not at all: a hard link where the disk has such, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    link = target.with_name(f".{target.name}.link")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(origin.resolve(), link)  # not by `whole_file`, which would change the mode of the original
-        link.replace(target)
-    except OSError:
-        with whole_file(target) as draft:
+    with whole_file(target) as draft:
+        draft.unlink()
+        try:
+            os.link(origin.resolve(), draft)
+        except OSError:
             shutil.copyfile(origin, draft)
 
 
