@@ -1,11 +1,12 @@
-"""How accurate are both ways, the SVM and the refined network, over several seeds on real photos?
+"""How accurate are the ways to a classifier over several seeds on real photos?
 
-    python benchmarks/accuracy.py [--photos ../shared/data] [--seeds N] [--only isic2019_256] [--fresh] [--into PAGE]
+    python benchmarks/accuracy.py [--photos ../shared/data] [--seeds N] [--only isic2019_256] [--way three] [--fresh]
 
-Every run is the modeling notebook itself, run headless; a seed draws its own split, the same for both ways. Kept are
+Every run is the modeling notebook itself, run headless; a seed draws its own split, the same for all ways. Kept are
 the runs in `outputs/benchmarks/accuracy`: what is there already is not run again (`--fresh` starts over), so a run that
-was stopped goes on. Printed, and written as Markdown there, are each seed's metrics, their means, the training time,
-and for two classes the difference of the AUCs with its paired 95 % interval: both models judge the same test images.
+was stopped goes on. Printed, and written as Markdown there, are each seed's metrics, their means, the minutes of
+featurizing and training, and for two classes the difference of the AUCs to the first way with its paired 95 %
+interval: all models judge the same test images.
 """
 
 import os
@@ -17,33 +18,35 @@ import numpy as np
 import pandas as pd
 
 from tdsp_vision.data.tables import read_json, write_csv
-from tdsp_vision.execution import run_notebook
 from tdsp_vision.files import write_text
-from tdsp_vision.modeling.intervals import paired_auc_difference
+from tdsp_vision.modeling.metrics import paired_auc_difference
 from tdsp_vision.paths import NOTEBOOKS, ROOT, OutputPaths
+from tdsp_vision.runner import run_notebook
 
-# What differs from the notebook's defaults. Chosen by cross-validation of the images of seed 0 that are not its test:
-# insects are much like ImageNet's, so a short and gentle training is best, they are small in pictures larger than
-# 224 px, so looking closer pays, and they have an up, so only left and right are taken for the same. There is no
-# threshold to choose, so a tenth is enough for validation. docs/improving_accuracy.md says what was chosen when.
+# What differs from the notebook's defaults. Insects are much like ImageNet's, so a short and gentle training is best,
+# they are small in pictures larger than 224 px, so looking closer pays, and they have an up, so only left and right
+# are taken for the same. docs/improving_accuracy.md says what was chosen when.
+THREE = "efficientnet_lite0+efficientnet_lite1+efficientnet_lite2"
 DATASETS = {
     "isic2019_256": {"POSITIVE_CLASS": "malignant"},
-    "ants_bees": {"POSITIVE_CLASS": "", "IMAGE_SIZE": 320, "VALIDATION_FRACTION": 0.1},
+    "isic2019_diagnoses": {"POSITIVE_CLASS": ""},
+    "ants_bees": {"POSITIVE_CLASS": "", "VALIDATION_FRACTION": 0.1},
 }
-REFINEMENT = {"CLASSIFIER": "dnn", "DROPOUT": 0.5, "AVERAGE_EPOCHS": 1}
-LESIONS = {"AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "LAYER_DECAY": 1.0, "FINE_LABELS": "diagnosis"}
-INSECTS = {"AUGMENT": "photos", "TEST_VIEWS": "mirror", "LAYER_DECAY": 0.8, "EPOCHS": 6, "LEARNING_RATE": 0.00005}
+REFINEMENT = {"CLASSIFIER": "dnn", "DROPOUT": 0.5}
+LESIONS = REFINEMENT | {"AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "LAYER_DECAY": 1.0}
+INSECTS = REFINEMENT | {"AUGMENT": "photos", "LAYER_DECAY": 0.8, "EPOCHS": 6, "LEARNING_RATE": 0.00005}
+LOOKING_CLOSER = {"IMAGE_SIZE": 320, "TEST_VIEWS": "mirror"}
 RECIPES = {
-    "isic2019_256": {
-        "svm": {"CLASSIFIER": "svm"},
-        "dnn": REFINEMENT | LESIONS,
-    },
+    "isic2019_256": {"svm": {}, "three": {"BACKBONE": THREE}, "dnn": LESIONS | {"FINE_LABELS": "diagnosis"}},
+    "isic2019_diagnoses": {"svm": {}, "three": {"BACKBONE": THREE}, "dnn": LESIONS},
     "ants_bees": {
-        "svm": {"CLASSIFIER": "svm", "TEST_VIEWS": "mirror"},
-        "dnn": REFINEMENT | INSECTS,
+        "svm": LOOKING_CLOSER,
+        "three": LOOKING_CLOSER | {"BACKBONE": THREE},
+        "dnn": INSECTS | LOOKING_CLOSER,
     },
 }
-SEEDS = {"isic2019_256": 5, "ants_bees": 10}  # 99 test images are few: one of them is a whole percent
+WAYS = ["svm", "three", "dnn"]
+SEEDS = {"isic2019_256": 5, "isic2019_diagnoses": 5, "ants_bees": 10}  # 99 test images are few: each is a whole percent
 COLUMNS = ["auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "ece"]
 
 
@@ -51,9 +54,10 @@ COLUMNS = ["auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity",
 @click.option("--photos", type=click.Path(path_type=Path, exists=True), default=ROOT.parent / "shared" / "data")
 @click.option("--seeds", type=int, help=f"for each data set; else {SEEDS}")
 @click.option("--only", type=click.Choice(list(DATASETS)), multiple=True)
+@click.option("--way", "ways", type=click.Choice(WAYS), multiple=True, default=WAYS, show_default=True)
 @click.option("--fresh", is_flag=True, help="forget the runs that are there")
 @click.option("--into", type=click.Path(path_type=Path, exists=True), help="page that gets the tables, at its mark")
-def main(photos: Path, seeds: int | None, only: tuple[str, ...], fresh: bool, into: Path | None) -> None:
+def main(photos: Path, seeds: int | None, only: tuple, ways: tuple, fresh: bool, into: Path | None) -> None:
     """Run what is missing, then print and write the tables."""
     workspace = ROOT / "outputs" / "benchmarks" / "accuracy"
     if fresh:
@@ -62,15 +66,15 @@ def main(photos: Path, seeds: int | None, only: tuple[str, ...], fresh: bool, in
     reports = []
     for name in only or DATASETS:
         outputs = OutputPaths("outputs", name)
-        prepare(name, photos / name, workspace)
+        prepare(name, photos / name.replace("diagnoses", "256"), workspace)
         rows = []
         for seed in range(seeds or SEEDS[name]):
-            runs = {way: finished_run(outputs, name, way, seed) for way in RECIPES[name]}
+            runs = {way: finished_run(outputs, name, way, seed) for way in ways}
             rows.append(compared(seed, runs))
             print(pd.DataFrame(rows[-1:]).to_string(index=False), flush=True)
         title = f"#### {name}, {len(rows)} seeds"
-        reports.append(f"{title}\n\n{settings_in_words(name)}\n\n{as_markdown(pd.DataFrame(rows))}\n")
-    report = "### Both ways\n\n" + "\n".join(reports)
+        reports.append(f"{title}\n\n{settings_in_words(name, ways)}\n\n{as_markdown(pd.DataFrame(rows))}\n")
+    report = "### Ways to a classifier\n\n" + "\n".join(reports)
     write_text(workspace / "accuracy.md", report)
     print(f"\n{report}")
     if into:
@@ -94,8 +98,14 @@ def prepare(name: str, source: Path, workspace: Path) -> None:
     shutil.copytree(source, copy, dirs_exist_ok=True)
     # ISIC_0000007_MNV.jpg: the last part is the diagnosis.
     files = pd.Series(sorted(file.relative_to(copy).as_posix() for file in copy.glob("*/ISIC_*.jpg")), dtype=str)
-    if len(files):
-        diagnosis = files.str.extract(r"_([A-Z]+)\.jpg$")[0]
+    diagnosis = files.str.extract(r"_([A-Z]+)\.jpg$")[0]
+    if name == "isic2019_diagnoses":
+        for file, label in zip(files, diagnosis, strict=True):
+            (copy / label).mkdir(exist_ok=True)
+            (copy / file).rename(copy / label / Path(file).name)
+        for label in ("benign", "malignant"):
+            (copy / label).rmdir()
+    elif len(files):
         write_csv(copy / "metadata.csv", pd.DataFrame({"path": files, "diagnosis": diagnosis}))
     parameters = {"DATASET_NAME": name, "SOURCE": "folder", "SOURCE_PATH": str(copy)}
     run_notebook(NOTEBOOKS["data"], parameters, workspace / "notebooks" / f"{name}-data.ipynb")
@@ -106,46 +116,45 @@ def finished_run(outputs: OutputPaths, dataset: str, way: str, seed: int) -> Pat
     name = f"{way}-seed{seed}"
     found = sorted(outputs.runs.glob(f"*-{name}/metrics.json"))
     if not found:
-        parameters = (
-            {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name, "COMPARE": "none", "LESSONS": False}
-            | DATASETS[dataset]
-            | RECIPES[dataset][way]
-        )
-        run_notebook(NOTEBOOKS["model"], parameters, outputs.notebooks / f"{name}.ipynb")
+        settings = {"DATASET_NAME": dataset, "SEED": seed, "RUN_NAME": name, "COMPARE": "none"}
+        settings |= DATASETS[dataset] | RECIPES[dataset][way]
+        run_notebook(NOTEBOOKS["model"], settings, outputs.notebooks / f"{name}.ipynb")
         found = sorted(outputs.runs.glob(f"*-{name}/metrics.json"))
     return found[-1].parent
 
 
 def compared(seed: int, runs: dict[str, Path]) -> dict:
-    """One row: the test metrics and training minutes of each way, and their paired difference."""
-    row = {"seed": seed}
+    """One row: the test metrics and minutes of each way, and how far its AUC is from the first way's."""
+    row, first = {"seed": seed}, next(iter(runs))
     for way, folder in runs.items():
         metrics = read_json(folder / "metrics.json")
-        row |= {f"{way} {key}": metrics["test"][key] for key in COLUMNS if metrics["test"][key] is not None}
-        row[f"{way} auc, 95 %"] = "{:.3f} to {:.3f}".format(*metrics["test"]["auc_ci"])
+        row |= {f"{way} {key}": metrics["test"][key] for key in COLUMNS if metrics["test"].get(key) is not None}
         row[f"{way} minutes"] = (metrics["seconds"]["train"] + metrics["seconds"]["featurize"]) / 60
-    tests = [pd.read_csv(folder / "predictions.csv").query("split == 'test'") for folder in runs.values()]
-    groups = pd.read_csv(runs["svm"] / "splits.csv").set_index("path").group.loc[tests[0].path].to_numpy()
-    positive = read_json(runs["svm"] / "metrics.json")["positive_class"] or sorted(tests[0].label.unique())[-1]
-    truth = (tests[0].label == positive).to_numpy()
-    svm, dnn = (test[f"score_{positive}"].to_numpy() for test in tests)
-    difference, low, high = paired_auc_difference(truth, svm, dnn, groups, seed)
-    return row | {"dnn - svm": difference, "low": low, "high": high}
+        if way != first and len(metrics["classes"]) == 2:
+            difference, low, high = _auc_difference(runs[first], folder)
+            row |= {f"{way} - {first}": difference, f"{way} - {first}, 95 %": f"{low:+.3f} to {high:+.3f}"}
+    return row
 
 
-def settings_in_words(dataset: str) -> str:
+def _auc_difference(first: Path, second: Path) -> tuple[float, float, float]:
+    """Second minus first, on the same test images, with its paired interval."""
+    tests = [pd.read_csv(folder / "predictions.csv").query("split == 'test'") for folder in (first, second)]
+    groups = pd.read_csv(first / "splits.csv").set_index("path").group.loc[tests[0].path].to_numpy()
+    positive = read_json(first / "metrics.json")["positive_class"] or sorted(tests[0].label.unique())[-1]
+    scores = [test[f"score_{positive}"].to_numpy() for test in tests]
+    return paired_auc_difference((tests[0].label == positive).to_numpy(), *scores, groups)
+
+
+def settings_in_words(dataset: str, ways: tuple) -> str:
     """What differs from the notebook's defaults, in one line."""
-    both = ", ".join(f"{key} {value!r}" for key, value in DATASETS[dataset].items())
-    ways = [
-        f"{way}: {', '.join(f'{key} {value!r}' for key, value in recipe.items() if key != 'CLASSIFIER') or 'defaults'}"
-        for way, recipe in RECIPES[dataset].items()
-    ]
-    return "; ".join([both, *ways]) + "."
+    settings = {"all": DATASETS[dataset]} | {way: RECIPES[dataset][way] for way in ways}
+    lists = {way: ", ".join(f"{key} {value!r}" for key, value in recipe.items()) for way, recipe in settings.items()}
+    return "; ".join(f"{way}: {text or 'defaults'}" for way, text in lists.items()) + "."
 
 
 def as_markdown(rows: pd.DataFrame) -> str:
     """Seeds as rows, their mean below, to three digits (minutes to one)."""
-    mean = rows.drop(columns=["low", "high"]).mean(numeric_only=True).to_dict() | {"seed": "mean"}
+    mean = rows.mean(numeric_only=True).to_dict() | {"seed": "mean"}
     table = pd.concat([rows.astype({"seed": object}), pd.DataFrame([mean])], ignore_index=True)
     lines = [list(table.columns), ["---"] * len(table.columns)]
     for row in table.to_dict("records"):

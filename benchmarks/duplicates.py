@@ -1,14 +1,12 @@
-"""How long does the search for duplicates take, and how many pairs does it compare, against comparing all of them?
+"""How long does the search for copies and look-alikes take, and what does it find?
 
-    python benchmarks/duplicates.py [--images 100000] [--bits 10]
+    python benchmarks/duplicates.py [--images 100000]
 
-Three kinds of hashes, each in a process of its own, with 500 planted pairs that differ in exactly `--bits` bits:
+Two kinds of pictures, each in a process of its own, with 300 planted copies (noise of one gray value) and 300 planted
+look-alikes (mirrored and made brighter) of pictures of the set:
 
-random       each bit a coin toss: the easiest case
-smooth       dHashes of blurred noise, whose neighbouring bits say the same; many lie near each other by themselves
-alike        95 % random, and 5,000 that all differ from one hash in up to 5 bits
-
-All pairs are timed on a part of the images and multiplied, as they would take minutes.
+photos   random blotches of several sizes, as far apart as photos are
+pages    one small mark in the middle of a white page: most of each picture agrees with all others
 """
 
 import multiprocessing
@@ -19,66 +17,58 @@ import click
 import cv2
 import numpy as np
 
-from tdsp_vision.data.duplicates import find_duplicates
+from tdsp_vision.data.duplicates import connected_groups, find_duplicates, miniature
 
-KINDS = ("random", "smooth", "alike")
-PLANTED = 500
+PLANTED = 300
 
 
 @click.command()
 @click.option("--images", default=100_000)
-@click.option("--bits", default=10)
-def main(images: int, bits: int) -> None:
-    """Print one line per kind of hashes."""
-    all_pairs = images * (images - 1) // 2
-    seconds = time_of_all_pairs() * all_pairs
-    print(f"{images:,} hashes, up to {bits} bits apart; comparing all {all_pairs:,} pairs: about {seconds:.0f} s")
-    for kind in KINDS:
+def main(images: int) -> None:
+    """Print one line per kind of pictures."""
+    for kind in ("photos", "pages"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            took, peak, compared, clusters, found = pool.apply(measure, (kind, images, bits))
+            took, peak, copies, alike, wrong = pool.apply(measure, (kind, images))
         print(
-            f"{kind:8}{took:6.1f} s ({seconds / took:.0f} times faster), peak memory {peak:.0f} MB, compared "
-            f"{compared:,} pairs ({compared / all_pairs:.4%}), {clusters:,} clusters, "
-            f"{found} of {PLANTED} planted copies in the cluster of their original"
+            f"{images:,} {kind}: {took:.1f} s, peak memory {peak:.0f} MB, {copies} of {PLANTED} copies, {alike} of "
+            f"{PLANTED} look-alikes, {wrong} other images taken for copies"
         )
 
 
-def hashes(kind: str, count: int, bits: int) -> np.ndarray:
-    """Bits [count, 256] as 0 and 1; the last `PLANTED` repeat the first ones with `bits` bits changed."""
-    rng = np.random.default_rng(0)
-    if kind == "smooth":
-        noise = rng.normal(size=(count - PLANTED, 16, 17)).astype(np.float32)
-        codes = np.stack([np.diff(cv2.GaussianBlur(one, (0, 0), 4), axis=1).ravel() > 0 for one in noise])
-    else:
-        codes = rng.integers(0, 2, (count - PLANTED, 256), np.uint8).astype(bool)
-    if kind == "alike":
-        for row in range(len(codes) - 5000, len(codes)):
-            codes[row] = codes[-1]
-            codes[row, rng.choice(256, rng.integers(1, 6), replace=False)] ^= True
-    copies = codes[:PLANTED].copy()
-    for copy in copies:
-        copy[rng.choice(256, bits, replace=False)] ^= True
-    return np.concatenate([codes, copies])
+def picture(kind: str, seed: int) -> np.ndarray:
+    """uint8 [96, 96, 3]."""
+    rng = np.random.default_rng(seed)
+    grids = [rng.integers(0, 255, (side, side, 3), np.uint8) for side in (5, 24)]
+    coarse, fine = (cv2.resize(grid, (96, 96), interpolation=cv2.INTER_CUBIC) for grid in grids)
+    if kind == "photos":
+        return cv2.addWeighted(coarse, 0.65, fine, 0.35, 0)
+    page = np.full((96, 96, 3), 255, np.uint8)
+    page[36:60, 36:60] = fine[36:60, 36:60]
+    return page
 
 
-def measure(kind: str, count: int, bits: int) -> tuple[float, float, int, int, int]:
-    """Seconds, peak memory of the process in MB, pairs compared, clusters, planted copies found."""
-    texts = [row.tobytes().hex() for row in np.packbits(hashes(kind, count, bits), axis=1)]
+def changed(pixels: np.ndarray, seed: int, look_alike: bool) -> np.ndarray:
+    """A copy, or a look-alike, of a picture."""
+    if look_alike:
+        return (pixels[:, ::-1] * 0.85).astype(np.uint8)
+    return (pixels + np.random.default_rng(seed).normal(0, 1, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def measure(kind: str, count: int) -> tuple[float, float, int, int, int]:
+    """Seconds, peak memory of the process in MB, planted copies and look-alikes found, wrong copies."""
+    minis = np.empty((count, 2496), np.uint8)
+    fresh = count - 2 * PLANTED
+    for row in range(count):
+        pixels = picture(kind, row if row < fresh else row - fresh)
+        minis[row] = miniature(pixels if row < fresh else changed(pixels, row, look_alike=row >= fresh + PLANTED))
     start = time.perf_counter()
-    found = find_duplicates(texts, bits)
+    found = find_duplicates(minis)
     seconds = time.perf_counter() - start
-    together = int((found.cluster[-PLANTED:] == found.cluster[:PLANTED]).sum())
+    groups = connected_groups(count, found.pairs)
+    copies = int((found.copies[fresh : fresh + PLANTED] == found.copies[:PLANTED]).sum())
+    alike = int((groups[fresh + PLANTED :] == groups[PLANTED : 2 * PLANTED]).sum())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return seconds, peak, found.compared, len(np.unique(found.cluster)), together
-
-
-def time_of_all_pairs(sample: int = 3000) -> float:
-    """Seconds per pair, each hash against all later ones with NumPy."""
-    words = np.random.default_rng(0).integers(0, 2**63, (sample, 4), np.uint64)
-    start = time.perf_counter()
-    for row in range(sample):
-        np.bitwise_count(words[row + 1 :] ^ words[row]).sum(axis=1)
-    return (time.perf_counter() - start) / (sample * (sample - 1) / 2)
+    return seconds, peak, copies, alike, count - len(np.unique(found.copies)) - copies
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What several tests share: the real photos, where there are some."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,23 @@ def real_photos() -> Path:
     if os.environ.get("REQUIRE_REAL_PHOTOS"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def other_python(tmp_path_factory):
+    """A function that gives a Python with other packages: the one that TDSP_<name> names, or a new one, several
+    hundred MB to fetch, where REQUIRE_<name>=1; else the test is left out."""
+
+    def prepared(name: str, *packages: str) -> str:
+        if named := os.environ.get(f"TDSP_{name}"):
+            return named
+        if not os.environ.get(f"REQUIRE_{name}"):
+            pytest.skip(f"REQUIRE_{name}=1 fetches {', '.join(packages)}; TDSP_{name} names a Python that has it")
+        folder = tmp_path_factory.mktemp(name) / "environment"
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+        python = str(folder / "bin/python")
+        subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
+        return python
+
+    return prepared

@@ -1,118 +1,67 @@
-"""A run with its data set and deployment, small and made by the package's own functions where the content matters."""
+"""The files of a run with its data set and deployment, as the notebooks write them; small and always the same."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tdsp_vision.data.tables import write_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.modeling.evaluate import evaluate
-from tdsp_vision.modeling.runs import model_card
-from tdsp_vision.modeling.splits import leakage
-from tdsp_vision.modeling.subgroups import subgroup_table
-from tdsp_vision.modeling.thresholds import decide
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 RUN = "20260131-142501-svm-tiny"
-N = 96  # images
-BLUE = (0, 114, 178)
+KEYS = ("auc", "balanced_accuracy", "accuracy", "precision", "f1", "average_precision", "ece", "brier")
 
 
-def documented_run(
-    workspace: Path, classes: tuple[str, ...] = ("benign", "malignant"), positive: str = "malignant"
-) -> tuple[DatasetPaths, OutputPaths, Path]:
-    """Data set, outputs and run folder below `workspace`; the same at every call. Labels are dealt out in turn."""
+def documented_run(workspace: Path, classes=("benign", "malignant"), positive="malignant"):
+    """Data set, outputs and run folder below `workspace`: 40 images, their labels dealt out in turn."""
     dataset, outputs = DatasetPaths(str(workspace / "data"), "tiny"), OutputPaths(str(workspace / "outputs"), "tiny")
-    run = outputs.runs / RUN
-    manifest = _dataset(dataset, list(classes))
-    split = pd.Series(np.repeat(["train", "validation", "test"], [32, 24, 40]))
-    metrics, scores, predicted = _judged(manifest, split, list(classes), positive)
-    about = {key: metrics[key] for key in ("dataset", "classifier", "classes", "positive_class")}
-    trust = {"training AUC": "0.987", "objections": ["The test has few images."]}
-    threshold = metrics["test"]["threshold"]
-    card = model_card(about, dataset, leakage(manifest, split), threshold, trust, {"seed": 0, "sensitivity": 0.0})
-    write_json(run / "metrics.json", metrics)
-    write_json(run / "model_card.json", {"run_id": RUN} | card)
-    write_json(run / "parameters.json", {"DATASET_NAME": "tiny", "SVM_C": [0.25, 0.5], "SEED": 7})
-    write_csv(run / "splits.csv", manifest[["path", "label", "group", "sha256"]].assign(split=split))
-    table = manifest[["path"]].assign(split=split, label=manifest.label, predicted=predicted)
-    write_csv(
-        run / "predictions.csv", table.assign(**{f"score_{name}": scores[:, k] for k, name in enumerate(classes)})
-    )
-    write_csv(run / "history.csv", pd.DataFrame({"c": [0.25, 0.5], "auc_mean": [0.7125, 0.6875]}))
-    for name in ("confusion_matrix", "something_new"):
-        _figure(run / "figures" / f"{name}.png")
+    run, labels = outputs.runs / RUN, (list(classes) * 40)[:40]
+    table = pd.DataFrame({"path": [f"images/{k}.jpg" for k in range(40)], "label": labels, "group": range(40)})
+    table = table.assign(group=table.group // 4, sha256=[f"{k:064x}" for k in range(40)])
+    splits = table.assign(split=["train"] * 16 + ["validation"] * 8 + ["test"] * 16)
+    known = {"cluster": 0, "dhash": 0, "width": 64, "height": 48, "source": "here", "attribution": "A. Person"}
+    tables = {
+        dataset.manifest: table.assign(**known, license=["CC-BY"] * 34 + [""] * 6, turned=0, source_sha256="0"),
+        run / "splits.csv": splits,
+        run / "predictions.csv": splits.assign(predicted=classes[0], **{f"score_{name}": 0.5 for name in classes}),
+        run / "history.csv": pd.DataFrame({"c": [0.25, 0.5], "auc_mean": [0.7125, 0.6875]}),
+    }
+    for file, content in tables.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content.to_csv(file, index=False)
+    asked = "- Who gave the labels, and how were they confirmed?\n"
+    dataset.report.write_text(f"# Data report\n\n![M](figures/m.png)\n\n{asked}")
+    dataset.dictionary.write_text("# Data dictionary\n")
+    write_json(dataset.info, {"name": "tiny", "images": 40, "rejected": 1, "source": "a folder"})
+    for name, content in _jsons(classes, positive).items():
+        write_json((outputs.deployment if name in ("service", "parity", "latency") else run) / f"{name}.json", content)
+    for file in (run / "figures/confusion_matrix.png", run / "figures/new.png", dataset.figures / "m.png"):
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(file)
     (outputs.root / "latest.txt").write_text(RUN + "\n")
-    _deployment(outputs.deployment, list(classes))
     return dataset, outputs, run
 
 
-def _dataset(dataset: DatasetPaths, classes: list[str]) -> pd.DataFrame:
-    number = np.arange(N)
-    labels = [classes[k % len(classes)] for k in number]
-    table = pd.DataFrame({"path": [f"images/{name}/{k}.jpg" for k, name in enumerate(labels)], "label": labels})
-    table = table.assign(group=number // 4, cluster=number, sha256=[f"{k:064x}" for k in number], dhash="0")
-    table = table.assign(width=64 + number % 2, height=48, source="here", license=np.where(number < 90, "CC-BY", ""))
-    table = table.assign(attribution=np.where(number < 90, "A. Person", ""), turned="0", source_sha256=table.sha256)
-    table = table.assign(patient_id=[f"P{k // 4}" for k in number], sex=["female", "male"] * (N // 2))
-    counts = table.label.value_counts().sort_index()
-    write_csv(dataset.manifest, table)
-    reasons = ["duplicate of a/1.jpg (0 of 256 bits differ)", "damaged: it ends early"]
-    write_csv(dataset.rejected, pd.DataFrame({"path": ["a/2.jpg", "a/3.jpg"], "reason": reasons}))
-    info = {"name": "tiny", "classes": sorted(classes), "counts": {k: int(n) for k, n in counts.items()}, "images": N}
-    write_json(dataset.info, info | {"rejected": 2, "licenses": ["CC-BY"], "source": "here"})
-    question = "- Who gave the labels, and how were they confirmed?\n"
-    report = f"# Data report: tiny\n\n![Measures](figures/measures.png)\n\n## Open questions\n\n{question}"
-    dataset.report.write_text(report, encoding="utf-8")
-    dataset.dictionary.write_text("# Data dictionary: tiny\n\n| column | type |\n| --- | --- |\n", encoding="utf-8")
-    _figure(dataset.figures / "measures.png")
-    return table
-
-
-def _judged(manifest: pd.DataFrame, split: pd.Series, classes: list[str], positive: str):
-    """metrics.json, scores [n, K] and predicted [n]."""
-    labels, groups = manifest.label.to_numpy(dtype=object), manifest.group.to_numpy()
-    right = np.array([classes.index(label) for label in labels])
-    scores = np.random.default_rng(3).dirichlet(np.ones(len(classes)), N) + 0.3 * np.eye(len(classes))[right]
-    scores /= scores.sum(axis=1, keepdims=True)
-    threshold = 0.437 if positive else None
-    predicted = decide(scores, classes, positive, threshold)
-    masks = {side: (split == side).to_numpy() for side in ("validation", "test")}
-    blocks = {
-        side: evaluate(labels[mask], scores[mask], classes, positive, threshold, 0, groups[mask])
-        for side, mask in masks.items()
-    }
-    test = masks["test"]
-    rows = subgroup_table(manifest[test], scores[test], classes, positive, threshold, 0, groups[test])
-    rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    confounder = {"measure": "file_kb", "direction": "no difference", "training_auc": 0.625, "auc": 0.5625}
-    blocks["test"] |= {"subgroups": rows, "best_confounder": confounder | {"auc_ci": [0.4375, 0.6875]}}
-    about = {"dataset": "tiny", "classifier": "svm", "backbone": "lite", "weights": "imagenet", "image_size": 32}
-    counts = {side: int((split == side).sum()) for side in ("train", "validation", "test")}
-    about |= {"classes": classes, "positive_class": positive, "splits": counts}
-    return about | blocks | {"seconds": {"total": 12.5}}, scores, predicted
-
-
-def _deployment(folder: Path, classes: list[str]) -> None:
-    service = {"backend": "local", "what": "Backend local: a stand-in.", "run": RUN, "model": "birds", "version": "3"}
-    write_json(folder / "service.json", service | {"files": [], "classes": classes})
-    write_json(folder / "parity.json", {"n": N, "max_abs_diff": 2.5e-7, "tolerance": 1e-5, "borderline": 1})
+def _jsons(classes, positive) -> dict[str, dict]:
+    keys = KEYS + (("sensitivity", "specificity") if positive else ("top5_accuracy",))
+    block = {key: 0.5 + number / 100 for number, key in enumerate(keys)} | {"threshold": 0.437 if positive else None}
+    block["intervals"] = {key: [block[key] - 0.1, block[key] + 0.1] for key in keys} | {"auc": None}
+    known = {"column": "sex", "value": "female", "n": 7, "n_positive": 4, "auc": None, "accuracy": None}
+    test = block | {"n": 16, "subgroups": [known | {"note": "too few"}], "no_interval": "Of one group only."}
+    test["per_class"] = dict.fromkeys(classes, {"n": 8, "recall": 0.5, "precision": 0.25, "specificity": 0.75})
+    test["confusion_matrix"] = [[8 - k] * len(classes) for k in range(len(classes))]
+    test["best_confounder"] = {"measure": "file_kb", "auc": 0.5625, "auc_ci": [0.4375, 0.6875]}
+    metrics = {"classifier": "svm", "backbone": "lite", "weights": "imagenet", "image_size": 32, "test": test}
+    metrics |= {"classes": list(classes), "positive_class": positive, "splits": {"train": 16, "validation": 8}}
+    card = {"created": "2026-01-31T14:25", "purpose": "For tests.", "limits": "For nothing else.", "settings": {}}
+    card |= {"decision": {"origin": "the best on validation"}, "trust": {"objections": ["The test is small."]}}
+    card |= {"torn_groups": [{"kept_together": "cluster", "groups": 40, "torn_groups": 0, "torn_images": 0}]}
     speed = {"clients": 8, "requests": 321, "errors": 4, "p50_ms": 12.25, "p95_ms": 34.5, "requests_per_s": 160.0}
-    write_json(folder / "latency.json", {"backend": "local", "in_process_p50_ms": 9.75, "service": [speed]})
-
-
-def _figure(file: Path) -> None:
-    """2,500 shades of red and yellow, and a corner that is blue."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((50, 50, 4), 255, np.uint8)
-    pixels[..., 1], pixels[..., 2] = 4 * np.arange(50), np.arange(50)[:, None]
-    pixels[:2, :2, :3] = BLUE
-    Image.fromarray(pixels).save(file)
-
-
-def change_json(file: Path, **entries) -> None:
-    """Set some entries of a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    return {
+        "metrics": metrics | {"validation": block | {"n": 8}, "seconds": {"total": 12.5}},
+        "model_card": card | {"versions": {"python": "3.12"}},
+        "parameters": {"SVM_C": [0.25, 0.5], "SEED": 7},
+        "service": {"backend": "local", "what": "A stand-in.", "run": RUN, "model": "birds", "version": "3"},
+        "parity": {"n": 40, "max_abs_diff": 2.5e-7, "tolerance": 1e-5},
+        "latency": {"backend": "local", "in_process_p50_ms": 9.75, "service": [speed]},
+    }

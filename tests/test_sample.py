@@ -2,17 +2,17 @@
 
 import re
 
+import draw_lesions as sample
 import imagehash
 import numpy as np
 import pandas as pd
 import pytest
+from draw_lesions import Signs, draw_lesion
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from tdsp_vision.data import sample
-from tdsp_vision.data.drawing import Signs, draw_lesion
 from tdsp_vision.paths import SAMPLE_DATA
 
 COMMITTED = SAMPLE_DATA / "lesions"

@@ -15,10 +15,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from draw_lesions import generate_sample
 
 from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.manifest import mark_duplicates, write_dataset
-from tdsp_vision.data.sample import generate_sample
 from tdsp_vision.paths import NOTEBOOKS, DatasetPaths
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def run(tmp_path_factory) -> Callable[[str, str | None], Path]:
     folder = tmp_path_factory.mktemp("untouched")
     generate_sample(folder / "source", 20)
     images, rejected = scan_folder(folder / "source", quiet=True)
-    images = mark_duplicates(images, 10)
+    images = mark_duplicates(images)
     images = images[images.file == images.original]
     about = {"source": "sample", "seed": 0}
     write_dataset(DatasetPaths(str(folder / "data"), "drawn"), images, rejected, folder / "source", about)
@@ -63,7 +63,7 @@ def _deal_out_anew(manifest: pd.DataFrame, split: pd.Series, side: str) -> None:
 
 def _run_cells(given: dict, shuffled: str | None) -> None:
     """The cells of the modeling notebook, one after the other in one namespace."""
-    names = {"__name__": "__main__", "display": lambda *shown: None}
+    names = {"__name__": "__main__", "display": lambda *shown, **options: None}
     splitting = 0
     for number, cell in enumerate(nbformat.read(NOTEBOOKS["model"], 4).cells):
         if cell.cell_type != "code":

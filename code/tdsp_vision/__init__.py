@@ -4,8 +4,41 @@ Keras reads settings of its user when it is imported; a backend or float type ch
 scores or crash. So its backend is named here, and its settings file is one of this project's own.
 """
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = str(Path.home() / ".cache" / "tdsp-vision" / "keras")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class _QuietTensorFlow:
+    """Finds TensorFlow for Python; its libraries write past every setting of the log while they load, in red."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        """What Python asks each finder; None for all other modules."""
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(cls)
+        if spec := importlib.util.find_spec(name):
+            load = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: _without_stderr(load, module)
+        return spec
+
+
+def _without_stderr(function, *arguments) -> None:
+    """Call a function while file descriptor 2 leads nowhere; Python's own warnings and errors are still seen."""
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        function(*arguments)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+sys.meta_path.insert(0, _QuietTensorFlow)

@@ -12,11 +12,10 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
+from tdsp_vision.committed import exercises, notebooks
 from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.documents.commands import report
 from tdsp_vision.errors import ParameterError, RunFailed
-from tdsp_vision.exercises import exercises
-from tdsp_vision.history_commands import history
 from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
 from tdsp_vision.sweeps.sweep import sweep_command as sweep
 
@@ -27,25 +26,21 @@ class Program(click.Group):
     """Ends a command with one sentence and its exit code; what nobody expected keeps its traceback in a file."""
 
     def invoke(self, context: click.Context):
+        """Run the command; 130 and 1 are the exit codes for an interrupt and for a fault."""
         try:
             return super().invoke(context)
         except KeyboardInterrupt as stop:
-            message, code = str(stop) or "interrupted", 130
-        except ParameterError as error:
-            message, code = str(error), 2
-        except (RunFailed, OSError) as error:
-            message, code = str(error), 1
+            click.echo(str(stop) or "interrupted", err=True)
+            context.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as error:
+            raise RunFailed(str(error)) from None
         except Exception as error:
             with tempfile.NamedTemporaryFile("w", prefix="tdsp-vision-", suffix=".log", delete=False) as file:
                 traceback.print_exc(file=file)
-            message = (
-                f"{type(error).__name__}: {error}\nThis is a fault of the program; its traceback is in {file.name}."
-            )
-            code = 1
-        click.echo(message, err=True)
-        sys.exit(code)
+            words = f"{type(error).__name__}: {error}; a fault of the program, whose traceback is in {file.name}"
+            raise RunFailed(words) from None
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +61,7 @@ def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tupl
     if watched:
         end_with_starter()
     settings = (read_settings(file) if file else {}) | as_settings(parameters, "-p")
-    run_walkthrough(settings, stages, watched=watched)
+    run_walkthrough(settings, stages, watched)
 
 
 @main.command()
@@ -81,14 +76,33 @@ def params(stage: str | None) -> None:
 
 
 @main.command()
-def notebooks() -> None:
-    """Execute the notebooks with their defaults and write the outputs into them, for committing."""
-    from tdsp_vision.committed import refresh
+@click.option("--output-dir", default="outputs", show_default=True, help="OUTPUT_DIR of the notebooks.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
+@click.option("--log", "run_folder", metavar="FOLDER", help="Only add this finished run, OUTPUT_DIR/DATASET/runs/RUN.")
+def history(output_dir: str, port: int, run_folder: str | None) -> None:
+    """Open the run history in MLflow's page, on this machine only, until Ctrl-C."""
+    from tdsp_vision.modeling.history import QUIET, artifact_folder, log_run, tracking_uri
 
-    refresh(paths.NOTEBOOKS, documents=paths.ROOT / "docs" / "deliverable_docs")
+    if run_folder:
+        folder = paths.resolve(run_folder)
+        if not (folder / "metrics.json").is_file():
+            raise ParameterError(f"{folder} is no run folder: it has no metrics.json.")
+        said = log_run(paths.OutputPaths(str(folder.parents[2]), folder.parents[1].name), folder)
+        click.echo(said)
+        sys.exit(said.startswith("WARNING"))
+    uri = tracking_uri(output_dir)
+    if uri.startswith("http"):
+        click.echo(f"the run history is at {uri}")
+        return
+    print(f"run history: http://127.0.0.1:{port} (choose 'Model training', top left); Ctrl-C ends it", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--no-serve-artifacts"]
+    command += ["--default-artifact-root", artifact_folder(output_dir).as_uri()]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # A page to look at needs no second process that waits for jobs. This process becomes the server: one to stop.
+    os.execve(sys.executable, command, QUIET | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
 
 
-for command in (sweep, history, deploy, exercises, report):
+for command in (sweep, deploy, exercises, notebooks, report):
     main.add_command(command)
 
 

@@ -1,22 +1,27 @@
-"""Checks of the exercise notebooks: what is still wrong, in one sentence and without a traceback.
+"""Checks of the exercise notebooks: what is still wrong, in one sentence.
 
-In: what a learner wrote in place of `...`. Out: nothing if it is right so far, else `NotYet`, which stops the
-notebook at that cell.
+In: what a learner wrote in place of `...`. Out: nothing if it is right so far; else `check` prints the sentence in
+place of an error, and the cell ends there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
-
-from tdsp_vision.parameters import short
-
-WORDS = {Real: "a number", str: "text", list: "a list", dict: "a dictionary"}
 
 
 class NotYet(AssertionError):
-    """A check that is not passed yet; Jupyter shows its sentence alone."""
+    """A check that is not passed yet."""
 
-    def _render_traceback_(self) -> list[str]:
-        """What IPython prints in place of a traceback."""
-        return [f"Not yet: {self}"]
+
+@contextmanager
+def check() -> Iterator[None]:
+    """Print what is still wrong; no traceback, whatever the answer is."""
+    try:
+        yield
+    except NotYet as hint:
+        print(f"Not yet: {hint}")
+    except Exception as error:  # an answer that the check itself could not work with
+        print(f"Not yet: with your answer Python stops here: {type(error).__name__}: {error}")
 
 
 def require(passed: object, hint: str) -> None:
@@ -26,13 +31,9 @@ def require(passed: object, hint: str) -> None:
 
 
 def answered(kind: type, **answers: object) -> None:
-    """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`numbers.Real`).
-
-    Raises:
-        NotYet: says what stands there and what is expected.
-    """
+    """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`Real`)."""
     for name, value in answers.items():
         require(value is not ..., f"`{name}` is still `...`; put your answer there.")
         fits = isinstance(value, kind) and not (kind is Real and isinstance(value, bool))
-        expected = WORDS.get(kind, f"a {kind.__name__}")
-        require(fits, f"`{name}` is {short(value)} ({type(value).__name__}); {expected} is expected.")
+        wanted = "number" if kind is Real else getattr(kind, "__name__", "bool")
+        require(fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected.")

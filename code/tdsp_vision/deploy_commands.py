@@ -1,50 +1,18 @@
-"""Command line: `python -m tdsp_vision deploy create | list | score | logs | update | rollback | scale | delete`.
+"""Command line: `python -m tdsp_vision deploy build | create | list | score | logs | update | rollback | delete`.
 
 A deployment that is made here keeps running until it is deleted; one that a notebook keeps running is found as well.
-Exit codes: 0 done; 1 a server, an image or the engine failed; 2 a wrong name, value or file.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from tdsp_vision.exits import exit_codes
+from tdsp_vision.errors import ParameterError
 from tdsp_vision.paths import OutputPaths, checked_name, resolve, shown
 
-# Of whoever called, and of servers, images and the engine; a ServingError is a RuntimeError.
-ERRORS = (ValueError, FileNotFoundError, FileExistsError), (RuntimeError, OSError)
-
-
-@dataclass(frozen=True)
-class Where:
-    """The deployment that a command is about."""
-
-    output_dir: str
-    dataset: str
-    model: str
-
-    @property
-    def outputs(self) -> OutputPaths:
-        return OutputPaths(self.output_dir, self.dataset)
-
-    def open(self):
-        """The `Deployment`; FileNotFoundError if there is none."""
-        from tdsp_vision.deployment.deployments import deployment_folder, open_deployment
-
-        return open_deployment(deployment_folder(self.outputs, self.model))
-
-    def version_folder(self, version: int | None) -> Path:
-        """Folder of an exported version, of the highest one for None; FileNotFoundError if there is none."""
-        from tdsp_vision.deployment.versions import versions_in
-
-        serving = self.outputs.serving(self.model)
-        exported = versions_in(serving)
-        if not exported or version not in (None, *exported):
-            there = ", ".join(map(str, exported)) or "none"
-            wanted = "an exported version" if version is None else f"version {version}"
-            raise FileNotFoundError(f"There is no {wanted.removeprefix('an ')} in {shown(serving)}; there is {there}.")
-        return serving / str(version or exported[-1])
+VERSION = click.option("--version", type=int, help="Exported version; by default the highest.")
+BACKEND = click.option("--backend", default="auto", show_default=True, help="docker | local | auto.")
+IMAGE = click.option("--image", default=None, help="SERVING_IMAGE; docker only.")
 
 
 @click.group()
@@ -54,112 +22,103 @@ class Where:
 @click.pass_context
 def deploy(context: click.Context, dataset: str, model: str | None, output_dir: str) -> None:
     """Look after a deployed model, whichever process deployed it."""
-    with exit_codes(*ERRORS):
-        checked_name("--dataset", dataset)
-        context.obj = Where(output_dir, dataset, checked_name("--model", model or dataset))
+    from tdsp_vision.deployment.deployment import Deployment
+
+    context.obj = Deployment(OutputPaths(output_dir, dataset), checked_name("--model", model or dataset))
 
 
 @deploy.command()
-@click.option("--version", type=int, help="Exported version; by default the highest.")
-@click.option("--backend", default="auto", show_default=True, help="docker | local | auto.")
-@click.option("--image", help="SERVING_IMAGE; docker only.")
-@click.option("--replicas", default=1, show_default=True, help="Number of servers, 1 to 32.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Port of the first server; 0: any free one.")
-@click.option("--warmup", multiple=True, type=click.Path(path_type=Path), help="Image for warmup; may be repeated.")
+@VERSION
+@BACKEND
+@IMAGE
 @click.pass_obj
-def create(where: Where, version, backend, image, replicas, port, warmup) -> None:
-    """Build and run; it answers when the command ends."""
-    with exit_codes(*ERRORS):
-        from tdsp_vision.deployment.backends import SERVING_IMAGE, choose_backend
-        from tdsp_vision.deployment.deployments import create_deployment
+def build(deployment, version, backend, image) -> None:
+    """Write the build context and build the image, without running it."""
+    _built(deployment, version, backend, image)
 
-        folder = where.version_folder(version)
-        chosen, reason = choose_backend(backend, image or SERVING_IMAGE)
-        click.echo(reason)
-        options = {"replicas": replicas, "port": port, "keep_running": True, "warmup": warmup}
-        made = create_deployment(where.outputs, where.model, folder, chosen, **options)
-        click.echo(f"{where.model}: version {folder.name} answers at {', '.join(made.urls)}")
+
+@deploy.command()
+@VERSION
+@BACKEND
+@IMAGE
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="On this machine; 0: any free one.")
+@click.pass_obj
+def create(deployment, version, backend, image, port) -> None:
+    """Build and run; it answers when the command ends."""
+    from tdsp_vision.deployment.deployment import create_deployment
+
+    folder, chosen = _built(deployment, version, backend, image)
+    click.echo(
+        create_deployment(deployment.outputs, deployment.name, folder, chosen, port, keep_running=True).summary()
+    )
 
 
 @deploy.command("list")
 @click.pass_obj
-def list_command(where: Where) -> None:
+def list_command(deployment) -> None:
     """List the deployments of all data sets."""
-    with exit_codes(*ERRORS):
-        from tdsp_vision.deployment.deployments import list_deployments, open_deployment
+    from tdsp_vision.deployment.deployment import list_deployments
 
-        folders = list_deployments(where.output_dir)
-        for folder in folders:
-            try:
-                click.echo(open_deployment(folder).summary())
-            except RuntimeError as error:  # an engine that does not answer hides no other deployment
-                click.echo(f"{folder.parents[2].name}/{folder.name}: {error}")
-        if not folders:
-            click.echo(f"nothing is deployed below {shown(resolve(where.output_dir))}")
+    root = resolve(deployment.outputs.output_dir)
+    found = [each.summary() for each in list_deployments(root)]
+    click.echo("\n".join(found) or f"nothing is deployed below {shown(root)}")
 
 
 @deploy.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True)
 @click.pass_obj
-def score(where: Where, files: tuple[Path, ...]) -> None:
-    """Score image FILES; a table with one line for each."""
-    with exit_codes(*ERRORS):
-        if missing := [str(file) for file in files if not file.is_file()]:
-            raise FileNotFoundError(f"No such file: {', '.join(missing)}")
-        click.echo(where.open().score(files).to_string(index=False))
+def score(deployment, sources: tuple[str, ...]) -> None:
+    """Score SOURCES: image files, folders or web addresses; a table with one line for each image."""
+    if missing := [source for source in sources if "://" not in source and not Path(source).exists()]:
+        raise ParameterError(f"There is no {', '.join(missing)}.")
+    click.echo(deployment.client().score(sources).to_string(index=False))
 
 
 @deploy.command()
 @click.pass_obj
-def logs(where: Where) -> None:
-    """Show what the servers wrote."""
-    with exit_codes(*ERRORS):
-        click.echo(where.open().logs())
+def logs(deployment) -> None:
+    """Show what the server wrote."""
+    deployment.service()
+    click.echo(deployment.logs())
 
 
 @deploy.command()
-@click.option("--version", type=int, help="Exported version; by default the highest.")
+@VERSION
 @click.pass_obj
-def update(where: Where, version: int | None) -> None:
+def update(deployment, version: int | None) -> None:
     """Serve another exported version; until it answers, and if it fails, the old one does."""
-    with exit_codes(*ERRORS):
-        deployment = where.open()
-        deployment.update(where.version_folder(version))
-        click.echo(deployment.summary())
+    from tdsp_vision.deployment.versions import version_folder
+
+    deployment.update(version_folder(deployment.folder, version))
+    click.echo(deployment.summary())
 
 
 @deploy.command()
 @click.pass_obj
-def rollback(where: Where) -> None:
-    """Serve the version before the last update again."""
-    with exit_codes(*ERRORS):
-        deployment = where.open()
-        deployment.rollback()
-        click.echo(deployment.summary())
-
-
-@deploy.command()
-@click.argument("replicas", type=int)
-@click.pass_obj
-def scale(where: Where, replicas: int) -> None:
-    """Bring the number of servers to REPLICAS; those that died are replaced."""
-    with exit_codes(*ERRORS):
-        deployment = where.open()
-        deployment.scale(replicas)
-        click.echo(deployment.summary())
+def rollback(deployment) -> None:
+    """Serve the version below the present one."""
+    deployment.rollback()
+    click.echo(deployment.summary())
 
 
 @deploy.command()
 @click.option("--if-exists", is_flag=True, help="It is no error if there is none.")
 @click.pass_obj
-def delete(where: Where, if_exists: bool) -> None:
-    """Stop and remove the servers, images and files of the deployment; the exported versions stay."""
-    with exit_codes(*ERRORS):
-        from tdsp_vision.deployment.deployments import delete_if_exists
+def delete(deployment, if_exists: bool) -> None:
+    """Stop and remove the server, its images and their build context; the exported versions stay."""
+    if not deployment.delete() and not if_exists:
+        raise ParameterError(f"{deployment.name} is not deployed: there is neither a server nor an image of it.")
+    click.echo(f"{deployment.name}: deleted")
 
-        if if_exists:
-            found = delete_if_exists(where.outputs, where.model)
-        else:
-            where.open().delete()
-            found = True
-        click.echo(f"{where.model}: {'deleted' if found else 'nothing to delete'}")
+
+def _built(deployment, version, backend, image):
+    """Build a version and say on what; its folder and backend."""
+    from tdsp_vision.deployment.container import SERVING_IMAGE
+    from tdsp_vision.deployment.deployment import build_image, choose_backend
+    from tdsp_vision.deployment.versions import version_folder
+
+    folder = version_folder(deployment.folder, version)
+    chosen, reason = choose_backend(backend, image or SERVING_IMAGE)
+    click.echo(reason)
+    build_image(deployment.outputs, folder, chosen)
+    return folder, chosen

@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,7 @@ import yaml
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
 
-KINDS = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-}
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -47,20 +41,15 @@ class Limit:
         """The limits in words, as in `a whole number from 1 to 64`."""
         span = "" if self.low is None else f" from {self.low} to {self.high}"
         each = f", each {self.each.allowed}" if self.each else ""
-        return " or ".join(map(repr, self.words)) or KINDS[self.kind] + span + each
+        return " or ".join(map(repr, self.words)) or KINDS.get(self.kind, "a mapping") + span + each
 
     def check(self, name: str, value: object) -> None:
         """Refuse a `value` of another type (True is no number, 1 is a float), out of range, not finite, or empty."""
         fits = type(value) is self.kind or (self.kind is float and type(value) is int)
-        if fits and self.words:
-            fits = value in self.words
-        if fits and self.low is not None:
-            fits = self.low <= value <= self.high
-        if fits and self.each:
-            fits = len(value) > 0 and (self.kind is list or all(type(key) is str for key in value))
-        if not fits:
-            near = difflib.get_close_matches(value, self.words, 1) if isinstance(value, str) else []
-            refuse(name, value, self.allowed + (f"; the nearest is {near[0]!r}" if near else ""))
+        fits = fits and (not self.words or value in self.words)
+        fits = fits and (self.low is None or self.low <= value <= self.high)
+        if not fits or (self.each and not value):
+            refuse(name, value, self.allowed)
         if self.each:
             for key, element in value.items() if self.kind is dict else enumerate(value):
                 self.each.check(f"{name}[{key!r}]", element)
@@ -69,19 +58,18 @@ class Limit:
         """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
         try:
             typed = self._typed(value)
-        except (ValueError, KeyError, OverflowError, RecursionError, yaml.YAMLError):
+        except (ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
             refuse(name, value, self.allowed)
         self.check(name, typed)
         return typed
 
     def _typed(self, value: object) -> object:
-        if isinstance(value, str) and self.each:
-            value = yaml.load(value, Loader=yaml.BaseLoader)
-        if isinstance(value, list) and self.each:
-            return [self.each._typed(element) for element in value]
-        if isinstance(value, dict) and self.each:
+        if self.each:
+            value = yaml.load(value, Loader=yaml.BaseLoader) if isinstance(value, str) else value
+            if isinstance(value, list):
+                return [self.each._typed(element) for element in value]
             return {key: self.each._typed(element) for key, element in value.items()}
-        if isinstance(value, str) and self.kind is bool:
+        if self.kind is bool and isinstance(value, str):
             return _SWITCH[value.strip().lower()]
         return self.kind(value) if isinstance(value, str) else value
 
@@ -95,6 +83,7 @@ BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "
 BACKBONES += ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SOURCES = ("sample", "folder", "isic", "urls", "openverse")
 GROUPS = ("auto", "patient", "lesion", "cluster", "none")
+SPLITS = ("auto", "given", "drawn")
 PIPELINES = ("none", "flips", "dermoscopy", "photos")
 VIEWS = ("none", "mirror", "flips", "flips_and_rotations")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
@@ -104,6 +93,8 @@ LIMITS = {
         "DATASET_NAME": DATASET_NAME,
         "SOURCE": Limit(str, "sample (drawn lesions, or sample_data/<DATASET_NAME>) or another source", words=SOURCES),
         "SOURCE_PATH": Limit(str, "folder: its root; urls: a file with one address, a tab and a label per line"),
+        "LABELS": Limit(str, 'folder: a table of labels in, below or beside it; "" looks for one where it is flat'),
+        "LABEL_COLUMN": Limit(str, "folder: the column of labels in that table; columns of 0 and 1 are found as well"),
         "DATA_DIR": DATA_DIR,
         "IMAGES_PER_CLASS": Limit(int, "isic, openverse: how many images to fetch for each class", 1, 1_000_000),
         "ISIC_API": Limit(str, "isic: the archive"),
@@ -115,7 +106,6 @@ LIMITS = {
         "ALLOW_SHORTFALL": Limit(bool, "isic, openverse: True accepts fewer images than promised"),
         "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls: True also fetches from this machine and its network"),
         "REMOVE_DUPLICATES": Limit(bool, "leave out images that repeat another one; False keeps them, in one group"),
-        "NEAR_DUPLICATE_BITS": Limit(int, "of 256 bits of a hash; so many may differ in a near-duplicate", 0, 64),
         "SEED": SEED,
     },
     "model": {
@@ -125,8 +115,12 @@ LIMITS = {
         "POSITIVE_CLASS": Limit(str, 'the class that must not be missed; auto finds it by its name, "" means none'),
         "CLASSIFIER": Limit(str, "svm (frozen network, linear SVM) | dnn (refine the network)", words=CLASSIFIERS),
         "BACKBONE": Limit(str, "efficientnet_lite0 to 2, alexnet, resnet18 to 152, several joined by +"),
-        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages) | none | a file or preset folder"),
-        "IMAGE_SIZE": Limit(int, "pixels; side of the square that the network sees", 32, 2048),
+        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages, others are fetched) | none | a file"),
+        "IMAGE_SIZE": Limit(int, "pixels; side of the square that is looked at; 0 as the network was trained", 0, 2048),
+        "SPLIT": Limit(
+            str, "auto (given where the manifest has a column split, else drawn) | given | drawn", words=SPLITS
+        ),
+        "MIN_CLASS_SIZE": Limit(int, "leave out classes of fewer groups (patients, lesions, single images)", 0, 10_000),
         "TEST_FRACTION": Limit(float, "share of the images for the test", 0.05, 0.45),
         "VALIDATION_FRACTION": Limit(float, "share for choices: calibration, threshold, best epoch", 0.05, 0.45),
         "GROUP_BY": Limit(str, "what must not be torn; auto: patient, lesion and near-duplicates", words=GROUPS),
@@ -146,7 +140,6 @@ LIMITS = {
         "LAYER_DECAY": Limit(float, "dnn: each stage towards the input learns at this share of the next", 0.01, 1),
         "DROPOUT": Limit(float, "dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99),
         "WEIGHT_DECAY": Limit(float, "dnn: pull of the weights towards zero (AdamW)", 0, 1),
-        "AVERAGE_EPOCHS": Limit(float, "dnn: mean of the weights over about so many epochs; 0 for none", 0, 1000),
         "LABEL_SMOOTHING": Limit(float, "dnn: how much of each label is shared out among all classes", 0, 0.99),
         "PRECISION": Limit(str, "dnn: what training computes in; scores are float32 always", words=PRECISIONS),
         "TENSORBOARD": Limit(bool, "dnn: also write logs for TensorBoard"),
@@ -159,7 +152,6 @@ LIMITS = {
         "DATA_DIR": DATA_DIR,
         "OUTPUT_DIR": DATA_DIR,
         "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
-        "EXPERIMENT": Limit(str, 'best: of which experiment of the run history; "" takes the data set\'s own'),
         "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
         "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
         "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),
@@ -167,6 +159,7 @@ LIMITS = {
         "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
         "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
         "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
+        "PARITY_COUNT": Limit(int, "images whose served scores are compared; 0 takes all", 0, 10_000_000),
         "SEED": SEED,
     },
 }
@@ -228,20 +221,16 @@ def listed_rates(schedule: str) -> list[float]:
     Raises:
         ParameterError: it is anything but lists of numbers above 0, joined by `+` and repeated by `*`.
     """
-    try:
-        rates = [rate for part in schedule.split("+") for rate in _repeated(part)]
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        rates = []
-    if not rates or not all(type(rate) in (int, float) and 0 < rate < math.inf for rate in rates):
+    rates = []
+    for part in schedule.split("+"):
+        found = re.fullmatch(r"\s*\[([\d.eE, -]+)\]\s*(?:\*\s*(\d{1,4}))?\s*", part)
+        try:
+            rates += [float(rate) for rate in found[1].split(",")] * int(found[2] or 1)
+        except (TypeError, ValueError):
+            rates.append(0)
+    if min(rates, default=0) <= 0 or max(rates) == math.inf:
         refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*7 + [0.005]*8'")
-    return [float(rate) for rate in rates]
-
-
-def _repeated(part: str) -> list:
-    rates, _, times = part.partition("*")
-    if times and not 1 <= int(times) <= 10_000:
-        raise ValueError("more rates than epochs there may be")
-    return list(ast.literal_eval(rates.strip())) * int(times or 1)
+    return rates
 
 
 def defaults(notebook: Path) -> dict[str, object]:
@@ -258,25 +247,25 @@ def read_settings(file: Path) -> dict[str, object]:
         ParameterError: the file cannot be read, is not YAML, is not such a mapping, or has a name twice.
     """
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        loader = yaml.BaseLoader(file.read_text(encoding="utf-8"))
+        lines = getattr(loader.get_single_node(), "value", [])  # no node in an empty file
+        pairs = [(str(key.value), loader.construct_object(value, deep=True)) for key, value in lines]
     except OSError as error:
         raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if content is not None and not isinstance(content, dict):
-        raise ParameterError(f"{file} holds {short(content)}; it has to map names to values, as in `EPOCHS: 3`.")
-    return as_settings([(key.value, content[key.value]) for key, _ in node.value], str(file)) if content else {}
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise ParameterError(f"{file} is no YAML that maps names to values, as in `EPOCHS: 3` ({words}).") from None
+    return as_settings(pairs, str(file))
 
 
 def as_settings(pairs: Iterable[tuple[str, object]], origin: str) -> dict[str, object]:
     """`pairs` as a dict; ParameterError where `origin`, such as a file, gives a name more than once."""
-    pairs = list(pairs)
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ParameterError(f"{name} is given {names.count(name)} times in {origin}; give it once.")
-    return dict(pairs)
+    settings = {}
+    for name, value in pairs:
+        if name in settings:
+            raise ParameterError(f"{name} is given more than once in {origin}; give it once.")
+        settings[name] = value
+    return settings
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -292,6 +281,4 @@ def short(value: object) -> str:
 
 def refuse(name: str, value: object, allowed: str) -> NoReturn:
     """Raise ParameterError: what was received for `name`, and what is allowed, in one sentence."""
-    raise ParameterError(
-        f"{name} is {short(value)}; allowed is {allowed}{'' if allowed.endswith('?') else '.'}"
-    ) from None
+    raise ParameterError(f"{name} is {short(value)}; allowed is {allowed}.") from None

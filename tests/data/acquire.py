@@ -9,9 +9,11 @@ from tdsp_vision.data.manifest import duplicates_to_reject, mark_duplicates, wri
 from tdsp_vision.paths import DatasetPaths
 
 
-def acquire(dataset: DatasetPaths, source: Path, name: str = "birds", max_bits: int = 0) -> pd.DataFrame:
-    """Acquire the images of `source` into `dataset`; `name` is what the dataset says of its source."""
-    images, rejected = scan_folder(source, quiet=True)
-    images = mark_duplicates(images, max_bits)
-    rejected = pd.concat([rejected, duplicates_to_reject(images)])
-    return write_dataset(dataset, images[images.file == images.original], rejected, source, {"source": name, "seed": 0})
+def acquire(dataset: DatasetPaths, source: Path, name: str = "birds", labels: str = "", remove: bool = True):
+    """Acquire the images of `source` into `dataset`; `name` is what the dataset says of its source. The manifest."""
+    images, unusable = scan_folder(source, labels, quiet=True)
+    marked = mark_duplicates(images)
+    copies = duplicates_to_reject(marked, remove)
+    rejected = pd.concat([unusable, copies], ignore_index=True)
+    kept = marked[~marked.file.isin(copies.path)]
+    return write_dataset(dataset, kept, rejected, source, {"source": name, "seed": 0})

@@ -126,13 +126,13 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"gone" * len(body), "image/jpeg")
         elif behaviour == "close":
             self.close_connection = True
-        elif behaviour in ("cut", "stall", "trickle"):
-            self.begin(200, len(body), "image/jpeg")
+        elif behaviour in ("cut", "stall", "trickle", "trickled error"):
+            self.begin(500 if behaviour == "trickled error" else 200, len(body), "image/jpeg")
             self.wfile.write(body[:20])
             self.close_connection = True
             if behaviour == "stall":
                 self.server.stopping.wait(10)
-            while behaviour == "trickle" and not self.server.stopping.wait(0.02):
+            while behaviour.startswith("trickle") and not self.server.stopping.wait(0.02):
                 self.wfile.write(b"\0")
         else:
             raise ValueError(behaviour)

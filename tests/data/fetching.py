@@ -5,11 +5,9 @@ from pathlib import Path
 import pandas as pd
 from archive_server import ArchiveServer
 
-from tdsp_vision.data.downloads import Fetched, fetch
-from tdsp_vision.data.patience import Patience
+from tdsp_vision.data.downloads import Candidate, Fetched, fetch
 from tdsp_vision.data.tables import read_csv
-from tdsp_vision.data.verified import Candidate
-from tdsp_vision.data.web import Client
+from tdsp_vision.data.web import Client, Patience
 
 
 def quick(**changes) -> Patience:
@@ -20,14 +18,13 @@ def quick(**changes) -> Patience:
 def assert_whole(folder: Path, files: dict[str, bytes]) -> pd.DataFrame:
     """Each line of `metadata.csv` is a file with the bytes that the server has for its URL, and nothing else is there.
 
-    Returns `metadata.csv`. Files that are put aside in `.unused` do not count.
+    Returns `metadata.csv`.
     """
     table = read_csv(folder / "metadata.csv")
     for row in table.itertuples():
         assert (folder / row.path).read_bytes() == files["/" + row.url.split("/", 3)[3]], row.path
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    expected = {*table.path, "metadata.csv", ".verified.csv"}
-    assert {name for name in there if not name.startswith(".unused/")} == expected
+    assert there == {*table.path, "metadata.csv"}
     return table
 
 

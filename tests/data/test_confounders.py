@@ -36,13 +36,6 @@ def test_auc_is_that_of_scikit_learn_and_best_comes_first():
     assert found.auc[TOGETHER] > 0.85
 
 
-def test_ties_count_half():
-    measures = pd.DataFrame({"coarse": [0, 1, 0, 1, 0, 1, 1, 1]})
-    labels = pd.Series(list("abababab"))
-    found = predict_label_alone(measures, labels, pd.Series(range(8)), resamples=10)
-    assert found.auc[0] == pytest.approx(roc_auc_score(labels == "b", measures.coarse))
-
-
 def test_more_classes_are_averaged_one_against_the_rest():
     measures, labels, groups = example(300, "abc")
     found = predict_label_alone(measures, labels, groups, resamples=100).set_index("measure")

@@ -9,23 +9,25 @@ from acquire import acquire
 from PIL import Image
 
 from tdsp_vision.data.confounders import predict_label_alone
-from tdsp_vision.data.lookalikes import find_look_alikes
-from tdsp_vision.data.manifest import load_manifest
-from tdsp_vision.data.quality import measure_images
+from tdsp_vision.data.folder import scan_folder
+from tdsp_vision.data.manifest import duplicates_to_reject, load_manifest, mark_duplicates, write_dataset
+from tdsp_vision.data.quality import MEASURES
 from tdsp_vision.data.report import write_data_report
-from tdsp_vision.data.tables import read_csv
 
 METADATA = "path,patient_id,sex,age,license,note\nwren/1.png,p1,f,40,CC-0,a | b\nwren/2.png,p1,m,,CC-BY,c\n"
 
 
-def report(dataset, look_alikes=None) -> tuple[str, str]:
-    """Report and dictionary of a dataset that was acquired."""
+def report(dataset, source) -> tuple[str, str]:
+    """Acquire `source`; its report and dictionary."""
+    images, unusable = scan_folder(source, quiet=True)
+    marked = mark_duplicates(images)
+    copies = duplicates_to_reject(marked)
+    rejected, kept = pd.concat([unusable, copies]), marked[~marked.file.isin(copies.path)]
+    write_dataset(dataset, kept, rejected, source, {"source": "birds"})
     manifest = load_manifest(dataset)
-    measures = measure_images([dataset.root / path for path in manifest.path], quiet=True)
+    measures = kept.set_index("path").loc[manifest.path, list(MEASURES)]
     found = predict_label_alone(measures, manifest.label, manifest.group, resamples=20)
-    if look_alikes is None:
-        look_alikes = pd.DataFrame(columns=["first", "second", "correlation"])
-    path = write_data_report(dataset, manifest, read_csv(dataset.rejected), measures, found, look_alikes)
+    path = write_data_report(dataset, manifest, rejected, measures, found, marked.attrs["sentences"])
     assert path == dataset.root / "data_report.md"
     return path.read_text(encoding="utf-8"), (dataset.root / "data_dictionary.md").read_text(encoding="utf-8")
 
@@ -37,70 +39,60 @@ def cells(text: str, first: str) -> list[str]:
 
 
 def test_counts_conflicts_and_questions(birds, put, dataset):
+    for seed in range(10, 20):
+        put(f"wren/{seed}.png", seed)
     put("metadata.csv", METADATA.encode())
     put("wren/copy_of_robin.png", 0)
     put("wren/broken.jpg", b"no image")
-    acquire(dataset, birds)
-    text, dictionary = report(dataset)
-    assert "- 4 images of 2 classes in 3 groups" in text
-    assert "- 2 files left out, 1 of them as duplicates, 1 for other reasons" in text
-    assert "- 1 of the duplicates left out had another label than the image that stayed" in text
-    assert cells(text, "wren") == ["wren", "2", "1", "0.5"]
-    assert cells(text, "(unknown)") == ["(unknown)", "2"]
-    assert cells(text, "not an image that can be recognized") == ["not an image that can be recognized", "1"]
+    put("wren/dark.png", zoo.encode(Image.new("RGB", (50, 50), (3, 3, 3)), "PNG"))
+    put("finch/1.png", b"")
+    text, dictionary = report(dataset, birds)
+    assert "- 14 images of 2 classes in " in text and "- 1 images are nearly black" in text
+    assert "- 5 files left out" in text
+    assert cells(text, "wren")[:2] == ["wren", "13"]
+    assert cells(text, "(unknown)") == ["(unknown)", "12"]
+    assert cells(text, "label conflict") == ["label conflict", "2"]
     questions = text.split("## Open questions")[1]
-    assert "- Which label is right? wren/copy_of_robin.png: duplicate of robin/1.png" in questions
-    assert "- What licence do the 2 images have" in questions
-    assert "patient" not in questions and all(
-        line[-1] in "?)" or "label" in line for line in questions.split("\n- ")[1:]
+    assert (
+        "- Which label is right, if any? wren/copy_of_robin.png: duplicate of robin/1.png; LABEL CONFLICT" in questions
     )
-    assert cells(dictionary, "age") == ["age", "number", "age of the patient", "years", "25%", "40 to 40"]
-    assert cells(dictionary, "note")[2:] == ["(from the source; not documented)", "", "50%", r"a \| b, c"]
+    assert "- Which label is right, if any? finch/: this sub-folder became no label" in questions
+    assert "- What licence do the 12 images have" in questions and "patient" not in questions
+    assert "- What do these columns of the source mean, and in which units: `sex`, `age`, `note`?" in questions
+    assert cells(dictionary, "age")[1] == "(from the source; what does it mean?)"
+    assert cells(dictionary, "note")[2:] == ["14%", r"a \| b, c"]
     assert {line.split(" | ")[0][2:] for line in dictionary.splitlines()[6:]} == set(load_manifest(dataset))
 
 
 def test_every_link_leads_to_a_picture_and_a_second_time_changes_nothing(source, put, dataset):
     labels = ["a label, with ](parts) | and #?", "wren", "Zaunkönig ♪"]
+    labels += [f"species {n}" for n in range(13)]
     for seed, label in enumerate(labels * 2):
         put(f"{label}/{seed} $x$ and a name that is longer than its picture is wide.png", seed)
-    acquire(dataset, source)
-    once = report(dataset)
+    once = report(dataset, source)
     links = re.findall(r"^!\[[^\]]*\]\(([^)]+)\)$", once[0], re.M)
-    assert len(links) == 2 + len(labels) and once[0].count("![") == len(links)
+    assert len(links) == 3 and once[0].count("![") == len(links)
     for link in links:
         with Image.open(dataset.root / link) as picture:
             assert picture.format == "PNG" and min(picture.size) > 50
     pictures = {path: path.read_bytes() for path in dataset.root.glob("figures/*.png")}
     assert len(pictures) == len(links)
-    assert report(dataset) == once
+    assert report(dataset, source) == once and "species 3 (2)" in once[0]
     assert {path: path.read_bytes() for path in dataset.root.glob("figures/*.png")} == pictures
-
-
-def test_look_alikes_are_asked_about_unless_they_are_known_duplicates(source, put, dataset):
-    large = zoo.picture(1, 300, 300)
-    for name, picture in (("a/1.png", large), ("b/1.png", large.crop((5, 5, 297, 297))), ("b/deep/2.png", large)):
-        put(name, zoo.encode(picture, "PNG"))
-    put("a/2.png", 5)
-    look_alikes = find_look_alikes(source, ["a/1.png", "b/1.png", "b/deep/2.png", "a/2.png"], quiet=True)
-    assert len(look_alikes) == 3
-    acquire(dataset, source)
-    text, _ = report(dataset, look_alikes)
-    assert "- 1 pairs of different pictures that may show the same" in text
-    assert text.count("show the same? (detail") == 1 and "Do images/a/1.png and images/b/1.png show" in text
 
 
 def test_measures_of_another_manifest_are_refused(birds, dataset):
     manifest = acquire(dataset, birds)
     with pytest.raises(ValueError, match="the manifest has 4 rows and the measures 3; they must be equal"):
-        write_data_report(dataset, manifest, *[pd.DataFrame()] * 1, pd.DataFrame(index=range(3)), *[pd.DataFrame()] * 2)
+        write_data_report(dataset, manifest, manifest, manifest.iloc[:3], manifest)
     assert not (dataset.root / "data_report.md").exists()
 
 
 @pytest.mark.slow
-def test_real_photos_show_their_known_confounders(real_photos, dataset):
-    manifest = acquire(dataset, real_photos / "isic2019_256")
-    measures = measure_images([dataset.root / path for path in manifest.path], quiet=True)
-    found = predict_label_alone(measures, manifest.label, manifest.group, resamples=200).set_index("measure")
+def test_real_photos_show_their_known_confounders(real_photos):
+    images, _ = scan_folder(real_photos / "isic2019_256", quiet=True)
+    found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series(), resamples=200)
+    found = found.set_index("measure")
     for name in ("file_kb", "dark_corners", "thin_lines", "sharpness"):
         assert found.low[name] > 0.55 and found.direction[name] == "larger in malignant"
     assert 0.65 < found.auc["all together"] < 0.8

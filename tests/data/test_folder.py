@@ -1,28 +1,31 @@
-"""A folder of labelled images: each visible file is used or refused with a reason, whatever people put there."""
+"""A folder of labelled images in every common form: each visible file is used or refused with a reason."""
 
 import os
 import shutil
 import tempfile
+import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import zoo
 
-from tdsp_vision.data import folder as folder_module
-from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.folder import find_source, scan_folder
-from tdsp_vision.paths import SAMPLE_DATA, DatasetPaths
+from tdsp_vision.paths import SAMPLE_DATA
 
 NOBODY = 65534
 
 
-def scan(source: Path):
-    """The two tables of `scan_folder`; the rejections as a dict."""
-    images, rejected = scan_folder(source, quiet=True)
-    assert list(rejected) == ["path", "reason"] and rejected.path.is_unique
-    assert rejected.reason.str.strip().all()
-    return images, dict(rejected.itertuples(index=False))
+def scan(source: Path, labels: str = "", column: str = "label"):
+    """The table of images by file, and of the rejections reason by path."""
+    images, rejected = scan_folder(source, labels, column, quiet=True)
+    assert list(rejected) == ["path", "kind", "reason"] and rejected.path.is_unique
+    assert rejected.reason.str.strip().all() and rejected.kind.str.strip().all()
+    return images.set_index("file"), dict(rejected[["path", "reason"]].itertuples(index=False))
+
+
+def write(put, name: str, *lines: str) -> None:
+    put(name, "\n".join(lines).encode())
 
 
 @contextmanager
@@ -38,157 +41,247 @@ def without_privilege():
         os.seteuid(0)
 
 
-@pytest.fixture
-def open_birds(birds):
-    """A copy of `birds` that everybody may reach: pytest closes its own folders to others."""
+def test_images_and_rejections_together_are_every_visible_file(birds, put):
+    refused = {f"wren/deep/{name}": content for name, (content, _) in zoo.refused().items()}
+    for name, content in refused.items():
+        put(name, content)
+    put("wren/.hidden.jpg", 5)
+    put(".cache/thumb.jpg", 6)
+    put("stray.png", 7)
+    images, rejected = scan(birds)
+    assert set(images.index) == {"robin/1.png", "robin/2.png", "wren/1.png", "wren/2.png"}
+    assert set(rejected) == {*refused, "stray.png"} and "no label" in rejected["stray.png"]
+    assert images.miniature.map(len).eq(2496).all() and images.sharpness.gt(0).all()
+
+
+def test_links_and_places_that_cannot_be_read_are_named(birds, put):
+    (birds / "wren/gone.png").symlink_to("nowhere")
+    (birds / "wren/round").symlink_to("..")
+    (birds / "wren/fine.png").symlink_to(put("robin/3.png", 9))
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
-        yield shutil.copytree(birds, Path(name, "birds"))
+        copy = shutil.copytree(birds, Path(name, "birds"), symlinks=True)
+        (copy / "wren/fine.png").unlink()
+        (copy / "robin/locked").mkdir(mode=0)
+        (copy / "robin/2.png").chmod(0)
+        with without_privilege():
+            images, rejected = scan(copy)
+    assert set(images.index) == {"robin/1.png", "robin/3.png", "wren/1.png", "wren/2.png"}
+    assert "cannot be read" in rejected["robin/2.png"] and "cannot be read" in rejected["robin/locked"]
+    assert rejected["wren/gone.png"] == rejected["wren/round"] and "not followed" in rejected["wren/round"]
+    assert "wren/fine.png" in scan(birds)[0].index
 
 
-def test_images_and_rejections_together_are_every_visible_file(source, put):
-    zoo_files = zoo.whole_images() | zoo.odd_but_usable()
-    refused = {name: content for name, (content, _) in zoo.refused().items()}
-    for label in ("odd birds", "kiwi"):
-        for name, content in (zoo_files | refused).items():
-            put(f"{label}/{name}", content)
-    put("kiwi/north/deep/1.png", 3)
-    put("stray.png", 4)
-    put("notes.txt", b"notes")
-    put("kiwi/metadata.csv", b"path\n")
-    put("metadata.csv", b"path,age\nkiwi/baseline.jpg,3\n")
-    put(".DS_Store", b"hidden")
-    put("kiwi/.hidden.png", 5)
-    put(".cache/1.png", 6)
-    images, rejected = scan(source)
-    visible = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    visible = {name for name in visible if not any(part.startswith(".") for part in name.split("/"))}
-    assert sorted([*images.file, *rejected]) == sorted(visible - {"metadata.csv"})
-    expected = {f"{label}/{name}" for label in ("odd birds", "kiwi") for name in zoo_files}
-    assert set(images.file) == expected | {"kiwi/north/deep/1.png"}
-    assert set(images.label) == {"odd birds", "kiwi"}
-    assert rejected["stray.png"] == rejected["notes.txt"] == "not in a sub-folder, so it has no label"
-
-
-def test_links_folders_and_pipes_with_the_name_of_an_image(birds, put, tmp_path):
-    (birds / "wren/folder.jpg").mkdir()
-    put("wren/folder.jpg/inside.png", 9)
-    (birds / "wren/broken.jpg").symlink_to(birds / "nowhere.jpg")
-    (birds / "wren/loop.jpg").symlink_to("loop.jpg")
-    (birds / "wren/linked.png").symlink_to(birds / "robin/1.png")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/1.png").write_bytes(zoo.encode(zoo.picture(8), "PNG"))
-    (birds / "finch").symlink_to(tmp_path / "elsewhere")
-    (birds / "wren/round").symlink_to(birds)
-    os.mkfifo(birds / "wren/pipe.jpg")
+def test_names_that_cannot_be_written_down_are_refused(birds, put):
+    put("wren/new\nline.png", 5)
+    put("wren/" + "x" * 235 + ".png", 6)
+    put("EXCLUDE/1.png", 7)
+    Path(os.fsdecode(os.fsencode(birds) + b"/wren/\xff.png")).write_bytes(b"x")
     images, rejected = scan(birds)
-    assert {"wren/folder.jpg/inside.png", "wren/linked.png"} <= set(images.file)
-    assert len(images) == 6
-    assert rejected == {
-        "wren/broken.jpg": "a link to nothing",
-        "wren/loop.jpg": "a link to nothing",
-        "wren/pipe.jpg": "not a file with content",
-        "finch": "a link to a folder, and such links are not followed",
-        "wren/round": "a link to a folder, and such links are not followed",
+    assert len(images) == 5 and len(rejected) == 4  # and the folder EXCLUDE itself
+    assert "the word that drops an image" in rejected["EXCLUDE/1.png"] and r"wren/\udcff.png" in rejected
+
+
+FORMS = {
+    "plain": ("{label}/{n}.png", None),
+    "deeper": ("{label}/day/{n}.png", None),
+    "in a folder of a zip": ("birds/birds/{label}/{n}.png", None),
+    "train, val, test": ("{split}/{label}/{n}.png", ["test", "train", "val"]),
+    "Training, Validation": ("{split}/{label}/{n}.png", ["Training", "Validation"]),
+    "folds": ("{split}/{label}/{n}.png", ["fold1", "fold2"]),
+    "images above": ("images/{split}/{label}/{n}.png", ["test", "train"]),
+    "images below": ("{split}/images/{label}/{n}.png", ["train", "valid"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_stand_below_wrappers_and_divisions(put, source, form):
+    path, splits = FORMS[form]
+    for n, split in enumerate((splits or [""]) * 2):
+        for k, label in enumerate(("robin", "wren")):
+            put(path.format(label=label, split=split, n=n), 10 * n + k)
+    write(put, "readme.txt", "hello")
+    images, rejected = scan(source)
+    assert set(images.label) == {"robin", "wren"} and set(rejected) == {"readme.txt"}
+    if splits is None:
+        assert "split" not in images
+    else:
+        words = {"train": "train", "Training": "train", "val": "validation", "valid": "validation"}
+        words |= {"Validation": "validation", "test": "test", "fold1": "fold1", "fold2": "fold2"}
+        assert set(images.split) == {words[split] for split in splits}
+        assert all(words[next(s for s in splits if s in name)] == split for name, split in images.split.items())
+
+
+def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_train_is_one(put, source):
+    for n, name in enumerate(["train/robin/1.png", "train/wren/1.png", "val/robin/2.png", "more/robin/3.png"]):
+        put(name, n)
+    with pytest.raises(ValueError, match="folders train, val look like a division .* beside them stand more; move"):
+        scan(source)
+    shutil.rmtree(source)
+    for n, name in enumerate(["train/1.png", "bus/1.png", "tram/1.png"]):
+        put(name, n)
+    assert set(scan(source)[0].label) == {"train", "bus", "tram"}
+
+
+def test_a_sub_folder_that_became_no_label_is_named(birds, put, capsys):
+    put("finch/a.jpg", b"no image")
+    put("finch/b.jpg", b"none either")
+    (birds / "owl").mkdir()
+    _, rejected = scan_folder(birds)
+    reasons = dict(zip(rejected.path, rejected.reason, strict=True))
+    assert "became no label: no file of 2 can be used (the first: not an image" in reasons["finch/"]
+    assert "became no label: it has no files" in reasons["owl/"]
+    assert "finch/: this sub-folder became no label" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", ["Wren", "wren ", unicodedata.normalize("NFD", "wrén")])
+def test_labels_that_differ_only_in_case_blanks_or_unicode_form(birds, put, other):
+    put(f"{other}/9.png", 9)
+    if "́" in other:
+        put("WRÉN/8.png", 8)
+    with pytest.raises(ValueError, match="The labels 'W.*differ only in case, blanks or Unicode form|'wren '"):
+        scan(birds)
+
+
+def test_a_decomposed_folder_and_a_composed_table_are_one(source, put):
+    for n, label in enumerate(["Zaunkönig", "Rotkehlchen", "Grünfink"]):
+        put(unicodedata.normalize("NFD", f"{label}/é.png"), n)
+    write(put, "metadata.csv", "path,lesion_id", "Zaunkönig/é.png,a", "Rotkehlchen/é.png,b", "Grünfink/é.png,c")
+    images, rejected = scan(source)
+    assert not rejected and images.lesion_id.notna().all()
+    assert set(images.label) == {"Zaunkönig", "Rotkehlchen", "Grünfink"}
+
+
+def test_fewer_than_two_labels_are_refused(birds):
+    shutil.rmtree(birds / "wren")
+    with pytest.raises(ValueError, match="no sub-folder names a label, and no table"):
+        scan(birds)
+
+
+PATHS = {
+    "as they are": lambda name: name,
+    "with ./": lambda name: f"./{name}",
+    "with backslashes": lambda name: name.replace("/", "\\"),
+    "absolute, of another machine": lambda name: f"/home/ann/birds/{name}",
+    "other case": lambda name: name.replace(".png", ".PNG").title(),
+    "without endings": lambda name: name.removesuffix(".png"),
+    "with blanks": lambda name: f" {name} ",
+}
+
+
+@pytest.mark.parametrize("how", PATHS)
+def test_metadata_find_their_files_however_these_are_spelled(birds, put, how):
+    names = ["robin/1.png", "robin/2.png", "wren/1.png", "wren/2.png"]
+    write(
+        put,
+        "metadata.csv",
+        "image , Patient-ID,Licence",
+        *(f"{PATHS[how](name)},p{n} ,CC-0" for n, name in enumerate(names)),
+    )
+    images, rejected = scan(birds)
+    assert not rejected and images.patient_id[names].tolist() == ["p0", "p1", "p2", "p3"]
+    assert set(images.license) == {"CC-0"}
+
+
+def test_values_that_are_missing_and_values_that_stay_text(birds, put):
+    lines = ["path;patient_id;id;age;site;weight", "wren/1.png;007;0010;40;NA;inf", "wren/2.png;1e5;;NA;None;3"]
+    write(put, "metadata.csv", *lines, "robin/1.png;NA;02;50.5;leg;", "robin/2.png;null;03;?;arm;-inf")
+    images, _ = scan(birds)
+    assert images.loc["wren/1.png", ["patient_id", "id", "site"]].tolist() == ["007", "0010", "NA"]
+    assert images.patient_id["wren/2.png"] == "1e5" and images.patient_id.notna().sum() == 2
+    assert images.age.dropna().tolist() == [50.5, 40] and images.weight.dropna().tolist() == [3]
+    assert images.site["wren/2.png"] == "None"
+
+
+def test_lines_that_match_nothing_are_counted_and_stop_the_run_when_they_are_most(birds, put):
+    write(put, "metadata.csv", "path,age", "wren/1.png,3", "wren/gone.png,4", "robin/1.png,5", "robin/2.png,6")
+    images, rejected = scan(birds)
+    assert list(rejected) == ["metadata.csv, line 3: wren/gone.png"] and images.age.notna().sum() == 3
+    write(put, "metadata.csv", "path,age", "wren/1.png,3", "a/1.png,4", "b/1.png,5")
+    with pytest.raises(
+        ValueError, match=r"2 of its 3 lines match no file \(the first: metadata.csv, line 3: a/1.png\)"
+    ):
+        scan(birds)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,age", "wren/1.png,3", "./wren/1.png,4"], "names wren/1.png more than once, in line 3"),
+        (["path,label", "wren/1.png,x"], "column 'label', which the manifest fills itself; rename"),
+        (["path,Patient_ID,patient id", "wren/1.png,1,2"], "has the column 'patient_id' twice"),
+        (["path,age", "wren/1.png,3,4"], "metadata.csv cannot be read"),
+        (["", "age", "3"], "needs a column that names the images"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_refused(birds, put, lines, message):
+    write(put, "metadata.csv", *lines)
+    with pytest.raises(ValueError, match=message):
+        scan(birds)
+
+
+TABLES = {
+    "HAM10000": ["lesion_id,image_id,dx,age", "L1,img_0,nv,40", "L1,img_1,mel,50", "L2,img_2,nv,", "L3,img_3,mel,60"],
+    "ISIC challenge": ["image,MEL,NV,BKL", "img_0,0.0,1.0,0.0", "img_1,1.0,0,0", "img_2,0,1.0,0.0", "img_3,1,0,0"],
+    "Kaggle": ["id,label", "img_0.png,nv", "img_1.png,mel", "img_2.png,nv", "img_3.png,mel"],
+    "filename, class": ["filename;class", "x/img_0.png;nv", "x/img_1.png;mel", "x/img_2.png;nv", "x/img_3.png;mel"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("place", ["labels.csv", "../labels.csv", "tables/labels.csv"])
+def test_a_flat_folder_gets_its_labels_from_a_table(put, source, kind, place):
+    for n in range(4):
+        put(f"images/img_{n}.png", n)
+    write(put, place, *TABLES[kind])
+    images, rejected = scan(source)
+    assert images.label.str.lower().tolist() == ["nv", "mel", "nv", "mel"] and not rejected
+    assert ("lesion_id" in images) == (kind == "HAM10000") and "MEL" not in images
+
+
+def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
+    for n in range(5):
+        put(f"{n:03d}.png", n)
+    write(
+        put,
+        "one.csv",
+        "id,good,species",
+        "000,x,wren",
+        "001,y,robin",
+        "2,z,wren",
+        "003,x,robin",
+        "004,y,",
+        "001,y,wren",
+    )
+    write(put, "two.csv", *TABLES["Kaggle"])
+    images, rejected = scan(source, "one.csv", "species")
+    assert images.label.to_dict() == {"000.png": "wren", "003.png": "robin"}
+    assert rejected["001.png"] == "one.csv gives it the labels robin, wren"
+    assert "no line for it" in rejected["004.png"] and "no label" in rejected["002.png"]
+    with pytest.raises(ValueError, match="LABEL_COLUMN is 'kind', and .* has only 'good', 'species'"):
+        scan(source, "one.csv", "kind")
+    (source / "one.csv").unlink()
+    with pytest.raises(ValueError, match=r"no table names most of the images \(found: .*two.csv\)"):
+        scan(source)
+
+
+def test_splits_without_labels_need_a_table_and_a_column_split_is_kept(put, source):
+    for n in range(4):
+        put(f"{'train' if n < 2 else 'test'}/{n}x.png", n)
+    with pytest.raises(ValueError, match="no sub-folder names a label"):
+        scan(source)
+    write(put, "labels.csv", "file,label,Split", "0x,a,Train", "1x,b,val", "2x,a,", "3x,b,holdout")
+    assert scan(source)[0].split.to_dict() == {
+        "train/0x.png": "train",
+        "train/1x.png": "train",
+        "test/2x.png": "test",
+        "test/3x.png": "test",
     }
 
 
-def test_files_and_folders_without_permission(open_birds):
-    closed = {"wren/closed.png": 0, "wren/locked": 0, "wren/listed": 0o444}
-    for name in ("wren/closed.png", "wren/locked/1.png", "wren/listed/1.png"):
-        (open_birds / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(open_birds / "wren/1.png", open_birds / name)
-    for name, mode in closed.items():
-        (open_birds / name).chmod(mode)
-    try:
-        with without_privilege():
-            images, rejected = scan(open_birds)
-    finally:
-        for name in closed:
-            (open_birds / name).chmod(0o755)
-    assert len(images) == 4
-    names = ["wren/closed.png", "wren/listed/1.png", "wren/locked"]
-    assert rejected == dict.fromkeys(names, "cannot be read: Permission denied")
-
-
-def test_names_that_people_give(source, put):
-    usable = ["Zaunkönig ♪/é café.png", 'a label, with "quotes"/it\'s; 50% = #1.png', " wren /  .png", "-rf/--help.png"]
-    usable += ["日本語/鳥　一.png", "wren/no_ending", "wren/" + "n" * 230 + ".png", "NA/None.png", "1/007.png"]
-    for seed, name in enumerate(usable):
-        put(name, seed)
-    images, rejected = scan(source)
-    assert sorted(images.file) == sorted(usable) and rejected == {}
-    assert set(images.label) == {name.split("/")[0] for name in usable}
-
-
-def test_names_that_no_table_or_file_system_could_hold(birds, put):
-    put("wren/" + "n" * 240 + ".png", 5)
-    put("wren/" + "d" * 120 + "/" + "n" * 120 + ".png", 6)
-    put("wren/a." + "x" * 150, 7)
-    put("wren/two\nlines.png", 8)
-    put("wren/back\rhere.png", 9)
-    put(f"{EXCLUDE}/1.png", 10)
-    latin = birds / os.fsdecode(b"wren/caf\xe9.png")
-    latin.write_bytes(zoo.encode(zoo.picture(11), "PNG"))
-    images, rejected = scan(birds)
-    assert len(images) == 4
-    assert [reason for name, reason in rejected.items() if "two" in name or "back" in name or "caf" in name] == [
-        "its name has a control character or is not UTF-8; rename it"
-    ] * 3
-    assert r"wren/caf\udce9.png" in rejected
-    assert sum(reason.endswith("too long; rename it") for reason in rejected.values()) == 3
-    assert "drops an image" in rejected[f"{EXCLUDE}/1.png"]
-    "".join(rejected).encode("utf-8")
-
-
-def test_the_order_is_alphabetical_and_does_not_depend_on_the_file_system(birds, put, monkeypatch):
-    put("robin/10.png", 9)
-    put("robin/a/1.png", 8)
-    images, _ = scan(birds)
-    assert images.file.tolist() == sorted(images.file)
-    walk = os.walk
-    monkeypatch.setattr(folder_module.os, "walk", lambda *args, **more: reversed(list(walk(*args, **more))))
-    assert scan(birds)[0].equals(images)
-
-
-@pytest.mark.parametrize("files, labels", [([], 0), (["wren/1.png"], 1), (["a.png", "b.png"], 0)])
-def test_fewer_than_two_labels_are_refused(source, put, files, labels):
-    for seed, name in enumerate(files):
-        put(name, seed)
-    with pytest.raises(ValueError, match=rf"SOURCE_PATH is .*usable images of {labels} label\(s\)"):
-        scan_folder(source, quiet=True)
-
-
-def test_when_nothing_is_usable_the_message_says_why(source, put):
-    put("robin/1.tif", zoo.encode(zoo.picture(), "TIFF"))
-    put("wren/1.tif", zoo.encode(zoo.picture(), "TIFF"))
-    with pytest.raises(ValueError, match=r"2 files rejected, the first, 'robin/1.tif': TIFF is not an accepted"):
-        scan_folder(source, quiet=True)
-
-
-def test_the_sample_of_that_name_or_the_drawn_lesions(tmp_path, monkeypatch):
+def test_the_source_that_the_parameters_stand_for(birds):
     assert find_source("sample", "", "lesions") == SAMPLE_DATA / "lesions"
-    assert find_source("sample", "", "no_such_sample") == SAMPLE_DATA / "lesions"
-    monkeypatch.setattr(folder_module, "SAMPLE_DATA", tmp_path)
-    (tmp_path / "birds").mkdir()
-    assert find_source("sample", "", "birds") == tmp_path / "birds"
-
-
-def test_a_path_that_would_not_be_used_is_refused():
-    with pytest.raises(ValueError, match=r"SOURCE_PATH is 'x/y', which SOURCE 'sample' does not use; set SOURCE to"):
-        find_source("sample", "x/y", "lesions")
-
-
-def test_a_folder_is_taken_from_the_workspace_and_must_exist(birds, monkeypatch, tmp_path):
-    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
-    monkeypatch.chdir("/")
-    assert find_source("folder", "source", "birds") == birds
-    assert find_source("folder", str(birds), "birds") == birds
-    for wrong in ("", "sourc", "source/robin/1.png"):
-        with pytest.raises(ValueError, match=f"SOURCE_PATH is '{wrong}', and there is no such folder; name one"):
-            find_source("folder", wrong, "birds")
-
-
-def test_a_dataset_name_is_one_folder_name():
-    with pytest.raises(ValueError, match=r"DATASET_NAME is '\.\./birds'"):
-        DatasetPaths("data", "../birds")
+    assert find_source("folder", str(birds), "x") == birds
+    for source, path, name in (("sample", "", "lesion"), ("folder", "nowhere/at/all", "x")):
+        with pytest.raises(ValueError, match="There is no folder /.*; name one with images"):
+            find_source(source, path, name)

@@ -1,115 +1,303 @@
-"""What belongs together, what is left out, and what comes back from the tables and their corrections."""
+"""From a folder to `data/<dataset>/`: complete, repeatable, never half-written, and checked when it is loaded."""
 
-import numpy as np
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import zoo
 from acquire import acquire
 
-from tdsp_vision.data.folder import scan_folder
-from tdsp_vision.data.manifest import duplicates_to_reject, load_manifest, mark_duplicates, write_dataset
+from tdsp_vision.data import manifest as manifest_module
+from tdsp_vision.data import tables
+from tdsp_vision.data.corrections import EXCLUDE, corrections_table, read_corrections, write_corrections
+from tdsp_vision.data.manifest import load_manifest
+from tdsp_vision.data.tables import COLUMNS, read_csv, write_csv
+from tdsp_vision.paths import DatasetPaths
 
 
-def table(files: str, **columns) -> pd.DataFrame:
-    """Images a, b, … with far-apart hashes unless `dhash` is given."""
-    rng = np.random.default_rng(0)
-    hashes = [rng.bytes(32).hex() for _ in files]
-    return pd.DataFrame({"file": list(files), "label": "x", "dhash": hashes} | columns)
-
-
-def together(images: pd.DataFrame) -> set[str]:
-    """The groups, each as the names of its files."""
-    return {"".join(names) for _, names in images.groupby("group").file}
-
-
-def test_groups_join_patients_lesions_and_copies_through_each_other():
-    patients = ["p1", "p1", None, None, None, "p7", None]
-    lesions = [None, "l1", "l1", None, None, None, "p7"]  # the same text as a patient's id is another thing
-    images = table("abcdefg", patient_id=patients, lesion_id=lesions)
-    images.loc[3, "dhash"] = images.dhash[2]  # d shows what c shows; c shares b's lesion, b shares a's patient
-    assert together(mark_duplicates(images, 10)) == {"abcd", "e", "f", "g"}
-    assert together(mark_duplicates(images.drop(columns="lesion_id"), 10)) == {"ab", "cd", "e", "f", "g"}
-    assert together(mark_duplicates(images.drop(columns="patient_id"), 10)) == {"a", "bcd", "e", "f", "g"}
-    assert together(mark_duplicates(images.drop(columns=["patient_id", "lesion_id"]), 10)) == set("abefg") | {"cd"}
-
-
-def test_missing_ids_join_nothing_and_the_index_does_not_matter():
-    images = table("abcd", patient_id=[np.nan, None, pd.NA, "p"], lesion_id=[np.nan] * 4)
-    assert together(mark_duplicates(images, 0)) == set("abcd")
-    images = table("abcd", patient_id=["p", "q", "p", "q"])
-    images.index = [7, 7, 3, 1]
-    assert together(mark_duplicates(images, 0)) == {"ac", "bd"}
-
-
-def test_copies_are_rejected_with_their_original_and_a_conflict_is_said():
-    images = table("abcd", label=["wren", "wren", "robin", "robin"])
-    images.loc[[1, 2], "dhash"] = images.dhash[0]
-    marked = mark_duplicates(images, 10)
-    reasons = dict(duplicates_to_reject(marked).itertuples(index=False))
-    assert reasons == {
-        "b": "duplicate of a (0 of 256 bits differ)",
-        "c": "duplicate of a (0 of 256 bits differ); LABEL CONFLICT: robin against wren",
+def files_below(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Inode, time of change and content of each file."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+        for path in found
     }
-    assert duplicates_to_reject(marked.iloc[[0, 3]]).empty
 
 
-def test_labels_and_names_come_back_from_the_tables_as_they_were(source, put, dataset):
-    names = ["None/NA.png", "NA/null.png", "null/nan.png", "1/007.png", "1.0/1e5.png", "True/x.png", "nan/#1.png"]
+def image_files(dataset: DatasetPaths) -> set[str]:
+    return {path.relative_to(dataset.root).as_posix() for path in dataset.images.rglob("*") if path.is_file()}
+
+
+def test_everything_lands_where_the_contract_says(birds, put, dataset):
+    put("robin/copy.png", 0)
+    put("wren/broken.jpg", b"no image")
+    put("wren/deep/er/1.tif", zoo.encode(zoo.picture(7), "TIFF"))
+    put("metadata.csv", b"path,patient_id,license,age\nwren/1.png,007,CC-0,5\nrobin/2.png,008,CC-BY,\n")
+    modes = {path: path.stat().st_mode for path in birds.rglob("*")}
+    written = acquire(dataset, birds)
+    assert list(written) == [*COLUMNS[:-1], "patient_id", "age"]
+    assert image_files(dataset) == set(written.path)
+    converted = written.set_index("path").converted
+    assert converted[converted != ""].to_dict() == {"images/wren/deep__er__1.png": "TIFF to PNG"}
+    for row in written.itertuples():
+        content = (dataset.root / row.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row.sha256 and len(content) == row.bytes
+        assert Path(row.path).parts[1] == row.label
+    rejected = read_csv(dataset.rejected)
+    assert rejected[["path", "kind"]].to_numpy().tolist() == [
+        ["robin/copy.png", "duplicate"], ["wren/broken.jpg", "format"]
+    ]  # fmt: skip
+    assert json.loads(dataset.info.read_text(encoding="utf-8")) == {
+        "name": "birds",
+        "classes": ["robin", "wren"],
+        "counts": {"robin": 2, "wren": 3},
+        "images": 5,
+        "rejected": 2,
+        "licenses": ["CC-0", "CC-BY"],
+        "source": "birds",
+        "seed": 0,
+    }
+    pd.testing.assert_frame_equal(load_manifest(dataset), written, check_dtype=False)
+    assert {path: path.stat().st_mode for path in birds.rglob("*")} == modes
+    assert (dataset.images / "wren/1.png").stat().st_ino == (birds / "wren/1.png").stat().st_ino, "a link, no copy"
+
+
+def test_a_second_run_gives_the_same_files_and_touches_no_image(birds, dataset):
+    acquire(dataset, birds)
+    before = files_below(dataset.root)
+    acquire(dataset, birds)
+    after = files_below(dataset.root)
+    assert {name: content for name, (*_, content) in after.items()} == {n: c for n, (*_, c) in before.items()}
+    assert all(after[name] == before[name] for name in after if name.startswith("images/"))
+
+
+def test_changed_new_vanished_and_damaged_images_are_followed(birds, put, dataset):
+    before = acquire(dataset, birds).set_index("path")
+    (birds / "wren/1.png").unlink()
+    put("wren/1.png", 40)
+    put("wren/3.png", 41)
+    (birds / "robin/2.png").unlink()
+    (dataset.images / "wren/2.png").unlink()
+    (dataset.images / "wren/2.png").write_bytes(b"half")
+    (dataset.images / "wren/.3.png.x8h2k.png").write_bytes(b"left by a power cut")
+    after = acquire(dataset, birds).set_index("path")
+    names = {"images/robin/1.png", "images/wren/1.png", "images/wren/2.png", "images/wren/3.png"}
+    assert set(after.index) == image_files(dataset) == names
+    assert all((dataset.root / name).read_bytes() == (birds / name[7:]).read_bytes() for name in names)
+    assert (after.sha256 == before.sha256.reindex(after.index)).to_dict() == {
+        name: name in ("images/robin/1.png", "images/wren/2.png") for name in sorted(names)
+    }
+
+
+def test_a_label_that_changes_its_case_loses_no_image_on_a_disk_that_ignores_case(birds, dataset, monkeypatch):
+    acquire(dataset, birds)
+    (birds / "robin").rename(birds / "Robin")
+    unlink = Path.unlink
+
+    def unlink_both(path, missing_ok=False):
+        """On such a disk `robin/1.png` and `Robin/1.png` are one file."""
+        unlink(path, missing_ok)
+        for twin in (Path(str(path).replace("/robin/", "/Robin/")),):
+            if twin.parent.parent == path.parent.parent and not twin.name.startswith("."):
+                unlink(twin, True)
+
+    monkeypatch.setattr(Path, "unlink", unlink_both)
+    written = acquire(dataset, birds)
+    assert image_files(dataset) == set(written.path) and "images/Robin/1.png" in image_files(dataset)
+
+
+@pytest.mark.parametrize("place", [".", "images/deeper"])
+def test_a_source_within_the_dataset_is_refused_and_loses_nothing(birds, dataset, place):
+    """Copies that a run leaves out are deleted; here they would be the only ones there are."""
+    shutil.copytree(birds, dataset.root / place)
+    before = files_below(dataset.root)
+    with pytest.raises(ValueError, match="neither may lie within the other"):
+        acquire(dataset, dataset.root / place)
+    with pytest.raises(ValueError, match="neither may lie within the other. Choose another DATA_DIR"):
+        acquire(DatasetPaths(str(birds / "data"), "birds"), birds)
+    assert files_below(dataset.root) == before
+
+
+def test_another_source_is_refused_and_the_advice_costs_no_corrections(birds, dataset):
+    acquire(dataset, birds)
+    dataset.corrections.write_text("path,label\nimages/wren/1.png,robin\n")
+    before = files_below(dataset.root)
+    with pytest.raises(ValueError, match=r"made from 'birds', not 'fish'; choose .* or delete .*dataset.json"):
+        acquire(dataset, birds, name="fish")
+    assert files_below(dataset.root) == before
+    dataset.info.unlink()
+    acquire(dataset, birds, name="fish")
+    assert load_manifest(dataset).label.tolist() == ["robin", "robin", "robin", "wren"]
+
+
+def test_a_run_killed_while_it_copies_leaves_no_half_file_and_is_completed_by_the_next(birds, dataset, monkeypatch):
+    calls, stop_at = [], 2
+
+    def no_links(*_):
+        raise OSError("another disk")
+
+    def die_halfway(origin, target):
+        calls.append(origin)
+        content = Path(origin).read_bytes()
+        dying = len(calls) == stop_at
+        Path(target).write_bytes(content[: len(content) // 2] if dying else content)
+        if dying:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables.os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables.shutil, "copyfile", die_halfway)
+        with pytest.raises(KeyboardInterrupt):
+            acquire(dataset, birds)
+    left = files_below(dataset.root)
+    assert len(left) == stop_at - 1
+    assert all(content == (birds / name.removeprefix("images/")).read_bytes() for name, (*_, content) in left.items())
+    acquire(dataset, birds)
+    after = files_below(dataset.root)
+    assert {name: after[name] for name in left} == left and len(image_files(dataset)) == 4
+    assert {oct(path.stat().st_mode & 0o777) for path in dataset.root.rglob("*") if path.is_file()} == {"0o644"}
+
+
+def test_until_all_images_are_there_the_old_manifest_stands(birds, put, dataset, monkeypatch):
+    acquire(dataset, birds)
+    before = files_below(dataset.root)
+    put("wren/3.png", 9)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(manifest_module, "link_or_copy", fail)
+    with pytest.raises(OSError, match="disk full"):
+        acquire(dataset, birds)
+    assert files_below(dataset.root) == before
+
+
+def test_two_files_that_would_get_one_name_both_stay(birds, put, dataset):
+    for seed, name in enumerate(
+        ["wren/a/1.png", "wren/a__1.png", "wren/A__1.png", "wren/b.png", "wren/b.gif", "wren/" + "x" * 240 + ".png"]
+    ):
+        put(name, 10 + seed) if name != "wren/b.gif" else put(name, zoo.encode(zoo.picture(20), "GIF"))
+    written = acquire(dataset, birds)
+    assert len(written) == 10 == len({path.casefold() for path in written.path})
+    assert image_files(dataset) == set(written.path)
+
+
+def test_texts_come_back_from_the_tables_as_they_were(source, put, dataset):
+    names = ["None/NA.png", "NA/null.png", "null/nan.png", "1/007.png", "2.0/1e5.png", "True/x.png", "nan/#1.png"]
     names += ['a label, with "quotes"/it\'s; 50%.png', "Zaunkönig ♪/é.png", " wren /  .png", "=1+1/'.png", "-/-.png"]
     for seed, name in enumerate(names):
         put(name, seed)
-    put("metadata.csv", b'path,patient_id,attribution,license\nNA/null.png,007,"Ann, ""A""",None\n')
-    written = acquire(dataset, source)
+    attribution = 'Ann, "A"\rand\nBo'
+    table = pd.DataFrame(
+        {"path": ["NA/null.png"], "patient_id": ["007"], "attribution": [attribution], "license": ["None"]}
+    )
+    write_csv(source / "metadata.csv", table)
+    written = acquire(dataset, source, name="2019")
     loaded = load_manifest(dataset)
     assert sorted(loaded.path) == sorted(f"images/{name}" for name in names)
-    assert loaded.label.tolist() == [path.split("/")[1] for path in loaded.path]
-    assert loaded[["path", "label", "license", "attribution"]].equals(
-        written[["path", "label", "license", "attribution"]]
-    )
+    columns = ["path", "label", "license", "attribution", "source", "dhash"]
+    assert loaded[columns].equals(written[columns]) and set(loaded.source) == {"2019"}
     row = loaded.set_index("path").loc["images/NA/null.png"]
-    assert (row.patient_id, row.attribution, row.license) == ("007", 'Ann, "A"', "None")
-    assert all((dataset.root / path).is_file() for path in loaded.path)
+    assert (row.patient_id, row.attribution, row.license) == ("007", attribution, "None")
 
 
-def test_columns_that_look_like_numbers_stay_text(source, put, dataset):
-    """Pictures of one color have a hash of zeros only, and a folder may well be called 2019."""
-    for label, value in (("dark", 30), ("light", 220)):
-        put(f"{label}/1.png", zoo.encode(zoo.Image.new("L", (40, 40), value), "PNG"))
-    images, rejected = scan_folder(source, quiet=True)
-    assert set(images.dhash) == {"0" * 64}
-    write_dataset(dataset, mark_duplicates(images, 0), rejected, source, {"source": "2019"})
-    loaded = load_manifest(dataset)
-    assert loaded.dhash.tolist() == ["0" * 64] * 2
-    assert loaded.source.tolist() == ["2019"] * 2
+def edited(dataset: DatasetPaths, how: str) -> None:
+    """Do to the manifest, or its images, what people and programs do to them."""
+    text, image = dataset.manifest.read_text(), dataset.images / "wren/1.png"
+    lines = text.splitlines(keepends=True)
+    if how == "semicolons":
+        dataset.manifest.write_text(text.replace(",", ";"))
+    elif how == "twice":
+        dataset.manifest.write_text(text + lines[2])
+    elif how == "no label":
+        dataset.manifest.write_text(text.replace("images/robin/2.png,robin", "images/robin/2.png,"))
+    elif how == "deleted":
+        image.unlink()
+    else:
+        content = bytearray(image.read_bytes())
+        content[-30] ^= 1
+        image.unlink()
+        image.write_bytes(content[:-1] if how == "cut" else content)
 
 
-def test_corrections_relabel_and_exclude_and_the_last_line_wins(birds, dataset):
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("semicolons", "manifest.csv (needs a column 'path'|cannot be read).*commas"),
+        ("twice", "names images/robin/2.png a second time; correct it, or run"),
+        ("no label", "needs a column 'label', .* filled in each line; correct it, or run"),
+        ("deleted", "1 of 4 images of .* are missing or changed, such as images/wren/1.png; run the data acquisition"),
+        ("cut", "1 of 4 images of .* are missing or changed, such as images/wren/1.png; run the data acquisition"),
+        ("overwritten", "1 of 4 images of .* are missing or changed, such as images/wren/1.png"),
+    ],
+)
+def test_a_manifest_that_was_edited_and_images_that_are_not_the_same(birds, dataset, how, message):
     acquire(dataset, birds)
-    lines = ["path,label,who", "images/wren/1.png,EXCLUDE,Ann", "images/wren/2.png,robin,", "images/wren/1.png,1,Bo"]
-    lines += ["images/robin/2.png,EXCLUDE,Ann"]
-    dataset.corrections.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    edited(dataset, how)
+    with pytest.raises(ValueError, match=message):
+        load_manifest(dataset)
+    if how in ("deleted", "cut", "overwritten"):
+        assert len(load_manifest(dataset, check=False)) == 4
+        acquire(dataset, birds)
+        assert len(load_manifest(dataset)) == 4
+
+
+CHANGES = {"images/wren/1.png": EXCLUDE, "images/robin/1.png": 'a new, "odd" label'}
+
+
+def test_corrections_are_written_read_and_followed(birds, dataset):
+    acquire(dataset, birds)
+    assert write_corrections(dataset, CHANGES, {}) == 2 and read_corrections(dataset) == CHANGES
     loaded = load_manifest(dataset)
     assert dict(zip(loaded.path, loaded.label, strict=True)) == {
-        "images/robin/1.png": "robin",
-        "images/wren/1.png": "1",  # a label that is new, and text
-        "images/wren/2.png": "robin",
+        "images/robin/1.png": 'a new, "odd" label',
+        "images/robin/2.png": "robin",
+        "images/wren/2.png": "wren",
     }
-    assert loaded.index.tolist() == [0, 1, 2] and "who" not in loaded
+    given = load_manifest(dataset, corrected=False)
+    table = corrections_table(given, CHANGES | {"images/wren/2.png": "wren"})
+    assert table[["path", "given", "now"]].to_numpy().tolist() == [
+        ["images/robin/1.png", "robin", 'a new, "odd" label'], ["images/wren/1.png", "wren", EXCLUDE]
+    ]  # fmt: skip
     acquire(dataset, birds)
     assert load_manifest(dataset).equals(loaded), "corrections outlive another run of stage 1"
 
 
+def test_two_writers_do_not_lose_each_others_decisions(birds, dataset):
+    acquire(dataset, birds)
+    dataset.corrections.write_text("path,label,who\nimages/wren/1.png,robin,Ann\nimages/wren/2.png,EXCLUDE,Ann\n")
+    opened = read_corrections(dataset)
+    mine = opened | {"images/robin/1.png": "wren"}
+    with dataset.corrections.open("a") as file:
+        file.write("images/robin/2.png,wren,Bo\n")  # by hand, while the widget is open
+    assert write_corrections(dataset, mine, opened) == 4 and opened == mine
+    before = dataset.corrections.read_bytes()
+    assert write_corrections(dataset, mine, opened) == 4 and dataset.corrections.read_bytes() == before
+    del mine["images/wren/1.png"], mine["images/robin/1.png"]
+    write_corrections(dataset, mine, opened)
+    assert dataset.corrections.read_text().splitlines() == [
+        "path,label,who", "images/wren/2.png,EXCLUDE,Ann", "images/robin/2.png,wren,Bo"
+    ]  # fmt: skip
+
+
+def test_a_correction_of_an_image_that_is_gone_is_a_sentence(birds, dataset, capsys):
+    acquire(dataset, birds)
+    dataset.corrections.write_text("path,label\nimages/wren/9.png,robin\n")
+    assert load_manifest(dataset).label.tolist() == ["robin", "robin", "wren", "wren"]
+    assert "names 1 images that are not in the manifest, such as images/wren/9.png" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
-        ("path,label\nimages/wren/9.png,robin\n", "names 'images/wren/9.png', which is not in the manifest; remove"),
         ("file,label\nimages/wren/1.png,robin\n", "needs the columns 'path' and 'label'"),
-        ("path,new_label\nimages/wren/1.png,robin\n", "needs the columns 'path' and 'label'"),
-        ("images/wren/1.png,EXCLUDE\n", "needs the columns 'path' and 'label'"),
         ("path,label\nimages/wren/1.png,\n", "both filled in each line"),
-        ("path,label\n,robin\nimages/wren/9.png,robin\n", "both filled in each line"),
         ("path,label\nimages/wren/1.png,robin,\nimages/wren/2.png,robin,Ann\n", "corrections.csv cannot be read"),
         ("", "corrections.csv cannot be read"),
+        ("path,label\nimages/wren/1.png,robin\nimages/wren/2.png,EXCLUDE\n", "leave no image of 'wren'; take some"),
     ],
 )
 def test_corrections_that_cannot_be_followed_are_refused(birds, dataset, text, message):
@@ -119,12 +307,8 @@ def test_corrections_that_cannot_be_followed_are_refused(birds, dataset, text, m
         load_manifest(dataset)
 
 
-def test_corrections_without_a_line_change_nothing(birds, dataset):
-    written = acquire(dataset, birds)
-    dataset.corrections.write_text("path,label\n", encoding="utf-8")
-    assert load_manifest(dataset).label.tolist() == written.label.tolist()
-
-
-def test_without_a_manifest_the_message_says_what_to_run(dataset):
-    with pytest.raises(ValueError, match=r"There is no .*manifest.csv; first run .* with DATASET_NAME 'birds'"):
-        load_manifest(dataset)
+@pytest.mark.parametrize(("path", "label"), [("a.png", " "), ("a.png", 1)])
+def test_what_could_not_be_read_again_is_not_written(dataset, path, label):
+    with pytest.raises(ValueError, match="each needs a path and a label, both text and not empty"):
+        write_corrections(dataset, {path: label}, {})
+    assert not dataset.corrections.exists()

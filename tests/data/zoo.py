@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 WIDTH, HEIGHT = 48, 40
@@ -18,6 +19,14 @@ def picture(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Im
     wave = 127 + 100 * np.sin(columns / 7 * np.cos(turn) + rows / 7 * np.sin(turn))
     pixels = np.stack([wave, 255 - wave, columns * 5 + rows], axis=-1) + rng.normal(0, 8, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def photo(seed: int, width: int = 200, height: int = 150) -> Image.Image:
+    """Blotches of two sizes, far from every other seed."""
+    rng = np.random.default_rng(seed)
+    grids = [rng.integers(0, 255, (*shape, 3), np.uint8) for shape in ((6, 8), (30, 40))]
+    coarse, fine = (Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC) for grid in grids)
+    return Image.blend(coarse, fine, 0.35)
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -79,7 +88,6 @@ def jpeg_with_thumbnail() -> bytes:
 def whole_images() -> dict[str, bytes]:
     """Name and bytes of files that must be accepted."""
     rgb = picture()
-    frames = [picture(seed).quantize(32) for seed in range(3)]
     alpha = with_alpha(rgb)
     photo = encode(rgb, "JPEG")
     return {
@@ -101,15 +109,6 @@ def whole_images() -> dict[str, bytes]:
         "alpha.png": encode(alpha, "PNG"),
         "gray_alpha.png": encode(alpha.convert("LA"), "PNG"),
         "interlaced.png": interlaced_png(rgb),
-        "still.gif": encode(rgb, "GIF"),
-        "gray.gif": encode(rgb.convert("L"), "GIF"),
-        "animated.gif": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-        "transparent.gif": encode(rgb.quantize(32), "GIF", transparency=3),
-        "lossy.webp": encode(rgb, "WEBP"),
-        "lossless.webp": encode(rgb, "WEBP", lossless=True),
-        "color_24_bit.bmp": encode(rgb, "BMP"),
-        "color_32_bit.bmp": bmp(32),
-        "top_first.bmp": bmp(24, flipped=True),
     }
 
 
@@ -124,52 +123,72 @@ def odd_but_usable() -> dict[str, bytes]:
         "two_ends.jpg": photo + b"\xff\xd9",
         "two_pictures.jpg": encode(picture(), "MPO", save_all=True, append_images=[picture(1)]),
         "garbage.png": encode(picture(), "PNG") + b"garbage",
-        "garbage.gif": encode(picture(), "GIF") + b"garbage",
         "strip.png": encode(Image.new("L", (32, 9000), 77), "PNG"),
+    }
+
+
+def converted() -> dict[str, tuple[bytes, str]]:
+    """Name and bytes of files that are converted, and what the manifest says of them."""
+    rgb, heic = picture(), io.BytesIO()
+    frames, alpha = [picture(seed) for seed in range(2)], with_alpha(rgb)
+    pillow_heif.from_pillow(rgb).save(heic, quality=90)
+    dark = Image.fromarray(gray_ramp() >> 4)  # 12 bits in 16
+    small_frame = bytearray(encode(rgb, "GIF"))
+    small_frame[6:10] = struct.pack("<HH", WIDTH + 9, HEIGHT + 5)
+    return {
+        "phone.heic": (heic.getvalue(), "HEIF to JPEG"),
+        "scan.tiff": (encode(rgb, "TIFF", compression="tiff_lzw"), "TIFF to PNG"),
+        "cmyk.tiff": (encode(rgb.convert("CMYK"), "TIFF"), "TIFF to PNG"),
+        "x_ray.tiff": (encode(dark, "TIFF"), "TIFF to PNG"),
+        "x_ray.png": (encode(dark, "PNG"), "16-bit PNG to PNG"),
+        "plain.ppm": (encode(rgb, "PPM"), "PPM to PNG"),
+        "tiff_inside.jpg": (encode(rgb, "TIFF"), "TIFF to PNG"),
+        "still.gif": (encode(rgb, "GIF"), "GIF to PNG"),
+        "animated.gif": (encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "GIF to PNG"),
+        "transparent.gif": (encode(rgb.quantize(32), "GIF", transparency=3), "GIF to PNG"),
+        "small_frame.gif": (bytes(small_frame), "GIF to PNG"),
+        "lossy.webp": (encode(rgb, "WEBP"), "WEBP to PNG"),
+        "alpha.webp": (encode(alpha, "WEBP"), "WEBP to PNG"),
+        "film.webp": (encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "WEBP to PNG"),
+        "palette.bmp": (encode(rgb.quantize(32), "BMP"), "BMP to PNG"),
+        "gray.bmp": (encode(rgb.convert("L"), "BMP"), "BMP to PNG"),
+        "color_24_bit.bmp": (encode(rgb, "BMP"), "BMP to PNG"),
+        "color_16_bit.bmp": (bmp(16), "BMP to PNG"),
+        "padded.bmp": (encode(rgb, "BMP") + b"\0\0", "BMP to PNG"),
+        "top_first.bmp": (bmp(24, flipped=True), "BMP to PNG"),
     }
 
 
 def refused() -> dict[str, tuple[bytes, str]]:
     """Name, bytes, and a part of the reason that must be given."""
     rgb = picture()
-    frames = [picture(seed) for seed in range(2)]
-    small_frame = bytearray(encode(rgb, "GIF"))
-    small_frame[6:10] = struct.pack("<HH", WIDTH + 9, HEIGHT + 5)
-    few_colors = bytearray(encode(rgb.quantize(200), "GIF"))
-    table = 13 + 3 * 256
-    few_colors[10] = few_colors[10] & 0xF8 | 4  # a table of 32 colors, and pixels that use up to 200
-    few_colors = bytes(few_colors[: 13 + 3 * 32] + few_colors[table:])
+    frames, photo = [picture(seed) for seed in range(2)], encode(rgb, "JPEG")
     return {
         "empty.jpg": (b"", "empty"),
         "zeros.jpg": (bytes(5000), "not an image"),
         "text.png": (b"Ein Text, kein Bild. " * 50, "not an image"),
         "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not an image"),
         "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="9"/></svg>', "not an image"),
-        "scan.tiff": (encode(rgb, "TIFF"), "TIFF is not an accepted format"),
         "icon.ico": (encode(rgb, "ICO"), "ICO is not an accepted format"),
-        "plain.ppm": (encode(rgb, "PPM"), "PPM is not an accepted format"),
-        "tiff_inside.jpg": (encode(rgb, "TIFF"), "TIFF is not an accepted format"),
-        "palette.bmp": (encode(rgb.quantize(32), "BMP"), "other than 24 or 32 bits"),
-        "gray.bmp": (encode(rgb.convert("L"), "BMP"), "other than 24 or 32 bits"),
-        "one_bit.bmp": (encode(rgb.convert("1"), "BMP"), "other than 24 or 32 bits"),
-        "color_16_bit.bmp": (bmp(16), "other than 24 or 32 bits"),
-        "old_header.bmp": (bmp(24, header=12), "other than 24 or 32 bits"),
-        "padded.bmp": (encode(rgb, "BMP") + b"\0\0", "where its header says"),
-        "alpha_lossy.webp": (encode(with_alpha(rgb), "WEBP"), "transparency or animation"),
-        "alpha_lossless.webp": (encode(with_alpha(rgb), "WEBP", lossless=True), "transparency or animation"),
-        "film.webp": (encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "transparency or animation"),
-        "small_frame.gif": (bytes(small_frame), "first frame does not fill"),
-        "few_colors.gif": (few_colors, "of a table of 32"),
+        "pages.tiff": (encode(rgb, "TIFF", save_all=True, append_images=frames), "several pages"),
+        "decimal.tiff": (encode(rgb.convert("F"), "TIFF"), "decimal numbers"),
+        "scan.dcm": (bytes(128) + b"DICM" + bytes(900), "a DICOM file; export it as PNG"),
+        "broken.heic": (b"\0\0\0\x18ftypheic" + bytes(900), "cannot be decoded; export it as JPEG"),
+        "lossless.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc3"), "a lossless, arithmetic or 12-bit JPEG"),
+        "arithmetic.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc9"), "a lossless, arithmetic or 12-bit JPEG"),
+        "half_with_an_end.jpg": (photo[: len(photo) * 2 // 3] + b"\xff\xd9", "damaged"),
         "pixel.gif": (encode(Image.new("P", (1, 1)), "GIF"), "too small: 1 x 1"),
         "narrow.png": (encode(picture(0, 400, 31), "PNG"), "too small: 400 x 31"),
         "bomb.png": (png(30000, 30000, 8, 2, b""), "too large"),
         "big.png": (png(11000, 11000, 8, 2, b""), "too large: 11000 x 11000"),
         "few_rows.png": (png(WIDTH, HEIGHT, 8, 0, b"\0" * (WIDTH + 1) * 3), "fewer pixels"),
-        "wrong_checksum.png": (encode(rgb, "PNG")[:-1] + b"!", "checksum of a PNG chunk b'IEND'"),
+        "wrong_checksum.png": (encode(rgb, "PNG")[:-1] + b"!", "ends before its IEND"),
         "header_only.jpg": (encode(rgb, "JPEG")[:20], "not an image"),
         "header_only.png": (encode(rgb, "PNG")[:33], "not an image"),
         "header_only.gif": (encode(rgb, "GIF")[:13], "not an image"),
         "header_only.webp": (encode(rgb, "WEBP")[:30], "damaged"),
         "header_only.bmp": (encode(rgb, "BMP")[:54], "damaged"),
+        "cut.webp": (encode(rgb, "WEBP")[:-200], ""),
+        "cut.tiff": (encode(rgb, "TIFF")[:-900], ""),
         "magic_only.jpg": (b"\xff\xd8\xff", "not an image"),
     }

@@ -1,14 +1,13 @@
 """A tiny run, its export, a server for it, and pictures in every format, built once for all tests here."""
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tiny_run import IMAGE_SIZE, KEY, Exported, embedded_server, write_run
+from tiny_run import CLASSES, IMAGE_SIZE, Exported, write_run
 
 from tdsp_vision.deployment.export import export_model
 from tdsp_vision.deployment.local import LocalBackend
@@ -24,12 +23,12 @@ def _exported(folder: Path, classes: list[str], positive_class: str, threshold: 
 @pytest.fixture(scope="session")
 def two_classes(tmp_path_factory, photos) -> Exported:
     """benign and malignant, with a threshold that calls about half of the photos malignant."""
-    probe = write_run(tmp_path_factory.mktemp("probe") / "r", ["benign", "malignant"], "malignant", 0.5)
+    probe = write_run(tmp_path_factory.mktemp("probe") / "r", CLASSES, "malignant", 0.5)
     pictures = np.stack([preprocess(tf.constant(photo), IMAGE_SIZE).numpy() for photo in photos])
     scores = np.sort(np.asarray(probe(pictures))[:, 1])
     middle = len(scores) // 2
     threshold = float((scores[middle - 1] + scores[middle]) / 2)
-    return _exported(tmp_path_factory.mktemp("two"), ["benign", "malignant"], "malignant", threshold)
+    return _exported(tmp_path_factory.mktemp("two"), CLASSES, "malignant", threshold)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +44,7 @@ def photos() -> list[bytes]:
     encoded = []
     for _ in range(24):
         coarse = rng.integers(0, 256, [4, 5, 3], dtype=np.uint8)
-        size = tuple(int(side) for side in rng.integers(30, 90, 2))
+        size = tuple(int(side) for side in rng.integers(32, 90, 2))
         encoded.append(_encoded(Image.fromarray(coarse).resize(size), "JPEG", quality=90))
     return encoded
 
@@ -76,36 +75,11 @@ def every_format() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def damaged(photos) -> dict[str, bytes]:
-    """What is no whole image, by what is wrong with it."""
-    return {
-        "empty": b"",
-        "text": b"this is not an image",
-        "truncated JPEG": photos[0][: len(photos[0]) // 2],
-        "header only": photos[0][:20],
-        "TIFF": _encoded(Image.new("RGB", (20, 20)), "TIFF"),
-        "zeros": bytes(500),
-    }
-
-
-@pytest.fixture(scope="session")
 def service(two_classes):
     """The two-class model behind the embedded server."""
-    with LocalBackend().start("tiny", two_classes.version_folder.parent) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def strict(two_classes, three_classes, tmp_path_factory):
-    """Versions 1 (two classes) and 2 (three) with labels, a key, gRPC, and short requests only."""
-    folder = tmp_path_factory.mktemp("strict")
-    for number, exported in (("1", two_classes), ("2", three_classes)):
-        shutil.copytree(exported.version_folder, folder / "models" / number)
-    (folder / "key").write_text(f"{KEY}\n")
-    options = ["--model-version", "1", "--model-version", "2", "--label", "stable=1", "--label", "lost=7"]
-    options += ["--key-file", str(folder / "key"), "--grpc-port", "0", "--max-request-bytes", "100000"]
-    with embedded_server(folder / "models", *options, log=folder / "log") as running:
-        yield running
+    running = LocalBackend().start(two_classes.version_folder.parent)
+    yield running
+    running.stop()
 
 
 def _encoded(image: Image.Image, kind: str, **options) -> bytes:

@@ -6,7 +6,6 @@ Dockerfile, come this project's package and a `tensorflow_model_server` that tak
 starts the embedded server.
 """
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -19,15 +18,16 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-import docker
 import pytest
 from packaging.requirements import Requirement
 
 import tdsp_vision
+from tdsp_vision.deployment.container import docker
+from tdsp_vision.errors import RunFailed
 
 IMAGE = "tdsp-vision-stand-in:latest"
 SAYS = "which stands in for TensorFlow Serving: the embedded server behind TensorFlow Serving's command line"
-NEEDED = ["tensorflow", "tensorflow-serving-api", "uvicorn", "httptools", "uvloop", "orjson", "click"]
+NEEDED = ["tensorflow", "tensorflow-serving-api", "uvicorn", "starlette", "orjson", "click", "pillow"]
 BASE = "tdsp-vision-stand-in-base"
 PACKAGE = Path(tdsp_vision.__file__).parent
 PYTHON = Path(sys.executable).resolve()
@@ -46,22 +46,18 @@ LABEL tdsp-vision.stand-in="{says}"
 """
 
 
-def docker_engine() -> docker.DockerClient:
-    """The Docker engine; the test is left out where none answers, and fails where REQUIRE_DOCKER is set."""
-    try:
-        engine = docker.from_env(timeout=600)
-        engine.ping()
-        return engine
-    except docker.errors.DockerException as error:
-        message = f"no Docker engine answers ({error}); .ci/engine starts one"
-        pytest.fail(message) if os.environ.get("REQUIRE_DOCKER") else pytest.skip(message)
-
-
 @functools.cache
 def stand_in_image() -> str:
-    """Name of the stand-in image, made or brought up to date in the engine."""
-    engine = docker_engine()
-    base = _base_image(engine)
+    """Name of the stand-in image, made or brought up to date in the engine.
+
+    The test is left out where no engine answers, and fails where REQUIRE_DOCKER is set.
+    """
+    try:
+        docker("version")
+    except RunFailed as error:
+        message = f"{error}; .ci/engine starts one"
+        pytest.fail(message) if os.environ.get("REQUIRE_DOCKER") else pytest.skip(message)
+    base = _base_image()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -73,29 +69,23 @@ def stand_in_image() -> str:
         libraries = ":".join(sorted({str(library.parent) for library in _libraries(_packages())}))
         values = {"base": base, "packages": PACKAGES, "libraries": libraries, "says": SAYS}
         (folder / "Dockerfile").write_text(DOCKERFILE.format(**values), encoding="utf-8")
-        engine.images.build(path=name, tag=IMAGE, rm=True, forcerm=True)
-    engine.images.prune(filters={"dangling": True, "label": "tdsp-vision.stand-in"})
-    for old in engine.images.list(name=BASE):
-        if base not in old.tags:
-            with contextlib.suppress(docker.errors.APIError):  # conflict: an image that a failed test left stands on it
-                engine.images.remove(old.id, force=True)
+        docker("build", "--quiet", f"--tag={IMAGE}", name, timeout=300)
+    docker("image", "prune", "--force", "--filter=label=tdsp-vision.stand-in")
     return IMAGE
 
 
-def labelled(engine: docker.DockerClient, folder: Path) -> list[str]:
-    """Names of all containers, images, networks and volumes that carry the label of a deployment's folder."""
-    label = {"label": f"tdsp-vision.deployment={folder}"}
-    found = [*engine.containers.list(all=True, filters=label), *engine.images.list(filters=label)]
-    found += [*engine.networks.list(filters=label), *engine.volumes.list(filters=label)]
-    return [str(item) for item in found]
+def labelled(serving_folder: Path) -> list[str]:
+    """All containers and images that carry the label of a model's folder."""
+    label = f"--filter=label=tdsp-vision.serving={serving_folder}"
+    return [*docker("ps", "--all", "--quiet", label).split(), *docker("image", "ls", "--quiet", label).split()]
 
 
-def _base_image(engine: docker.DockerClient) -> str:
+def _base_image() -> str:
     """Name of the base image, made where the engine does not have it."""
     versions = sorted(f"{name} {importlib.metadata.version(name)}" for name in _distributions())
     made_of = [str(PYTHON), sys.version, Path(__file__).read_text(encoding="utf-8"), *versions]
     name = f"{BASE}:{hashlib.sha256('|'.join(made_of).encode()).hexdigest()[:12]}"
-    if engine.images.list(name=name):
+    if docker("image", "ls", "--quiet", name):
         return name
     packages = _packages()
     tools = [Path(shutil.which(tool)) for tool in TOOLS]
@@ -105,9 +95,9 @@ def _base_image(engine: docker.DockerClient) -> str:
     command += [f"--transform=s|^{str(SITE).lstrip('/')}|{PACKAGES.lstrip('/')}|"]
     command += ["-cf", "-", *(str(member).lstrip("/") for member in members)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
-        engine.api.import_image_from_stream(tar.stdout, repository=BASE, tag=name.partition(":")[2])
+        subprocess.run(["docker", "import", "-", name], stdin=tar.stdout, check=True, capture_output=True)
     if tar.returncode:
-        engine.images.remove(name)
+        docker("image", "rm", name)
         raise RuntimeError(f"tar ended with {tar.returncode}; the base image would not be whole.")
     return name
 

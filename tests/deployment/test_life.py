@@ -1,79 +1,76 @@
 """The life of a deployment on both backends, with the same calls: nothing is lost under load, nothing is left after."""
 
-import os
-import signal
+import json
+import re
+import shutil
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager
 
-import keras
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner
-from stand_in import docker_engine, labelled, stand_in_image
-from tiny_run import write_run
+from stand_in import labelled, stand_in_image
+from tiny_run import CLASSES, IMAGE_SIZE, write_run
 
-from tdsp_vision import deploy_commands
-from tdsp_vision.deployment import servers
-from tdsp_vision.deployment.container import DockerBackend
-from tdsp_vision.deployment.deployments import (
-    build_deployment,
+from tdsp_vision.__main__ import main
+from tdsp_vision.deployment import deployment as life_module
+from tdsp_vision.deployment.container import ContainerService, DockerBackend, docker, image_tag, obstacle
+from tdsp_vision.deployment.deployment import (
+    Deployment,
+    build_image,
+    check_port,
+    choose_backend,
     create_deployment,
-    delete_if_exists,
+    find_services,
     list_deployments,
-    open_deployment,
+    wait_until_served,
 )
 from tdsp_vision.deployment.export import export_model
 from tdsp_vision.deployment.local import LocalBackend
-from tdsp_vision.deployment.record import changing
+from tdsp_vision.deployment.versions import new_version, version_folder
+from tdsp_vision.errors import ParameterError, RunFailed
+from tdsp_vision.modeling.batches import preprocess
 from tdsp_vision.paths import OutputPaths
 
-pytestmark = pytest.mark.slow  # about thirty servers start here
+NAME = "Tiny_2"  # as an image's and a cluster's name: tiny-2
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, photos):
-    """Outputs with three versions: the second scores differently, the third does not load."""
-    outputs = OutputPaths(str(tmp_path_factory.mktemp("outputs")), "ds")
-    for run, factor in (("r1", 1.0), ("r2", 2.0)):
-        model = write_run(outputs.runs / run, ["benign", "malignant"], "malignant", 0.5)
-        model.set_weights([weights * factor for weights in model.get_weights()])
-        model.save(outputs.runs / run / "model.keras")
-        export_model(outputs.runs / run, outputs.serving("tiny"))
-    broken = outputs.serving("tiny") / "3"
-    broken.mkdir()
-    (broken / "saved_model.pb").write_bytes(b"not a model")
-    (outputs.root / "photo.jpg").write_bytes(photos[0])
-    return outputs
-
-
-@pytest.fixture(scope="module", params=["local", "docker"])
+@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.engine)])
 def backend(request):
     return LocalBackend() if request.param == "local" else DockerBackend(stand_in_image())
 
 
 @pytest.fixture(scope="module")
-def life(exported, backend):
+def outputs(backend, tmp_path_factory, photos):
+    """Two runs of which the first is exported, and a photo."""
+    outputs = OutputPaths(str(tmp_path_factory.mktemp("outputs")), "ds")
+    for number in (1, 2):
+        write_run(outputs.runs / f"r{number}", CLASSES, "malignant", 0.5, seed=number)
+    export_model(outputs.runs / "r1", outputs.serving(NAME))
+    (outputs.root / "photo.jpg").write_bytes(photos[0])
+    yield outputs
+    Deployment(outputs, NAME).delete()
+
+
+@pytest.fixture(scope="module")
+def life(outputs, backend):
     """A deployment of version 1, left as it is found by each test; deleted by the last."""
-    with create_deployment(
-        exported, "tiny", exported.serving("tiny") / "1", backend, warmup=[exported.root / "photo.jpg"]
-    ) as deployment:
-        yield deployment
+    build_image(outputs, outputs.serving(NAME) / "1", backend)
+    return create_deployment(outputs, NAME, outputs.serving(NAME) / "1", backend)
 
 
-def photo_score(deployment) -> float:
-    return deployment.score([deployment.folder.parents[2] / "photo.jpg"])["score_malignant"][0]
+def photo_score(deployment: Deployment) -> float:
+    return deployment.client().score(deployment.outputs.root / "photo.jpg").score_malignant[0]
 
 
-def expected(exported, run: str) -> float:
+def expected(outputs, run: str) -> float:
+    import keras
     import tensorflow as tf
 
-    from tdsp_vision.modeling.batches import preprocess
-
-    photo = tf.constant((exported.root / "photo.jpg").read_bytes())
-    model = keras.saving.load_model(exported.runs / run / "model.keras")
-    return float(np.asarray(model(preprocess(photo, 32)[tf.newaxis]))[0, 1])
+    photo = preprocess(tf.constant((outputs.root / "photo.jpg").read_bytes()), IMAGE_SIZE)
+    return float(np.asarray(keras.saving.load_model(outputs.runs / run / "model.keras")(photo[tf.newaxis]))[0, 1])
 
 
 @contextmanager
@@ -85,7 +82,7 @@ def steady_load(deployment):
         client = deployment.client()
         while not stop.wait(0.02):
             try:
-                scores.append(client.score_path(deployment.folder.parents[2] / "photo.jpg")["score_malignant"])
+                scores.extend(client.score(deployment.outputs.root / "photo.jpg").score_malignant)
             except Exception as error:  # each one is a lost request
                 errors.append(error)
 
@@ -102,145 +99,224 @@ def steady_load(deployment):
     assert len(scores) > 20
 
 
-def kill_server(service) -> None:
-    """End one server as a crash would."""
-    if "pid" in service.record:
-        os.kill(service.record["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(service.record["pid"])], timeout=20)
-    else:
-        docker_engine().containers.get(service.record["container"]).kill()
+def command(outputs, *arguments: str):
+    options = ["--dataset", "ds", "--model", NAME, "--output-dir", str(outputs.root.parent)]
+    return CliRunner().invoke(main, ["deploy", *options, *arguments])
 
 
-def prepared(deployment) -> set[str]:
-    return {path.name for path in deployment.folder.glob("*v*") if path.is_dir()}
+def broken_version(outputs):
+    """A version that does not load, as the highest one."""
+    with new_version(outputs.serving(NAME)) as draft:
+        shutil.copytree(version_folder(outputs.serving(NAME)), draft, dirs_exist_ok=True)
+        (draft / "saved_model.pb").write_bytes(b"not a model")
+    return version_folder(outputs.serving(NAME))
 
 
-def command(exported, *arguments: str):
-    options = ["--dataset", "ds", "--model", "tiny", "--output-dir", str(exported.root.parent)]
-    return CliRunner().invoke(deploy_commands.deploy, [*options, *arguments])
-
-
-def test_no_request_is_lost_while_versions_change(life, exported):
-    first, second = expected(exported, "r1"), expected(exported, "r2")
+def test_no_request_is_lost_while_versions_change_on_one_server_and_port(life, outputs):
+    first, second = expected(outputs, "r1"), expected(outputs, "r2")
     assert abs(first - second) > 0.001
-    assert photo_score(life) == pytest.approx(first, abs=1e-6)
+    (service,) = life.services()
     with steady_load(life) as scores:
-        life.update(exported.serving("tiny") / "2")
+        newer = export_model(outputs.runs / "r2", life.folder)
+        life.update(newer)
         assert photo_score(life) == pytest.approx(second, abs=1e-6)
-        assert (life.record["version"], life.record["previous"]) == (2, 1)
-        with pytest.raises(RuntimeError, match="(?s)stopped before it was ready.*saved_model"):
-            life.update(exported.serving("tiny") / "3")
+        life.update(export_model(outputs.runs / "r2", life.folder))  # a second time nothing happens
+        broken = broken_version(outputs)
+        with pytest.raises(RunFailed, match="(?s)Version 3 is not served: END: .*log"):
+            life.update(broken)
         assert photo_score(life) == pytest.approx(second, abs=1e-6)
-        assert prepared(life) == {"v1", "v2"}
         life.rollback()
         assert photo_score(life) == pytest.approx(first, abs=1e-6)
     assert {round(score, 5) for score in scores} == {round(first, 5), round(second, 5)}
-    assert "version 1 (before: 2), 1 of 1 replicas run" in life.summary()
+    assert life.summary() == f"ds/{NAME} on {service.backend}: version 1 answers at {service.url}"
+    assert life.services() == [service]
+    with pytest.raises(ParameterError, match="no version below 1"):
+        life.rollback()
+    shutil.rmtree(broken)
 
 
-def test_no_request_is_lost_when_one_of_three_replicas_is_killed(life):
-    life.scale(3)
-    assert len(set(life.urls)) == 3
-    with steady_load(life) as scores:
-        kill_server(life.services()[1])
-        seen = len(scores)
-        while len(scores) < seen + 30:
-            threading.Event().wait(0.05)
-        assert "2 of 3 replicas run" in life.summary()
-    life.scale(1)
-    assert "1 of 1 replicas run" in life.summary()
+def test_versions_that_were_deleted_are_never_served_from_memory(life, outputs):
+    shutil.rmtree(life.folder)
+    again = export_model(outputs.runs / "r2", life.folder)
+    life.update(again)
+    assert photo_score(life) == pytest.approx(expected(outputs, "r2"), abs=1e-6)
+    life.update(export_model(outputs.runs / "r1", life.folder))
+    assert photo_score(life) == pytest.approx(expected(outputs, "r1"), abs=1e-6)
 
 
-def test_the_command_line_finds_it(life, exported, tmp_path):
-    listed = command(exported, "list")
-    assert listed.output.strip() == life.summary()
-    scored = command(exported, "score", str(exported.root / "photo.jpg"))
-    assert (scored.exit_code, "score_malignant" in scored.output) == (0, True)
-    assert '"port"' in command(exported, "logs").output
-    again = command(exported, "create", "--backend", "local", "--version", "1")
-    assert (again.exit_code, "deployed already" in again.output) == (2, True)
-    for arguments, says in [
-        (["score", str(tmp_path / "missing.jpg")], "No such file"),
-        (["update", "--version", "1"], "served already"),
-        (["update", "--version", "9"], "There is no version 9"),
-        (["scale", "0"], "REPLICAS is 0; allowed are whole numbers from 1 to 32"),
-    ]:
-        answer = command(exported, *arguments)
-        assert (answer.exit_code, says in answer.output) == (2, True), answer.output
-    with changing(life.folder):
-        busy = command(exported, "rollback")
-    assert (busy.exit_code, "being changed by somebody else" in busy.output) == (1, True)
-    assert life.urls == open_deployment(life.folder).urls
+def test_a_second_run_goes_on_with_what_runs(life, outputs, backend):
+    (service,) = life.services()
+    newest = version_folder(life.folder)
+    build_image(outputs, newest, backend)
+    for port in (0, service.port):
+        check_port(outputs, NAME, backend, port)
+        again = create_deployment(outputs, NAME, newest, backend, port)
+        assert (again.was_running, again.services()) == (True, [service])
+    with pytest.raises(ParameterError, match=f"PORT is {service.port}, which another program uses"):
+        check_port(outputs, "other", backend, service.port)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        with pytest.raises(RunFailed, match=f"PORT {taken} cannot be used|already (allocated|in use)"):
+            create_deployment(outputs, NAME, newest, backend, taken)
+    assert life.services() == [service] and service.alive()
 
 
-def test_what_cannot_be_is_refused_and_changes_nothing(life, exported):
-    before = life.record
-    for act in (lambda: life.start(), lambda: life.scale(33), lambda: life.update(exported.serving("tiny") / "1")):
-        with pytest.raises(ValueError):
-            act()
-    assert life.record == before
-
-
-def test_delete_leaves_nothing(life, exported, backend):
-    urls, records = life.urls, [service.record for service in life.services()]
-    assert list_deployments(str(exported.root.parent)) == [life.folder]
-    stray = backend.run(life._release(1))  # a server that the record does not know, as a crash may leave
-    assert delete_if_exists(exported, "tiny")
-    assert not delete_if_exists(exported, "tiny")
-    assert not life.folder.exists()
-    assert list_deployments(str(exported.root.parent)) == []
-    assert backend.services(life.folder) == []
-    for url in [*urls, stray.url]:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
-    if backend.name == "docker":
-        assert labelled(docker_engine(), life.folder) == []
-    else:
-        assert not any(psutil.pid_exists(record["pid"]) for record in [*records, stray.record])
-    assert (exported.serving("tiny") / "1").is_dir()  # what was exported stays
-
-
-def test_build_without_running_then_start_at_a_fixed_port(exported, backend, monkeypatch):
-    monkeypatch.setattr(servers, "DRAIN_SECONDS", 0)
+def test_another_port_takes_over_when_it_answers(life, outputs, backend, monkeypatch):
+    (service,) = life.services()
+    newest = version_folder(life.folder)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with build_deployment(exported, "tiny", exported.serving("tiny") / "1", backend, port=port) as deployment:
-        assert "built, not started" in deployment.summary()
-        assert backend.services(deployment.folder) == []
-        with pytest.raises(ValueError, match="start it first"):
-            deployment.scale(2)
-        deployment.start()
-        assert deployment.urls == [f"http://127.0.0.1:{port}"]
-        deployment.update(exported.serving("tiny") / "2")
-        assert deployment.urls == [f"http://127.0.0.1:{port}"]  # an update comes back to it
-        assert deployment.record["previous"] == 1
-    assert not deployment.folder.exists()
+
+    build_image(outputs, newest, backend)
+
+    def never(*arguments):
+        raise RunFailed("it does not come up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(life_module, "wait_until_served", never)
+        with pytest.raises(RunFailed, match="does not come up"):
+            create_deployment(outputs, NAME, newest, backend, port)
+    assert life.services() == [service] and service.alive()
+    create_deployment(outputs, NAME, newest, backend, port, keep_running=True)
+    assert [found.url for found in life.services()] == [f"http://127.0.0.1:{port}"]
 
 
-def test_a_deployment_that_does_not_come_up_leaves_nothing(exported, backend):
-    with pytest.raises(RuntimeError, match="stopped before it was ready"):
-        create_deployment(exported, "tiny", exported.serving("tiny") / "3", backend)
-    folder = exported.deployment / "services/tiny"
-    assert not folder.exists()
-    assert backend.services(folder) == []
+def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
+    assert command(outputs, "list").output.strip() == life.summary()
+    scored = command(outputs, "score", str(outputs.root / "photo.jpg"))
+    assert (scored.exit_code, "score_malignant" in scored.output) == (0, True)
+    assert "== http://127.0.0.1:" in command(outputs, "logs").output
+    for arguments, code, says in [
+        (["score", str(tmp_path / "missing.jpg")], 2, "There is no "),
+        (["update", "--version", "99"], 2, "There is no version 99"),
+        (["create", "--backend", "cloud"], 2, "BACKEND is 'cloud'; allowed are auto, docker, local"),
+    ]:
+        answer = command(outputs, *arguments)
+        assert (answer.exit_code, says in answer.output) == (code, True), answer.output
+    (outputs.root / "request.json").write_text('{"instances": [{"b64": ""}]}')
+    monkeypatch.setenv("TDSP_SERVING_KEY", "secret")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    line = life.curl(outputs.root / "request.json")
+    answer = subprocess.run(line, shell=True, capture_output=True, text=True, env={"http_proxy": "http://127.0.0.1:1"})
+    assert '"valid":false' in answer.stdout and "secret" not in line
 
 
-@pytest.mark.parametrize("arguments", [["delete"], ["logs"], ["score", __file__], ["rollback"], ["scale", "1"]])
-def test_what_is_not_deployed_is_named(exported, arguments):
-    answer = command(exported, *arguments)
-    assert (answer.exit_code, "tiny is not deployed" in answer.output) == (2, True)
+def test_delete_leaves_nothing_but_the_exported_versions(life, outputs, backend):
+    urls, versions = [service.url for service in life.services()], sorted(life.folder.glob("[0-9]*"))
+    backend.run(life.folder, 0, int(version_folder(life.folder).name), True)  # a stray one, as a crash may leave
+    assert len(life.services()) == 2
+    assert [each.name for each in list_deployments(outputs.root.parent)] == [NAME]
+    assert command(outputs, "delete").output == f"{NAME}: deleted\n"
+    assert command(outputs, "delete").exit_code == 2
+    assert command(outputs, "delete", "--if-exists").exit_code == 0
+    assert "nothing is deployed" in command(outputs, "list").output
+    assert life.services() == [] and find_services(outputs.root) == []
+    for url in urls:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
+    assert backend.name == "local" or labelled(life.folder) == []
+    assert sorted(life.folder.glob("[0-9]*")) == versions
+    left = {path.name for path in outputs.deployment.rglob("*") if NAME in str(path)}
+    assert left == set()
 
 
-def test_the_command_line_alone(exported):
-    assert "nothing is deployed" in command(exported, "list").output
-    made = command(exported, "create", "--backend", "local", "--version", "1", "--replicas", "1")
-    try:
-        assert made.exit_code == 0, made.output
-        assert "Backend local, because BACKEND asks for it" in made.output
-        assert "version 1 answers at http://127.0.0.1:" in made.output
-        assert "version 2 (before: 1)" in command(exported, "update", "--version", "2").output
-        assert "version 1 (before: 2)" in command(exported, "rollback").output
-    finally:
-        assert command(exported, "delete", "--if-exists").output == "tiny: deleted\n"
-    assert command(exported, "delete", "--if-exists").output == "tiny: nothing to delete\n"
-    assert command(exported, "create", "--backend", "cloud").exit_code == 2
+@pytest.mark.parametrize("arguments", [["delete"], ["logs"], ["score", __file__], ["rollback"], ["update"]])
+def test_what_is_not_deployed_is_named(outputs, arguments):
+    answer = command(outputs, *arguments)
+    assert (answer.exit_code, f"{NAME} is not deployed" in answer.output) == (2, True)
+
+
+def test_a_server_that_does_not_come_up_leaves_nothing(outputs, backend):
+    broken = broken_version(outputs)
+    build_image(outputs, broken, backend)
+    with pytest.raises(RunFailed, match="(?s)stopped before it was ready.*saved_model"):
+        create_deployment(outputs, NAME, broken, backend)
+    assert find_services(outputs.root) == []
+    shutil.rmtree(broken)
+
+
+def test_the_notebooks_server_ends_and_the_image_stays(outputs, backend):
+    version = version_folder(outputs.serving(NAME))
+    build_image(outputs, version, backend)
+    deployment = create_deployment(outputs, NAME, version, backend)
+    deployment.stop()
+    assert deployment.services() == []
+    assert (outputs.deployment / "docker/Dockerfile").is_file()
+    if backend.name == "docker":
+        assert docker("image", "ls", "--quiet", image_tag(NAME, int(version.name)))
+
+
+@pytest.mark.engine
+def test_the_container_may_do_little_and_the_image_serves_alone(outputs, tmp_path):
+    backend = DockerBackend(stand_in_image())
+    version = version_folder(outputs.serving(NAME))
+    build_image(outputs, version, backend)
+    deployment = create_deployment(outputs, NAME, version, backend, keep_running=True)
+    (service,) = deployment.services()
+    bash = ["exec", service.container, "bash", "-c"]
+    seen = docker(*bash, "echo $UID; echo $(</proc/1/comm); echo > /tmp/x && echo $MODEL_NAME")
+    assert seen == "10001\ndocker-init\nmodel"
+    for file in ("/new", "/models/new", "/config/new"):
+        with pytest.raises(RunFailed, match="Read-only file system"):
+            docker(*bash, f"echo > {file}")
+    assert "NoNewPrivs:\t1" in docker(*bash, "grep -E 'CapEff|NoNewPrivs' /proc/self/status")
+    facts = json.loads(docker("inspect", "--format={{json .HostConfig}}", service.container))
+    assert (facts["Memory"], facts["MemorySwap"], facts["PidsLimit"]) == (2 * 2**30, 2 * 2**30, 256)
+    assert (facts["RestartPolicy"]["Name"], facts["CapDrop"]) == ("unless-stopped", ["ALL"])
+    assert docker("port", service.container) == f"8501/tcp -> 127.0.0.1:{service.port}"
+    label, tag = f"--label=tdsp-vision.serving={tmp_path}", image_tag(NAME, int(version.name))
+    alone = docker("run", "--detach", "--tmpfs=/tmp", "--publish=127.0.0.1::8501", label, tag)
+    other = ContainerService(deployment.folder, alone)
+    wait_until_served(other, version)
+    for name in (alone, service.container):
+        docker("exec", name, "bash", "-c", docker("inspect", "--format={{index .Config.Healthcheck.Test 3}}", name))
+    other.stop()
+    deployment.delete()
+
+
+@pytest.mark.engine
+def test_choose_backend_takes_docker_where_the_image_can_be_had():
+    image = stand_in_image()
+    for name in ("docker", "auto"):
+        chosen, sentence = choose_backend(name, image)
+        assert (chosen.name, chosen.image) == ("docker", image)
+        assert sentence.startswith(
+            f"Backend docker, because an engine answers and has the image: {image}, which stands"
+        )
+    chosen, sentence = choose_backend("auto", "localhost:1/nowhere:1")
+    assert chosen.name == "local" and "neither has nor can pull the image localhost:1/nowhere:1" in sentence
+    with pytest.raises(RunFailed, match="BACKEND is 'docker', but the engine neither has nor can pull"):
+        choose_backend("docker", "localhost:1/nowhere:1")
+
+
+INFO = '{{"Name": "{name}", "Architecture": "{architecture}", "ServerErrors": {errors}}}'
+
+
+@pytest.mark.parametrize(
+    ("info", "host", "pull", "says"),
+    [
+        ({"errors": '["Cannot connect"]'}, "unix:///x", 0, r"no Docker engine answers \(Cannot connect\)"),
+        ({"architecture": "aarch64"}, "unix:///x", 0, "is for amd64 processors and this one is arm64"),
+        ({}, "ssh://server", 0, "another machine"),
+        ({}, "unix:///x", 1, "neither has nor can pull the image"),
+        ({}, "unix:///x", 0, "^$"),
+    ],
+)
+def test_what_keeps_docker_from_serving_is_said(tmp_path, monkeypatch, capfd, info, host, pull, says):
+    """A `docker` command that says what engines of these kinds say."""
+    text = INFO.format(**{"name": socket.gethostname(), "architecture": "x86_64", "errors": "null"} | info)
+    script = f"""#!/bin/sh
+case "$1 $2" in
+info*) echo '{text}' ;;
+context*) echo '{host}' ;;
+pull*) echo 'abc: Pulling fs layer'; exit {pull} ;;
+esac
+"""
+    (tmp_path / "docker").write_text(script)
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert re.search(says, obstacle("tensorflow/serving:2.20.0"))
+    assert ("abc: Pulling fs layer" in capfd.readouterr().out) == (not info and host.startswith("unix"))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert "No such file or directory: 'docker'" in obstacle("a:1")
+    assert DockerBackend().find(tmp_path) == [] and not DockerBackend().remove(tmp_path)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +11,24 @@ import pytest
 from tdsp_vision.deployment.session import ServedVersion
 
 OLDER = "2.20.*"
-NAMED, REQUIRED = "TDSP_OLDER_TENSORFLOW", "REQUIRE_OLDER_TENSORFLOW"
 
 
-@pytest.fixture(scope="module")
-def older_python(tmp_path_factory) -> str:
-    """A Python with TensorFlow 2.20: the one that TDSP_OLDER_TENSORFLOW names, or a new one with REQUIRE_…=1."""
-    if named := os.environ.get(NAMED):
-        return named
-    if not os.environ.get(REQUIRED):
-        pytest.skip(f"TensorFlow {OLDER} is 600 MB to fetch: {REQUIRED}=1 does so, {NAMED} names a Python that has it")
-    folder = tmp_path_factory.mktemp("older")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = str(folder / "bin/python")
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"tensorflow=={OLDER}"]
-    subprocess.run([python, *install], check=True)
-    return python
-
-
-@pytest.mark.slow
-def test_scores_are_those_of_this_tensorflow(older_python, two_classes, every_format, photos, tmp_path):
+@pytest.mark.older_tensorflow
+def test_scores_are_those_of_this_tensorflow(other_python, two_classes, every_format, photos, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     contents = [*every_format.values(), *photos, b"damaged"]
     for number, content in enumerate(contents):
         (images / f"{number:03}").write_bytes(content)
-    command = [older_python, str(Path(__file__).with_name("score_by_session.py"))]
+    command = [
+        other_python("OLDER_TENSORFLOW", f"tensorflow=={OLDER}"),
+        str(Path(__file__).with_name("score_by_session.py")),
+    ]
     command += [str(two_classes.version_folder), str(images), str(tmp_path / "answer.json")]
     subprocess.run(command, check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     answer = json.loads((tmp_path / "answer.json").read_text())
-    with ServedVersion(two_classes.version_folder) as served:
-        here = served.run("serving_default", {"image_bytes": np.array(contents, dtype=object)})
+    served = ServedVersion(two_classes.version_folder)
+    here = served.run("serving_default", {"image_bytes": np.array(contents, dtype=object)})
     assert answer["version"].startswith(OLDER.removesuffix("*"))
     assert answer["valid"] == here["valid"].tolist() == [True] * (len(contents) - 1) + [False]
     assert answer["label"] == [label.decode() for label in here["label"]]

@@ -1,14 +1,9 @@
-"""A run of a tiny network, as the modeling notebook would leave it, its server, and what that must answer."""
+"""A run of a tiny network, as the modeling notebook would leave it, and what its service must answer."""
 
 import base64
 import json
-import os
 import struct
-import subprocess
-import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +17,7 @@ from tdsp_vision.modeling.batches import preprocess
 IMAGE_SIZE = 32
 MODEL = "/v1/models/tiny"
 PREDICT = f"{MODEL}:predict"
-KEY = "a key that nobody guesses"
+CLASSES = ["benign", "malignant"]
 
 
 @dataclass
@@ -54,57 +49,32 @@ def decide(scores: np.ndarray, info: dict) -> list[str]:
     return labels
 
 
-def write_run(folder: Path, classes: list[str], positive_class: str, threshold: float | None) -> keras.Model:
+def write_run(folder: Path, classes: list[str], positive_class: str, threshold: float | None, seed: int = 7):
     """A run folder with a tiny network of random weights, large enough that its scores differ between pictures."""
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(seed)
     layers = [
         keras.layers.Rescaling(1 / 127.5, offset=-1),
-        keras.layers.Conv2D(6, 5, strides=2, activation="relu"),
+        keras.layers.Conv2D(6, 5, strides=2, use_bias=False),
         keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
         keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
         keras.layers.GlobalAveragePooling2D(),
         keras.layers.Dense(len(classes), kernel_initializer=keras.initializers.RandomNormal(stddev=4.0)),
         keras.layers.Softmax(),
     ]
     model = keras.Sequential([keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3]), *layers])
+    rng = np.random.default_rng(seed)
+    normalization = model.layers[2]
+    normalization.set_weights([w + rng.uniform(-0.2, 0.2, w.shape) for w in normalization.get_weights()])
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     metrics = {"dataset": "tiny", "classes": classes, "positive_class": positive_class, "image_size": IMAGE_SIZE}
-    metrics["validation"] = {"threshold": threshold}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"validation": {"threshold": threshold}}))
     return model
 
 
-@dataclass
-class Running:
-    """A server's process, its address, and the line of JSON that it wrote."""
-
-    process: subprocess.Popen
-    url: str
-    ready: dict
-
-
-@contextmanager
-def embedded_server(folder: Path, *options: str, log: Path, **environment: str) -> Iterator[Running]:
-    """The embedded server of `tiny` with any options, stopped at the end of the block."""
-    command = [sys.executable, "-m", "tdsp_vision.deployment.server", "--model-name", "tiny"]
-    command += ["--model-base-path", str(folder), "--parent-pid", str(os.getpid()), *options]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
-    try:
-        line = process.stdout.readline()
-        assert line, log.read_text()
-        ready = json.loads(line)
-        yield Running(process, ready["url"], ready)
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
-
-
 def send(service, method: str, path: str, body: bytes | None = None, **headers: str) -> requests.Response:
-    """One request with the path exactly as written."""
+    """One request with the path exactly as written, past any proxy."""
     with requests.Session() as http:
         http.trust_env = False
         prepared = http.prepare_request(requests.Request(method, service.url, data=body, headers=headers))

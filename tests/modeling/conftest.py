@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tdsp_vision.modeling.backbones import build_backbone
-from tdsp_vision.modeling.pretrained import weights_file
-from tdsp_vision.modeling.weights import read_legacy_checkpoint
+from tdsp_vision.modeling.backbones import build_backbone, weights_file
+from tdsp_vision.modeling.weights import read_checkpoint
 
 SIZE = 32
 
@@ -20,7 +19,7 @@ SIZE = 32
 @pytest.fixture(scope="session")
 def checkpoint() -> dict[str, np.ndarray]:
     """The packaged ImageNet weights, by tensor name."""
-    return read_legacy_checkpoint(weights_file("efficientnet_lite0", "imagenet"))
+    return read_checkpoint(weights_file("efficientnet_lite0", "imagenet"))
 
 
 @pytest.fixture(scope="session")

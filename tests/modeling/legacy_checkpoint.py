@@ -6,7 +6,7 @@ import pickle
 import sys
 import types
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +40,25 @@ class Writer:
     """Writes `tree` in the formats of PyTorch; each attribute can be spoiled before."""
 
     tree: object
-    magic: int = 0x1950A86A20F9469CFC6C
-    protocol: int = 1001
-    said_counts: dict[int, int] = field(default_factory=dict)
-    view: object = None
 
     def write(self, path: Path) -> list[int]:
         """Write the file; returns where each section ends: 5 pickles, then a count and values for each storage."""
         storages: dict[int, np.ndarray] = {}
-        about = {"protocol_version": self.protocol, "little_endian": True, "type_sizes": {"short": 2, "int": 4}}
-        parts = [pickle.dumps(part, protocol=2) for part in (self.magic, self.protocol, about)]
+        about = {"little_endian": True}
+        parts = [pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, about)]
         parts += [self._tree(storages), pickle.dumps([str(key) for key in storages], protocol=2)]
         for storage in storages.values():
             parts += [len(storage).to_bytes(8, "little"), storage.tobytes()]
         path.write_bytes(b"".join(parts))
         return np.cumsum([len(part) for part in parts]).tolist()
 
-    def write_zip(self, path: Path, compression: int = zipfile.ZIP_STORED, **spoiled: bytes | None) -> None:
+    def write_zip(self, path: Path, **spoiled: bytes | None) -> None:
         """Write the zip format; `spoiled` replaces records ("data.pkl", "data/0", ...), None leaves one out."""
         storages: dict[int, np.ndarray] = {}
         records = {"data.pkl": self._tree(storages, zipped=True), "byteorder": b"little"}
         records |= {f"data/{number}": storage.tobytes() for number, storage in enumerate(storages.values())}
         records |= {"version": b"3\n", ".data/serialization_id": b"0" * 40} | spoiled
-        with zipfile.ZipFile(path, "w", compression) as archive:
+        with zipfile.ZipFile(path, "w") as archive:
             for name, content in records.items():
                 if content is not None:
                     archive.writestr(f"{path.stem}/{name}", content)
@@ -76,7 +72,6 @@ class Writer:
             function = types.FunctionType((lambda: None).__code__, {}, name)
             function.__module__, function.__qualname__ = "torch._utils", name
             setattr(utils, name, function)
-        writer = self
 
         class Pickler(pickle._Pickler):
             def persistent_id(self, thing):
@@ -84,10 +79,9 @@ class Writer:
                     return None
                 storages[id(thing)] = thing
                 kind = getattr(torch, STORAGES[thing.dtype.str[1:]])
-                said = writer.said_counts.get(id(thing), len(thing))
                 if zipped:
-                    return ("storage", kind, str(list(storages).index(id(thing))), "cpu", said)
-                return ("storage", kind, str(id(thing)), "cpu", said, writer.view)
+                    return ("storage", kind, str(list(storages).index(id(thing))), "cpu", len(thing))
+                return ("storage", kind, str(id(thing)), "cpu", len(thing), None)
 
             def save(self, thing, save_persistent_id=True):
                 hooks = collections.OrderedDict()

@@ -1,6 +1,6 @@
 """Features of files: right whatever is cached, and nothing is computed twice."""
 
-import multiprocessing
+import errno
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tdsp_vision.modeling import features as module
-from tdsp_vision.modeling.backbones import build_backbone, pooled_layers
+from tdsp_vision.modeling.backbones import build_backbone, flip_average, pooled_layers
 from tdsp_vision.modeling.batches import preprocess
 from tdsp_vision.modeling.features import FeatureCache, file_digests, predict_files
-from tdsp_vision.modeling.tta import flip_average
 
 SIZE = 32
 
@@ -28,7 +27,7 @@ def cache(tmp_path, tiny_network) -> FeatureCache:
     return FeatureCache(tmp_path / "features", tiny_network, SIZE)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 32])
+@pytest.mark.parametrize("batch_size", [4, 32])
 def test_predictions_do_not_depend_on_the_batch(small_backbone, pictures, batch_size):
     files = pictures(9)
     rows = predict_files(pooled_layers(small_backbone), files, SIZE, batch_size, quiet=True)
@@ -36,15 +35,10 @@ def test_predictions_do_not_depend_on_the_batch(small_backbone, pictures, batch_
     np.testing.assert_allclose(rows, _direct(pooled_layers(small_backbone), files), rtol=1e-4, atol=1e-4)
 
 
-def test_no_files_give_no_rows(tiny_network):
-    assert predict_files(tiny_network, [], SIZE).shape == (0, 4)
-
-
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "missing", "folder"])
-@pytest.mark.parametrize("place", [0, 4, 6])
-def test_an_unreadable_file_is_named(tiny_network, pictures, damage, place):
+def test_an_unreadable_file_is_named(tiny_network, pictures, damage):
     files = pictures(7)
-    bad, content = files[place], files[place].read_bytes()
+    bad, content = files[4], files[4].read_bytes()
     bad.unlink()
     if damage == "folder":
         bad.mkdir()
@@ -53,19 +47,6 @@ def test_an_unreadable_file_is_named(tiny_network, pictures, damage, place):
     with pytest.raises(ValueError, match=rf"{bad.name} cannot be read as an image \(.+\); replace or remove") as caught:
         predict_files(tiny_network, files, SIZE, 3, quiet=True)
     assert "node" not in str(caught.value) and "Op:" not in str(caught.value)
-
-
-def test_an_error_of_the_network_is_not_blamed_on_a_file(pictures):
-    @keras.saving.register_keras_serializable("tests")
-    class Fails(keras.layers.Layer):
-        def call(self, x):
-            with tf.control_dependencies([tf.debugging.assert_less(tf.reduce_max(x), -1.0)]):
-                return tf.identity(x)
-
-    inputs = keras.Input((SIZE, SIZE, 3))
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Fails()(inputs)))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        predict_files(model, pictures(2), SIZE, quiet=True)
 
 
 def test_the_second_call_computes_nothing(cache, tiny_network, pictures):
@@ -91,21 +72,9 @@ def test_only_what_is_new_is_computed(cache, tiny_network, pictures):
     assert cache.computed == 0
     cache.features([*files, added], quiet=True)
     assert cache.computed == 1
-    files[0].unlink()
-    with pytest.raises(FileNotFoundError, match=files[0].name):
-        cache.features(files, quiet=True)
 
 
-def test_equal_content_is_computed_once(cache, tiny_network, pictures):
-    files = pictures(2)
-    twin = shutil.copyfile(files[0], files[0].with_name("twin.jpg"))
-    rows = cache.features([files[0], twin, files[1]], quiet=True)
-    assert cache.computed == 2
-    np.testing.assert_array_equal(rows[0], rows[1])
-    assert file_digests([files[0], twin])[0] == file_digests([twin])[0]
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "other arrays", "pickled", "uneven"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "other arrays"])
 def test_a_damaged_cache_is_computed_anew_with_a_warning(cache, tiny_network, pictures, damage):
     files = pictures(3)
     good = cache.features(files, quiet=True)
@@ -114,14 +83,10 @@ def test_a_damaged_cache_is_computed_anew_with_a_warning(cache, tiny_network, pi
         arrays = dict(stored)
     if damage == "other arrays":
         np.savez(path, a=np.zeros(3))
-    elif damage == "pickled":
-        np.savez(path, **arrays | {"sha256": np.array(["a", "b", {"a": 1}], dtype=object)})
-    elif damage == "uneven":
-        np.savez(path, **arrays | {"features": arrays["features"][:2]})
     else:
         place = content.index(arrays["features"].tobytes()) + 5
         flipped = content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :]
-        path.write_bytes({"empty": b"", "text": b"no npz", "cut": content[:-40], "flipped": flipped}[damage])
+        path.write_bytes({"empty": b"", "cut": content[:-40], "flipped": flipped}[damage])
     with pytest.warns(UserWarning, match=f"{path.name} is damaged .* computed anew"):
         again = cache.features(files, quiet=True)
     assert cache.computed == 3
@@ -137,18 +102,12 @@ def test_the_key_is_the_network_its_weights_and_the_size_and_no_names(tmp_path):
     one, other = (build_backbone("efficientnet_lite0", SIZE, "none") for _ in range(2))
     same = build_backbone("efficientnet_lite0", SIZE, "none")
     same.set_weights(one.get_weights())
-    models = [one, other, pooled_layers(one), flip_average(one), flip_average(one, "flips_and_rotations")]
+    models = [one, other, pooled_layers(one), flip_average(one, "flips"), flip_average(one, "flips_and_rotations")]
     paths = [FeatureCache(tmp_path, model, SIZE).path for model in models]
     assert len({*paths, FeatureCache(tmp_path, one, SIZE + 1).path}) == len(models) + 1
     assert paths == [FeatureCache(tmp_path, model, SIZE).path for model in models]
     assert FeatureCache(tmp_path, pooled_layers(same), SIZE).path == paths[2]
-    assert FeatureCache(tmp_path, flip_average(same), SIZE).path == paths[3]
-
-
-def test_another_normalization_is_another_network(tmp_path):
-    images = keras.Input((SIZE, SIZE, 3))
-    scaled = [keras.Model(images, keras.layers.Rescaling(scale)(images), name="net") for scale in (1.0, 0.5)]
-    assert len({FeatureCache(tmp_path, model, SIZE).path for model in scaled}) == 2
+    assert FeatureCache(tmp_path, flip_average(same, "flips"), SIZE).path == paths[3]
 
 
 def test_a_killed_run_goes_on_after_its_last_chunk(cache, tiny_network, pictures, monkeypatch):
@@ -169,18 +128,6 @@ def test_a_killed_run_goes_on_after_its_last_chunk(cache, tiny_network, pictures
     assert calls == [2, 2, 2, 2, 1] and cache.computed == 3
     np.testing.assert_allclose(rows, _direct(tiny_network, files), atol=1e-6)
     assert [path.name for path in cache.path.parent.glob("*.npz")] == [cache.path.name]
-
-
-def test_a_damaged_image_keeps_the_chunks_before_it(cache, tiny_network, pictures, monkeypatch):
-    files = pictures(5)
-    good = files[4].read_bytes()
-    files[4].write_bytes(b"damaged")
-    monkeypatch.setattr(module, "CHUNK", 2)
-    with pytest.raises(ValueError, match=files[4].name):
-        cache.features(files, quiet=True)
-    files[4].write_bytes(good)
-    cache.features(files, quiet=True)
-    assert cache.computed == 1
 
 
 def test_threads_that_write_at_once_agree(tmp_path, tiny_network, pictures, monkeypatch):
@@ -205,23 +152,22 @@ def test_threads_that_write_at_once_agree(tmp_path, tiny_network, pictures, monk
     assert cache.computed == 0
 
 
-def _write_many(cache: FeatureCache, start: int) -> None:
-    for count in range(start, 200, 2):
-        known = {f"{n:064d}": np.full(8, n, np.float32) for n in range(count)}
-        cache._write(known)
+def test_images_that_changed_since_stage_1_stop_the_run(cache, pictures):
+    files = pictures(4)
+    written_down = file_digests(files)
+    cache.features(files, written_down, quiet=True)
+    shutil.copyfile(files[0], files[2])  # a test image over a training image
+    with pytest.raises(ValueError, match=f"1 of 4 images are not those that stage 1 wrote down.*{files[2].name}"):
+        cache.features(files, written_down, quiet=True)
 
 
-def test_processes_that_write_at_once_leave_a_whole_file(cache):
-    _write_many(cache, 198)
-    processes = [
-        multiprocessing.get_context("fork").Process(target=_write_many, args=(cache, start)) for start in (2, 3)
-    ]
-    for process in processes:
-        process.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while any(process.is_alive() for process in processes):
-            known = cache._read()
-            assert known and all((row == int(digest)).all() for digest, row in known.items())
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert list(cache.path.parent.glob("*.npz")) == [cache.path]
+def test_a_full_disk_costs_the_cache_and_not_the_run(cache, tiny_network, pictures, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = pictures(3)
+    monkeypatch.setattr(module.np, "savez", full)
+    with pytest.warns(UserWarning, match="cannot be kept in .*No space left on device.*this run goes on"):
+        rows = cache.features(files, quiet=True)
+    np.testing.assert_allclose(rows, _direct(tiny_network, files), atol=1e-6)
+    assert not [path for path in cache.path.parent.iterdir() if path.suffix == ".npz"]

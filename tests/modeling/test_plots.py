@@ -34,51 +34,41 @@ def _check(figure: Figure, axes: int) -> list[str]:
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (FOUR, "bee"), (FOUR, "")])
 def test_curves(classes, positive):
     labels, scores = _case(classes)
-    threshold = 0.4 if positive else None
-    texts = _check(plots.roc_and_precision_recall(labels, scores, classes, positive, threshold), 2)
-    areas = {name: roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
-    for name in ["malignant"] if positive == "malignant" else classes:
-        assert f"{name}: AUC {areas[name]:.3f}" in texts
-        assert any(text.startswith(f"{name}: average precision") for text in texts)
-    assert any("benign" in text for text in texts) == (classes is TWO and not positive)
+    figure = plots.roc_and_precision_recall(labels, scores, classes, positive, 0.4 if positive else None)
+    texts = _check(figure, 2)
+    for k, name in enumerate(classes):
+        drawn = name == positive or positive != "malignant"
+        assert (f"{name} (AUC = {roc_auc_score(labels == name, scores[:, k]):.2f})" in texts) == drawn
+        assert any(text.startswith(f"{name} (AP = ") for text in texts) == drawn
     assert texts.count("threshold 0.400 (from validation)") == (2 if positive else 0)
-    assert (f"macro: AUC {np.mean(list(areas.values())):.3f}" in texts) == (not positive)
+    if positive:
+        roc, recall = figure.axes
+        assert roc.lines[0].get_label().startswith(positive)
+        called, truth = scores[:, classes.index(positive)] >= 0.4, labels == positive
+        points = [axis.collections[0].get_offsets()[0].tolist() for axis in figure.axes]
+        found = called[truth].mean()
+        assert points == [pytest.approx([called[~truth].mean(), found]), pytest.approx([found, truth[called].mean()])]
 
 
-def test_the_macro_curve_has_the_macro_area():
-    labels, scores = _case(FOUR)
-    roc = plots.roc_and_precision_recall(labels, scores, FOUR, "", None).axes[0]
-    [macro] = [line for line in roc.lines if line.get_label().startswith("macro")]
-    area = np.mean([roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(FOUR)])
-    assert np.trapezoid(macro.get_ydata(), macro.get_xdata()) == pytest.approx(area, abs=0.002)
-
-
-def test_the_positive_class_comes_first_and_alone_has_the_threshold():
-    labels, scores = _case(FOUR)
-    roc = plots.roc_and_precision_recall(labels, scores, FOUR, "cat", 0.4).axes[0]
-    assert roc.lines[0].get_label().startswith("cat") and roc.lines[0].get_linewidth() > roc.lines[1].get_linewidth()
-    called, truth = scores[:, 2] >= 0.4, labels == "cat"
-    expected = [called[~truth].mean(), called[truth].mean()]
-    assert [c.get_offsets()[0].tolist() for c in roc.collections] == [pytest.approx(expected)]
-
-
-def test_many_classes_can_be_drawn():
-    many = [f"class {number}" for number in range(10)]
-    assert len(_check(plots.roc_and_precision_recall(*_case(many), many, "", None), 2)) == 10 + 2 + 10
-
-
-def test_the_threshold_lies_on_both_curves():
-    labels, scores = _case(TWO)
-    figure = plots.roc_and_precision_recall(labels, scores, TWO, "malignant", 0.4)
-    called, truth = scores[:, 1] >= 0.4, labels == "malignant"
-    recall, false_rate = called[truth].mean(), called[~truth].mean()
-    points = [axis.collections[0].get_offsets()[0].tolist() for axis in figure.axes]
-    assert points == [pytest.approx([false_rate, recall]), pytest.approx([recall, truth[called].mean()])]
-
-
-def test_a_threshold_that_calls_nothing_can_be_drawn():
-    labels, scores = _case(TWO)
-    _check(plots.roc_and_precision_recall(labels, scores, TWO, "malignant", 1.0), 2)
+def test_of_many_classes_the_dozen_that_matters_is_shown_and_said():
+    many = [f"class $x$ {number}" for number in range(40)]
+    labels, scores = _case(many)
+    labels = np.array(many, object)[np.arange(200) % 40]
+    scores = np.random.default_rng(0).dirichlet(np.ones(40), 200) + np.eye(40)[np.arange(200) % 40] * (
+        np.arange(40) > 5
+    )
+    curves = plots.roc_and_precision_recall(labels, scores, many, "", None)
+    assert len(_check(curves, 2)) == 12 + 1 + 12 and "12 classes with the lowest AUC" in curves.axes[0].get_title()
+    hard = {line.get_label().split(" (AUC")[0] for line in curves.axes[0].lines[:-1]}
+    assert hard >= set(many[:6])
+    matrix = np.eye(40, dtype=int) * 9
+    matrix[7, 30] = matrix[31, 8] = 2
+    figure = plots.confusion_matrix(matrix.tolist(), many)
+    _check(figure, 1)
+    shown = [label.get_text().replace("\\", "") for label in figure.axes[0].get_yticklabels()]
+    assert len(shown) == 12 and {many[k] for k in (7, 8, 30, 31)} <= set(shown)
+    assert shown == sorted(shown, key=many.index)
+    assert "the 12 of 40 classes with the most mistakes" in figure.axes[0].get_title()
 
 
 @pytest.mark.parametrize("classes", [TWO, FOUR])
@@ -96,40 +86,57 @@ def test_confusion_matrix(classes):
     assert cells[1, 0][1] == f"{1 / matrix[0].sum():.0%}" and cells[0, len(classes) - 1][1] == "0%"
 
 
-def test_score_histogram():
-    labels, scores = _case(TWO)
-    texts = _check(plots.score_histogram(labels, scores[:, 1], "malignant", 0.4), 1)
-    assert texts == ["not malignant (n = 20)", "malignant (n = 20)", "threshold 0.400"]
-
-
-@pytest.mark.parametrize("values", [[1e-4], [1e-5, 1e-3, 1e-1]])
-def test_c_sweep(values):
-    sweep = pd.DataFrame({"c": values, "auc_mean": 0.8, "auc_deviation": 0.01})
-    figure = plots.c_sweep(sweep, values[0])
-    assert f"chosen: C = {values[0]:g}" in _check(figure, 1)
-    assert figure.axes[0].get_xscale() == "log"
+def test_the_chosen_value_stands_in_the_figure():
+    tried = pd.DataFrame({"c": [1e-5, 1e-3, 1e-1], "auc_mean": 0.8, "auc_deviation": 0.01})
+    figure = plots.choice(tried.c, tried.auc_mean, 1e-3, tried.auc_deviation)
+    assert _check(figure, 1) == ["chosen: 0.001"] and figure.axes[0].get_xscale() == "log"
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_learning_curves(epochs):
-    columns = ["loss", "val_loss", "accuracy", "val_accuracy"]
-    history = pd.DataFrame(np.random.default_rng(0).random([epochs, 4]), columns=columns).assign(
-        epoch=range(1, epochs + 1)
-    )
+    history = pd.DataFrame(np.random.default_rng(0).random([epochs, 4]))
+    history = history.set_axis(["loss", "val_loss", "accuracy", "val_accuracy"], axis=1).assign(epoch=range(epochs))
     figure = plots.learning_curves(history, epochs)
     assert _check(figure, 2) == ["training", "validation", f"kept: epoch {epochs}"] * 2
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), history.val_accuracy)
 
 
-def test_learning_curves_while_training():
-    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.7, 0.6], "val_loss": [0.7, 0.65], "val_auc": [0.5, 0.6]})
-    figure = plots.learning_curves(history)
-    assert _check(figure, 2) == ["training", "validation", "validation"]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "AUC"]
-    first = plots.learning_curves(history[["epoch", "loss"]][:1])
-    assert _check(first, 1) == ["training"] and first.axes[0].get_xlim() == (0.5, 1.5)
+@pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (["a", "b", "$c$"], "$c$")])
+def test_calibration_before_and_after(classes, positive):
+    labels, scores = _case(classes)
+    figure = plots.calibration_curves({"before": scores, "after": scores**2}, labels, classes, positive)
+    figure.savefig(io.BytesIO(), format="png")
+    before, after, bars, _ = figure.axes
+    assert before.get_title().startswith("before: calibration error 0.") and after.get_title().startswith("after")
+    assert positive in bars.get_xlabel() and bars.get_ylabel() == "images" and before.get_ylabel()
+    score = scores[:, classes.index(positive)] if positive else scores.max(axis=1)
+    called = np.array(classes, object)[scores.argmax(axis=1)]
+    happened = labels == positive if positive else called == labels
+    counts = np.histogram(score, 10, (0, 1))[0]
+    assert [bar.get_height() for bar in bars.patches] == counts.tolist()
+    places = np.minimum((score * 10).astype(int), 9)
+    shares = [happened[places == k].mean() for k in range(10) if counts[k]]
+    drawn = [line for line in before.lines if len(line.get_xdata()) == len(shares)][-1]
+    np.testing.assert_allclose(drawn.get_ydata(), shares)
+    assert "40 images are too few to show more than chance" in figure.get_suptitle()
 
 
-def test_a_history_without_anything_to_draw_is_refused():
-    with pytest.raises(ValueError, match=r"columns \['epoch', 'learning_rate'\]; it needs loss, accuracy or auc"):
-        plots.learning_curves(pd.DataFrame({"epoch": [1], "learning_rate": [0.1]}))
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_photo_and_map_side_by_side_on_one_scale(count):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, [count, 8, 8, 3]).astype(np.float32)
+    maps = rng.normal(size=[count, 8, 8]).astype(np.float32)
+    captions = [f"no. {n}, $5" for n in range(count)]
+    figure = plots.explanation_grid(images, maps, captions, "malignant")
+    drawn = [axis for axis in figure.axes if axis.images]
+    photos, overlays = drawn[::2], drawn[1::2]
+    assert [axis.get_title(loc="left") for axis in photos] == captions
+    for image, evidence, photo, overlay in zip(images, maps, photos, overlays, strict=True):
+        np.testing.assert_allclose(photo.images[0].get_array(), image / 255)
+        np.testing.assert_array_equal(overlay.images[1].get_array(), evidence)
+    limits = {axis.images[1].get_clim() for axis in overlays}
+    assert len(limits) == 1 and sum(*limits) == 0
+    bar = next(axis for axis in figure.axes if axis.get_label() == "<colorbar>")
+    texts = [tick.get_text() for tick in bar.get_xticklabels()]
+    assert texts == ["speaks against malignant", "0", "speaks for malignant"]
+    figure.savefig(io.BytesIO(), format="png")

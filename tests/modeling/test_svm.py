@@ -1,116 +1,150 @@
-"""The linear SVM: chosen on training rows only, folded into Keras exactly."""
-
-import warnings
+"""The linear SVM and its calibration: right numbers for few and many classes, judged on what no fit has seen."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import softmax
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from tdsp_vision.modeling.calibration import calibrate
-from tdsp_vision.modeling.svm import best_c, build_svm, svm_head, svm_margins, sweep_c
+from tdsp_vision.modeling import svm as module
+from tdsp_vision.modeling.calibration import calibrate, calibrated, cross_calibrated
+from tdsp_vision.modeling.svm import build_svm, svm_as_dense, svm_margins, sweep_c
 
 
 def _blobs(n: int, n_classes: int, distance: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Features of very different scales, float32 [n, 20], and targets."""
     rng = np.random.default_rng(seed)
     targets = np.arange(n) % n_classes
-    centres = rng.normal(size=[n_classes, 20]) * distance
-    features = rng.normal(size=[n, 20]) + centres[targets]
+    features = rng.normal(size=[n, 20]) + (rng.normal(size=[n_classes, 20]) * distance)[targets]
     return ((features + 5) * np.logspace(-3, 2, 20)).astype(np.float32), targets
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 5])
-def test_the_head_is_scikit_learns_decision_calibrated(n_classes):
+def _error(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Expected calibration error over ten bins, by its definition."""
+    sure, right = scores.max(axis=1), scores.argmax(axis=1) == targets
+    bins = np.minimum((sure * 10).astype(int), 9)
+    return sum(abs((sure - right)[bins == b].sum()) for b in range(10)) / len(targets)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_the_dense_layer_is_scikit_learns_decision(n_classes):
     x, y = _blobs(150, n_classes)
     svm = build_svm(0.01, 0).fit(x, y)
     margins = svm_margins(svm, x)
-    decision = svm.decision_function(x)
-    if n_classes == 2:
-        np.testing.assert_allclose(margins[:, 1] - margins[:, 0], decision)
-    else:
-        np.testing.assert_array_equal(margins, decision)
-    slope, offsets = calibrate(margins, y)
-    offsets = offsets + np.arange(n_classes)  # equal ones would cancel
-    scores = svm_head(svm, slope, offsets).predict(x, verbose=0)
-    np.testing.assert_allclose(scores, softmax(slope * margins + offsets, axis=1), atol=1e-5)
-    assert scores.dtype == np.float32 and np.ptp(scores, axis=0).min() > 0.2
+    kernel, bias = svm_as_dense(svm)
+    np.testing.assert_allclose(x @ kernel + bias, margins, atol=1e-5)
     np.testing.assert_array_equal(margins.argmax(axis=1), svm.predict(x))
 
 
-def test_a_feature_that_hardly_varied_in_training_does_not_drown_the_others():
+def test_features_that_hardly_varied_or_never_do_not_drown_the_others():
     x, y = _blobs(120, 2)
-    quiet = np.zeros((120, 1), np.float32)
-    quiet[3] = 1e-6  # one image of the training side
+    quiet = np.zeros((120, 2), np.float32)
+    quiet[3, 0] = 1e-6  # one image of the training side
     svm = build_svm(0.01, 0).fit(np.concatenate([x, quiet], axis=1), y)
-    new = x[:20]
-    still, loud = (svm_margins(svm, np.concatenate([new, np.full((20, 1), v, np.float32)], axis=1)) for v in (0, 0.05))
+    still, loud = (svm_margins(svm, np.concatenate([x, np.full((120, 2), v, np.float32)], axis=1)) for v in (0, 0.05))
     assert np.abs(loud - still).max() < 0.1 * np.ptp(still)
 
 
-def test_constant_features_change_nothing():
-    x, y = _blobs(80, 2)
-    padded = np.concatenate([x, np.zeros_like(x[:, :2]), np.full_like(x[:, :2], 6.1)], axis=1)
-    plain, with_constants = (build_svm(0.01, 0).fit(data, y) for data in (x, padded))
-    np.testing.assert_allclose(svm_margins(plain, x), svm_margins(with_constants, padded), atol=1e-3)
-    head = svm_head(with_constants, 1.0, np.zeros(2))
-    expected = softmax(svm_margins(with_constants, padded), axis=1)
-    np.testing.assert_allclose(head.predict(padded, verbose=0), expected, atol=1e-5)
-
-
-def test_sweep_uses_the_rows_it_is_given_and_nothing_else():
-    x, y = _blobs(120, 2, 0.3)
-    groups = np.arange(120) // 2
-    values = [1e-4, 1e-2]
-    before = sweep_c(x[:80], y[:80], groups[:80], values, 0)
-    x[80:], y[80:] = 1e9, 1 - y[80:]
-    pd.testing.assert_frame_equal(before, sweep_c(x[:80], y[:80], groups[:80], values, 0))
-    assert before.columns.tolist() == ["c", "auc_mean", "auc_deviation"] and before.c.tolist() == values
-    assert before.auc_mean.between(0.5, 1).all() and (before.auc_deviation > 0).all()
-
-
-def test_sweep_keeps_groups_together():
+def test_a_margin_comes_from_a_machine_that_saw_neither_the_image_nor_its_group():
     rng = np.random.default_rng(0)
     person = np.arange(60) // 3
     x = rng.normal(size=[20, 30])[person] + rng.normal(size=[60, 30]) * 0.01  # pictures of one person are alike
     y = rng.permutation(np.arange(20) % 2)[person]  # and the label is luck
-    torn = sweep_c(x, y, np.arange(60), [1e-2], 0).auc_mean[0]
-    whole = sweep_c(x, y, person, [1e-2], 0).auc_mean[0]
-    assert torn > 0.95 and whole < 0.85
+    torn, whole = (sweep_c(x, y, groups, [1e-2], 0, 1) for groups in (np.arange(60), person))
+    assert torn.table.auc_mean[0] > 0.95 and whole.table.auc_mean[0] < 0.85
+    assert (torn.margins.argmax(axis=1) == y).mean() > 0.9 and (whole.margins.argmax(axis=1) == y).mean() < 0.8
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_sweep_says_when_a_class_has_one_group(n_classes):
-    x, y = _blobs(30, n_classes)
-    groups = np.where(y == n_classes - 1, 100, np.arange(30))
-    with pytest.raises(ValueError, match=r"a class has 1 group\(s\) on the training side"):
-        sweep_c(x, y, groups, [1e-2], 0)
+def test_copies_are_learned_from_and_not_judged():
+    x, y = _blobs(60, 2)
+    groups = np.arange(60)
+    copied = [np.concatenate([part, part]) for part in (x, y, groups)]
+    sweep = sweep_c(*copied, [1e-3], 0, 1, originals=60)
+    assert sweep.margins.shape == (60, 2)
+    weighed = sweep_c(x, y, groups, [2e-3], 0, 1)  # every image twice weighs like twice the penalty
+    np.testing.assert_allclose(sweep.margins, weighed.margins, atol=0.05 * np.ptp(weighed.margins))
 
 
-def test_sweep_with_two_groups_of_a_class_has_no_gaps():
+@pytest.mark.parametrize("positive", [None, 1])
+def test_larger_values_are_not_tried_once_one_is_worse_and_ends_are_said(monkeypatch, positive):
+    worth, tried = {1e-5: 0.7, 1e-4: 0.8, 1e-3: 0.75, 1e-2: 0.9}, []
+
+    def judged(*_):
+        tried.append(1)
+        value = list(worth.values())[len(tried) - 1]
+        return {"auc_mean": value, "auc_deviation": 0, "log_loss": -value}
+
+    monkeypatch.setattr(module, "_judged", judged)
+    x, y = _blobs(40, 2)
+    sweep = sweep_c(x, y, np.arange(40), list(worth)[::-1], 0, positive)
+    assert sweep.c == 1e-4 and sweep.table.c.tolist() == [1e-5, 1e-4, 1e-3] and not sweep.remark
+    tried.clear()
+    assert "C = 0.0001 is the largest of SVM_C" in sweep_c(x, y, np.arange(40), [1e-5, 1e-4], 0, positive).remark
+    tried.clear()
+    assert not sweep_c(x, y, np.arange(40), [1e-4], 0, positive).remark
+
+
+@pytest.mark.parametrize("worth_a_process", [1, 10**9])
+def test_any_c_gives_scores_of_every_class_in_one_process_or_several(monkeypatch, worth_a_process):
+    monkeypatch.setattr(module, "WORTH_A_PROCESS", worth_a_process)
+    x, y = _blobs(90, 3)
+    sweep = sweep_c(x, y, np.arange(90) // 2, [1e-9, 1e6], 0)
+    scores = calibrated(sweep.margins, *calibrate(sweep.margins, y))
+    assert balanced_accuracy_score(y, scores.argmax(axis=1)) > 0.8 and sweep.remark
+
+
+def test_a_class_of_one_group_cannot_be_judged():
     x, y = _blobs(30, 3)
-    groups = np.where(y == 2, 100 + np.arange(30) % 2, np.arange(30))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert sweep_c(x, y, groups, [1e-2], 0).notna().all(axis=None)
+    with pytest.raises(ValueError, match="a class is a single group on the training side.*MIN_CLASS_SIZE"):
+        sweep_c(x, y, np.where(y == 2, 100, np.arange(30)), [1e-2], 0)
 
 
-def test_the_same_seed_gives_the_same_scores():
-    x, y = _blobs(100, 3)
-    margins = [svm_margins(build_svm(0.01, 5).fit(x, y), x) for _ in range(2)]
-    np.testing.assert_array_equal(*margins)
-    sweeps = [sweep_c(x, y, np.arange(100) // 2, [1e-3, 1e-1], 5) for _ in range(2)]
-    pd.testing.assert_frame_equal(*sweeps)
+@pytest.mark.parametrize(("n_classes", "each"), [(2, 20), (10, 20), (100, 5)])
+def test_perfectly_separated_classes_are_called_and_believed(n_classes, each):
+    targets = np.repeat(np.arange(n_classes), each)
+    logits = 2.0 * np.eye(n_classes)[targets] - 1 + np.random.default_rng(0).normal(size=[len(targets), n_classes]) / 9
+    scores = calibrated(logits, *calibrate(logits, targets))
+    assert (scores.argmax(axis=1) == targets).all()
+    assert scores.max(axis=1).mean() > 0.9 and scores.max() < 1
 
 
-def test_the_smallest_c_wins_a_tie():
-    sweep = pd.DataFrame({"c": [1.0, 0.01, 0.1, 10.0], "auc_mean": [0.9, 0.9, 0.9, 0.8], "auc_deviation": 0.0})
-    assert best_c(sweep) == 0.01 and isinstance(best_c(sweep), float)
-    assert best_c(sweep.assign(auc_mean=[0.9, 0.9, 0.9, 0.95])) == 10.0
+@pytest.mark.parametrize(("counts", "shift"), [((400, 100), 3.0), ((900, 60, 20, 20), 2.0)])
+def test_offsets_give_rare_classes_their_share_and_no_more(counts, shift):
+    rng = np.random.default_rng(1)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(size=[len(targets), len(counts)]) + shift * np.eye(len(counts))[targets]
+    held = rng.random(len(targets)) < 0.5
+    scores = calibrated(logits[held], *calibrate(logits[~held], targets[~held]))
+    np.testing.assert_allclose(scores.mean(axis=0), np.bincount(targets[held]) / held.sum(), atol=0.03)
+    assert _error(scores, targets[held]) < 0.06
+    assert (
+        accuracy_score(targets[held], scores.argmax(1)) >= accuracy_score(targets[held], logits[held].argmax(1)) - 0.01
+    )
 
 
-def test_rare_classes_weigh_as_much():
-    x, _ = _blobs(100, 2, 0.0)
-    y = (np.arange(100) >= 90).astype(int)
-    calls = build_svm(1e-3, 0).fit(x, y).predict(x)
-    assert 0.2 < calls.mean() < 0.8  # without class weights, nothing would be called 1
+def test_calibration_finds_a_known_slope_and_known_offsets():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=[6000, 3])
+    truth = softmax(3 * logits + [1, 0, -1], axis=1)
+    targets = (rng.random([6000, 1]) > truth.cumsum(axis=1)).sum(axis=1)
+    slope, offsets = calibrate(logits * 0.01, targets)
+    assert slope == pytest.approx(300, rel=0.08)
+    np.testing.assert_allclose(offsets - offsets.mean(), [1, 0, -1], atol=0.15)
+
+
+@pytest.mark.parametrize("logits", [np.zeros([6, 2]), -np.eye(2)[[1, 0, 1, 0, 1, 0]]])
+def test_useless_logits_give_the_shares_of_the_classes_and_are_known(logits):
+    targets = np.array([1, 0, 1, 0, 1, 0])
+    with pytest.warns(UserWarning, match="say nothing about the classes"):
+        slope, offsets = calibrate(logits, targets)
+    np.testing.assert_allclose(calibrated(logits, slope, offsets), 0.5, atol=0.01)
+
+
+def test_cross_calibration_is_what_a_calibration_without_the_group_says():
+    rng = np.random.default_rng(0)
+    targets = np.arange(40) % 2
+    logits = rng.normal(size=[40, 2]) + np.eye(2)[targets]
+    crossed = softmax(cross_calibrated(logits, targets, np.arange(40), 0), axis=1)
+    fitted = calibrated(logits, *calibrate(logits, targets))
+    assert log_loss(targets, crossed) > log_loss(targets, fitted)  # less flattering
+    alone = cross_calibrated(logits, targets, targets, 0)  # each class one group: nothing can be left out
+    np.testing.assert_allclose(softmax(alone, axis=1), fitted)

@@ -1,233 +1,104 @@
 """AnnotationUI as a person uses it, without a browser: handlers are called, controls are set."""
 
-import numpy as np
 import pandas as pd
-import pytest
-from PIL import Image
 
 from tdsp_vision.data.corrections import EXCLUDE
-from tdsp_vision.widgets import annotation
-from tdsp_vision.widgets.annotation import AnnotationUI
+from tdsp_vision.widgets.annotation import CHANGED, AnnotationUI
 
-PATHS = [f"images/{label}/{number:02}.png" for label in ("robin", "wren") for number in range(15)]
-
-
-def press(button) -> None:
-    """Click; `Button.click` would only log an exception."""
-    for callback in button._click_handlers.callbacks:
-        callback(button)
+ROBIN, WREN = "robin", "wren <i>"
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Folder of 15 robins and 15 wrens."""
-    root = tmp_path_factory.mktemp("birds")
-    for number, path in enumerate(PATHS):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40), (8 * number, 0, 0)).save(root / path)
-    return root
-
-
-@pytest.fixture
-def manifest() -> pd.DataFrame:
-    """Given labels; 29 of 30 images have a licence."""
-    labels = [path.split("/")[1] for path in PATHS]
-    table = pd.DataFrame({"path": PATHS, "label": labels, "group": range(30), "width": 40, "height": 40})
-    return table.assign(license=["CC-0"] * 29 + [""], age=[np.nan] * 29 + [50])
-
-
-@pytest.fixture
-def make(root, manifest):
-    """`make(corrections, suspicion)`: the widget on the thirty birds."""
-    return lambda *args: AnnotationUI(root, manifest, *args)
-
-
-def rows(ui: AnnotationUI) -> list[int]:
+def rows(ui):
     return [tile.row for tile in ui.tiles if tile.row is not None]
 
 
-def test_it_opens_on_the_first_page_with_the_labels_as_corrected_before(make):
-    ui = make({PATHS[1]: "wren", PATHS[2]: EXCLUDE, PATHS[3]: "robin", PATHS[4]: "owl"})
+def test_it_opens_with_the_corrections_and_a_damaged_file_is_a_placeholder(root, manifest):
+    ui = AnnotationUI(root, manifest, {"01.png": WREN, "02.png": EXCLUDE, "05.png": "owl", "06.png": ROBIN})
     assert rows(ui) == list(range(12))
-    assert [tile.label.value for tile in ui.tiles[:5]] == ["robin", "wren", EXCLUDE, "robin", "owl"]
-    assert ui.tiles[0].label.options == ("owl", "robin", "wren", EXCLUDE)
-    assert ui.corrections == {PATHS[1]: "wren", PATHS[2]: EXCLUDE, PATHS[4]: "owl"}, "the fourth is no change"
-    assert repr(ui) == "AnnotationUI: 30 images: 2 relabelled, 1 excluded"
-    assert [tile.chosen.description for tile in ui.tiles[:2]] == ["00.png", "01.png"]
+    assert [tile.label.value for tile in ui.tiles[:3]] == [ROBIN, WREN, EXCLUDE]
+    assert ui.tiles[0].label.options == ("owl", ROBIN, WREN, EXCLUDE)
+    assert ui.corrections == {"01.png": WREN, "02.png": EXCLUDE, "05.png": "owl"}, "the fourth is no change"
+    for tile, words in ((ui.tiles[3], "03.png cannot be shown"), (ui.tiles[4], "No such file")):
+        assert words in tile.picture.value and "<img" not in tile.picture.value
+    assert "was <b>robin</b>" in ui.tiles[1].picture.value
 
 
-def test_relabelling_and_back_to_the_given_label(make):
-    ui = make()
-    ui.tiles[0].label.value = "wren"
-    ui.pages.page = 2
-    ui.tiles[5].label.value = EXCLUDE
-    assert ui.corrections == {PATHS[0]: "wren", PATHS[29]: EXCLUDE}
-    assert "was wren" in ui.tiles[5].picture.value and "dashed" in ui.tiles[5].layout.border_top
-    ui.tiles[5].label.value = "wren"
-    assert ui.corrections == {PATHS[0]: "wren"}
-
-
-def test_turning_pages_and_new_labels_decide_nothing(make):
-    ui = make({PATHS[0]: "wren"})
-    for page in (1, 2, 0):
-        ui.pages.page = page
-    assert rows(ui) == list(range(12)) and ui.tiles[0].label.value == "wren"
-    ui.many.new.value = "  owl "
-    press(ui.many.add)
-    assert ui.tiles[3].label.options == ("owl", "robin", "wren", EXCLUDE) == ui.many.label.options
-    assert ui.many.label.value == "owl" and ui.many.new.value == ""
-    assert ui.corrections == {PATHS[0]: "wren"} and not any(ui.state.can)
-
-
-def test_adding_a_label_keeps_the_filter_and_the_page(make):
-    ui = make()
-    ui.filters.label.value = "wren"
-    ui.pages.page = 1
-    ui.many.new.value = "owl"
-    press(ui.many.add)
-    assert ui.filters.label.value == "wren" and rows(ui) == [27, 28, 29]
-    assert ui.filters.label.options == ("any", "owl", "robin", "wren", EXCLUDE)
-
-
-def test_an_empty_label_cannot_be_added_and_an_unknown_one_not_given(make):
-    ui = make()
-    assert ui.many.add.disabled
-    ui.many.new.value = "owl"
-    assert not ui.many.add.disabled
-    ui.many.new.value = "  "
-    assert ui.many.add.disabled
-    with pytest.raises(ValueError, match="the label is 'owl'; allowed are robin, wren, EXCLUDE"):
-        ui.state.relabel([0], "owl")
-
-
-def test_several_at_once_are_one_step(make):
-    ui = make()
-    for number in (1, 3):
-        ui.tiles[number].chosen.value = True
-    ui.many.label.value = EXCLUDE
-    press(ui.many.relabel)
-    assert ui.corrections == {PATHS[1]: EXCLUDE, PATHS[3]: EXCLUDE}
-    assert not any(tile.chosen.value for tile in ui.tiles)
-    press(ui.history.undo)
-    assert ui.corrections == {} and [tile.label.value for tile in ui.tiles] == ["robin"] * 12
-
-
-def test_all_on_this_page_are_those_that_are_there(make):
-    ui = make()
-    ui.pages.page = 2
-    ui.many.all.value = True
-    ui.many.label.value = "robin"
-    press(ui.many.relabel)
-    assert ui.corrections == dict.fromkeys(PATHS[24:], "robin")
-    assert not ui.many.all.value
-
-
-def test_check_marks_do_not_follow_to_another_page(make):
-    ui = make()
-    ui.many.all.value = True
-    ui.pages.page = 1
-    assert not ui.many.all.value and not any(tile.chosen.value for tile in ui.tiles)
-
-
-def test_undo_and_redo_show_the_image_they_are_about(make):
-    ui = make()
-    assert ui.history.undo.disabled and ui.history.redo.disabled
-    ui.tiles[0].label.value = "wren"
-    ui.pages.page = 2
-    press(ui.history.undo)
-    assert ui.pages.page == 0 and ui.corrections == {} and ui.history.undo.disabled
-    press(ui.history.undo)  # a second click that was already on its way
-    press(ui.history.redo)
-    assert ui.corrections == {PATHS[0]: "wren"} and ui.tiles[0].label.value == "wren"
-    press(ui.history.undo)
-    ui.tiles[1].label.value = EXCLUDE
-    assert ui.history.redo.disabled, "a new decision takes the place of what was undone"
-    assert "1 excluded" in ui.history.summary.value
-
-
-def test_filters_look_at_the_labels_as_they_are_now(make):
-    ui = make({PATHS[0]: "wren", PATHS[20]: EXCLUDE})
-    ui.filters.label.value = "robin"
-    assert ui.pages.rows == tuple(range(1, 15))
-    ui.filters.label.value = EXCLUDE
-    assert rows(ui) == [20]
-    ui.filters.label.value, ui.filters.only.value = "any", "only changed"
-    assert rows(ui) == [0, 20]
-    ui.tiles[0].label.value = "robin"
-    assert rows(ui) == [0, 20], "no image jumps away while labels change"
-
-
-def test_suspicious_labels_come_first_and_alone(make):
-    suspicion = np.full(30, 0.1)
-    suspicion[[7, 20, 3]] = 0.9, 0.95, 0.5
-    suspicion[:3] = np.nan
-    ui = make({}, suspicion)
-    ui.filters.order.value = True
-    assert ui.pages.rows[:4] == (20, 7, 3, 4) and ui.pages.rows[-3:] == (0, 1, 2)
-    ui.filters.only.value = "only suspicious"
-    assert rows(ui) == [20, 7]
-    assert "score 0.05" in ui.tiles[0].picture.value
-
-
-def test_without_scores_nothing_about_suspicion_is_offered(make):
-    ui = make()
-    assert ui.filters.only.options == ("all", "only changed")
-    assert [name for name, _ in ui.filters.order.options] == ["as listed"]
-
-
-@pytest.mark.parametrize("suspicion", [np.zeros(29), np.full(30, 1.5), np.full(30, -0.1)])
-def test_scores_that_do_not_fit_are_refused(make, suspicion):
-    with pytest.raises(ValueError, match=r"it needs \(30,\), one value from 0 to 1"):
-        make({}, suspicion)
-
-
-def test_a_correction_of_an_image_that_is_not_there_is_refused(make):
-    with pytest.raises(ValueError, match="names 'images/owl/1.png', which is not in the manifest"):
-        make({"images/owl/1.png": "wren"})
-
-
-def test_zoom_shows_what_is_known_steps_on_and_leads_back(make):
-    ui = make({}, np.full(30, 0.25))
-    ui.pages.page = 1
-    press(ui.tiles[11].zoom)
-    assert ui.zoom.layout.display is None and ui.overview.layout.display == "none"
-    for text in (PATHS[23], "40 × 40 pixels", "CC-0", "0.750"):
-        assert text in ui.zoom.details.value
-    assert ">age<" not in ui.zoom.details.value, "what is not known is not listed"
-    press(ui.zoom.steps[1])
-    assert ui.zoom.where.value == "image 25 of 30" and rows(ui)[0] == 24
-    ui.zoom.tile.label.value = "robin"
-    assert ui.corrections == {PATHS[24]: "robin"}
-    press(ui.history.undo)
-    assert ui.zoom.tile.label.value == "wren"
-    ui.pages.page = 0  # an undo of an image elsewhere turns the page behind the zoom
-    press(ui.zoom.back)
-    press(ui.zoom.back)  # as an impatient hand does
-    assert ui.zoom.layout.display == "none" and ui.overview.layout.display is None
-    assert ui.tiles[0].row == 24
-
-
-def test_names_are_shown_and_not_run(root, manifest):
-    ui = AnnotationUI(root, manifest.assign(label="<b>"), {PATHS[0]: "<script>"})
-    ui.open_zoom(ui.tiles[0])
-    assert "was &lt;b&gt;" in ui.tiles[0].picture.value
-    assert "&lt;b&gt;" in ui.zoom.details.value and "<b>" not in ui.zoom.details.value
-
-
-def test_only_the_files_of_the_page_are_read_of_ten_thousand(root, monkeypatch):
-    read = []
-    monkeypatch.setattr(annotation, "thumbnail", lambda path: read.append(path) or b"")
-    many = pd.DataFrame({"path": [f"images/robin/{number}.png" for number in range(10_000)], "label": "robin"})
-    ui = AnnotationUI(root, many, {many.path[9_999]: EXCLUDE}, np.linspace(0, 1, 10_000))
-    assert read == [root / path for path in many.path[:12]]
-    ui.filters.order.value = True
-    assert read[12:] == [root / path for path in many.path[:-13:-1]]
-    assert ui.tiles[0].label.value == EXCLUDE and len(read) == 24
-
-
-def test_a_file_that_is_gone_is_named(root, manifest):
-    manifest.loc[20, "path"] = "images/wren/gone.png"
+def test_decisions_are_counted_until_the_notebook_takes_them(root, manifest, press):
     ui = AnnotationUI(root, manifest)
-    with pytest.raises(ValueError, match="gone.png cannot be shown"):
-        ui.pages.page = 1
-    assert rows(ui) == list(range(12)), "each tile still says what it shows"
+    ui.tiles[0].label.value, ui.tiles[1].label.value = WREN, EXCLUDE
+    assert ui.summary.value == "30 images: 1 relabelled, 1 excluded; 2 decisions not written yet: run the next cell"
+    assert ui.corrections == {"00.png": WREN, "01.png": EXCLUDE}
+    assert ui.summary.value == "30 images: 1 relabelled, 1 excluded"
+    ui.pages.turn(2)
+    press(ui.undo)
+    assert ui.pages.page == 1 and ui.tiles[1].label.value == ROBIN, "the image of the step is shown"
+    assert ui.summary.value.endswith("; 1 decision not written yet: run the next cell")
+    press(ui.undo)
+    press(ui.undo)  # a click that was on its way already
+    assert ui.corrections == {}
+
+
+def test_the_checked_images_get_a_known_or_new_label_in_one_step(root, manifest, press):
+    ui = AnnotationUI(root, manifest)
+    press(ui.give)
+    assert "Check one image or more" in ui.summary.value
+    ui.pages.turn(3)
+    ui.all.value, ui.new.value = True, " Owl "
+    press(ui.give)
+    assert ui.corrections == dict.fromkeys(manifest.path[24:], "Owl")
+    assert not ui.all.value and not any(tile.chosen.value for tile in ui.tiles) and ui.new.value == ""
+    assert "Owl" in ui.find.options and ui.pages.page == 3, "to offer a label turns no page"
+    ui.tiles[0].chosen.value, ui.new.value = True, "ROBIN"
+    press(ui.give)
+    assert ui.corrections["24.png"] == ROBIN, "other capitals are no new label"
+    ui.all.value = True
+    ui.pages.turn(1)
+    assert not any(tile.chosen.value for tile in ui.tiles), "check marks do not follow to another page"
+    press(ui.undo)
+    press(ui.undo)
+    assert ui.corrections == {} and ui.tiles[0].label.options == (ROBIN, WREN, EXCLUDE)
+
+
+def test_images_stay_as_listed_and_filters_look_at_the_labels_as_they_are(root, manifest):
+    ui = AnnotationUI(root, manifest.loc[[20, 7, *range(7)]], {"00.png": WREN})
+    assert rows(ui) == list(range(9)) and "20.png" in ui.tiles[0].chosen.description
+    ui.find.value = CHANGED
+    assert rows(ui) == [2]
+    ui.tiles[0].label.value = ROBIN
+    assert rows(ui) == [2], "no image jumps away while labels change"
+    ui.find.value = "Wren"
+    assert rows(ui) == [0]
+    ui.zoom(0)
+    assert ui.tiles[0].zoom.description == "Back to the page"
+
+
+def test_zoom_shows_all_that_is_known_and_leads_back(root, manifest, press):
+    ui = AnnotationUI(root, manifest)
+    ui.pages.turn(2)
+    press(ui.tiles[3].zoom)
+    assert (
+        rows(ui) == [15]
+        and ui.pages.position.value == "16 of 30"
+        and ui.tiles[0].zoom.description == "Back to the page"
+    )
+    assert "label <b>wren &lt;i&gt;</b>" in ui.tiles[0].picture.value and "age <b>" not in ui.tiles[0].picture.value
+    ui.pages.turn(1)
+    assert "age <b>50.0</b>" in ui.tiles[0].picture.value
+    ui.tiles[0].label.value = WREN
+    press(ui.tiles[0].zoom)
+    assert rows(ui) == list(range(12)) and ui.corrections == {"00.png": WREN}
+
+
+def test_ten_thousand_images_of_two_hundred_classes_open_with_the_files_of_one_page(root, monkeypatch):
+    read = []
+    monkeypatch.setattr("tdsp_vision.widgets.pictures.thumbnail", lambda path, side: read.append(path) or 1 / 0)
+    labels = [f"class {number % 200}" for number in range(10_000)]
+    many = pd.DataFrame({"path": [f"many/{number}.png" for number in range(10_000)], "label": labels})
+    ui = AnnotationUI(root, many, {many.path[0]: EXCLUDE})
+    assert set(read) == {root / path for path in many.path[:12]} and ui.tiles[0].label.value == EXCLUDE
+    assert len(ui.new.options) == 201
+
+
+def test_the_static_twin_shows_the_page(root, manifest):
+    html = AnnotationUI(root, manifest)._repr_mimebundle_()["text/html"]
+    assert html.count("<img") == 10 and "robin\n00.png" in html and "03.png cannot be shown" in html

@@ -1,130 +1,127 @@
 """The form: a control for each parameter, a wrong value beside it, what a run is given, and how it is followed."""
 
 import json
+import subprocess
 import sys
-from pathlib import Path
+import time
 
+import psutil
 import pytest
-from ipywidgets import Checkbox, Dropdown, Text, Textarea
+from ipywidgets import Dropdown, Text
 
 from tdsp_vision import paths
-from tdsp_vision.parameters import ParameterError
-from tdsp_vision.widgets.background_run import BackgroundRun
-from tdsp_vision.widgets.params import ParamsUI, run_of
-from tdsp_vision.widgets.run_view import in_words, reason
+from tdsp_vision.parameters import LIMITS, Limit
+from tdsp_vision.widgets.params import BackgroundRun, ParameterForm, ParamsUI
 
-TOY = Path(__file__).parents[1] / "notebooks/modeling.ipynb"
+LINE = {"step": 1, "steps": 1, "title": "toy <1>", "cell": 2, "cells": 5, "seconds": 4}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A toy as the notebook of the second stage."""
-    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
-    monkeypatch.setitem(paths.NOTEBOOKS, "model", TOY)
+    """A notebook with a parameter of each kind in place of the second stage."""
+    limits = {"CLASSIFIER": Limit(str, "svm | dnn", words=("svm", "dnn")), "LOUD": Limit(bool, "says more")}
+    limits |= {"SVM_C": Limit(list, "svm: penalties to try", each=Limit(float, "", 0.001, 10))}
+    limits |= {"EPOCHS": Limit(int, "dnn: passes over the images", 1, 100), "NAME": Limit(str, "of the run")}
+    source = 'CLASSIFIER = "svm"\nSVM_C = [0.1, 1.0]\nEPOCHS = 3\nLOUD = False\nNAME = "a"'
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
+    (tmp_path / "toy.ipynb").write_text(json.dumps({"cells": [cell]}))
+    monkeypatch.setitem(paths.NOTEBOOKS, "model", tmp_path / "toy.ipynb")
+    monkeypatch.setitem(LIMITS, "model", limits)
 
+    def check(stage, values):
+        for name, limit in limits.items():
+            limit.check(name, values[name])
 
-@pytest.mark.parametrize("wrong", ["modell", Path("elsewhere.ipynb")])
-def test_another_notebook_is_refused(wrong):
-    with pytest.raises(ParameterError, match="notebook is '.*'; allowed are 'data', 'model', 'deploy'"):
-        ParamsUI(wrong)
-
-
-def never():
-    """A run that must not be started."""
-    return BackgroundRun(["/bin/false"])
-
-
-def test_fields_fit_the_types_and_say_what_they_mean():
-    fields = ParamsUI(TOY, never()).fields
-    kinds = {name: type(field.control) for name, field in fields.items()}
-    assert (kinds["FAIL"], kinds["TENSORBOARD"], kinds["EPOCHS"], kinds["SVM_C"]) == (Dropdown, Checkbox, Text, Text)
-    assert fields["FAIL"].control.options == ("no", "error", "die", "wait")
-    about = fields["EPOCHS"].children[1].value
-    assert "passes over the images" in about and "1 to 100" in about
-    for name, field in fields.items():
-        assert (field.control.description, field.control.tabbable) == (name, True)
-    assert isinstance(ParamsUI("data", never()).fields["ISIC_QUERIES"].control, Textarea)
-
-
-def test_a_wrong_value_is_said_beside_its_field_and_holds_the_run_back():
-    ui = ParamsUI("model", never())
-    field = ui.fields["EPOCHS"]
-    field.control.value = "101"
-    assert "EPOCHS is 101; allowed are whole numbers from 1 to 100." in field.children[1].value
-    assert "tdsp-wrong" in field._dom_classes
-    assert (ui.start.disabled, ui.start.description) == (True, "Fix EPOCHS")
-    ui.start.click()  # a click may be on its way while a value turns wrong
-    assert ui.run.status == "idle"
-    field.control.value = "100"
-    assert (ui.start.disabled, ui.start.description) == (False, "Run")
-    assert "tdsp-wrong" not in field._dom_classes and "tdsp-changed" in field._dom_classes
-    assert "python -m tdsp_vision run --stage model -p CLASSIFIER svm -p EPOCHS 100" in ui.told.value
-
-
-def test_a_run_gets_the_classifier_and_what_changed_until_the_defaults_are_set_back():
-    ui = ParamsUI("model", never())
-    assert ui.arguments() == ["run", "--stage", "model", "-p", "CLASSIFIER", "svm"]
-    ui.fields["TENSORBOARD"].control.value = True
-    ui.fields["FAIL"].control.value = "die"
-    ui.fields["RUN_NAME"].control.value = "<b>&"
-    assert ui.arguments()[5:] == ["svm", "-p", "TENSORBOARD", "True", "-p", "RUN_NAME", "<b>&", "-p", "FAIL", "die"]
-    assert "&lt;b&gt;&amp;" in ui.told.value
-    ui.reset.click()
-    assert ui.arguments() == ["run", "--stage", "model", "-p", "CLASSIFIER", "svm"]
-
-
-def test_a_kernel_has_one_run_for_each_stage():
-    assert run_of("data") is run_of("data") is not run_of("model")
-
-
-def standing_in(folder, code, text):
-    """A run whose program writes a notebook, tells of it, waits for the end of its input, prints and leaves."""
-    file = folder / "outputs/a b/data.ipynb"
-    line = {"step": 1, "title": "toy <1>", "notebook": str(file), "cell": 2, "cells": 5, "seconds": 7}
-    script = f"""
-import pathlib, sys
-file = pathlib.Path({str(file)!r})
-file.parent.mkdir(parents=True, exist_ok=True)
-file.touch()
-print({json.dumps(line)!r}, flush=True)
-sys.stdin.read()
-print({text!r})
-sys.exit({code})
-"""
-    return BackgroundRun([sys.executable, "-c", script])
-
-
-@pytest.mark.parametrize(
-    ("code", "text", "words", "rest"),
-    [
-        (0, "a <table>", "<b>toy &lt;1&gt;</b> is done, after 7 s.", "<pre>a &lt;table&gt;</pre>"),
-        (130, "interrupted", "<b>toy &lt;1&gt;</b> is stopped, after 7 s.", ""),
-        (1, "toy failed: <x>\npartly executed notebook: n", "toy failed: &lt;x&gt;", "partly executed notebook: n"),
-    ],
-)
-def test_a_run_is_followed_to_its_end_and_links_its_notebook(tmp_path, monkeypatch, code, text, words, rest):
+    monkeypatch.setattr("tdsp_vision.widgets.params.check_parameters", check)
     monkeypatch.chdir(tmp_path)
-    ui = ParamsUI("model", standing_in(tmp_path, code, text))
-    assert (ui.view.layout.display, ui.view.stop.disabled) == ("none", True)
-    ui.start.click()
-    assert (ui.start.disabled, ui.view.stop.disabled, ui.view.layout.display) == (True, False, "")
-    while "<b>toy &lt;1&gt;</b>: cell 2 of 5, 7 s. It goes on when this page is closed" not in ui.view.words.value:
-        assert ui.run.going
-    ui.view.stop.click()
-    ui.run.wait()
-    assert words in ui.view.words.value and rest in ui.view.rest.value
-    assert (ui.view.bar.value, ui.view.bar.max) == (2, 5)
-    (output,) = ui.view.link.outputs
-    assert 'href="outputs/a%20b/data.ipynb"' in output["data"]["text/html"]
-    assert ("partly" in output["data"]["text/html"]) == (code != 0)
-    assert (ui.start.disabled, ui.view.stop.disabled) == (False, True)
+    return tmp_path
 
 
-def test_words_before_anything_is_known():
+def test_fields_fit_the_types_and_only_those_in_use_are_shown(toy):
+    ui = ParamsUI("model", BackgroundRun())
+    assert [type(control) for control in ui.controls.values()] == [Dropdown, Text, Text, Dropdown, Text]
+    assert [field.layout.display for field in ui.fields.values()] == [None, None, "none", None, None]
+    assert "penalties to try (a list, each a number from 0.001 to 10)" in ui.notes["SVM_C"].value
+    ui.controls["CLASSIFIER"].value = "dnn"
+    assert [field.layout.display for field in ui.fields.values()] == [None, "none", None, None, None]
+    assert all(f"<th>{name}</th>" in ui.static_html() for name in ui.controls)
+
+
+def test_a_run_gets_the_classifier_and_what_is_used_and_changed(toy):
+    form = ParameterForm("model")
+    assert form.command() == ["run", "--stage", "model", "-p", "CLASSIFIER", "svm"]
+    form.texts |= {"EPOCHS": "9", "SVM_C": "[0.10, 1e-1]", "LOUD": "True", "NAME": '""'}
+    given = dict(zip(form.command()[4::3], form.command()[5::3], strict=True))
+    assert given == {"CLASSIFIER": "svm", "SVM_C": "[0.1, 0.1]", "LOUD": "True", "NAME": ""}
+
+
+WRONG = [("EPOCHS", "101", "EPOCHS is 101; allowed"), ("SVM_C", "[1, 99]", "SVM_C[1] is 99.0; allowed")]
+
+
+@pytest.mark.parametrize(("name", "text", "sentence"), WRONG)
+def test_a_wrong_value_is_said_beside_its_field_and_holds_the_run_back(toy, press, name, text, sentence):
+    ui = ParamsUI("model", BackgroundRun())
+    ui.controls[name].value = text
+    assert sentence in ui.notes[name].value and sentence in ui.terminal.value and ui.fields[name].layout.display is None
+    press(ui.start)
+    assert ui.run.status == "idle"
+    ui.controls[name].value = "[1]" if name == "SVM_C" else "100"
+    assert ui.error == "" and "python -m tdsp_vision run --stage model" in ui.terminal.value
+
+
+def script(text):
+    """The command of a script."""
+    return [sys.executable, "-c", text]
+
+
+ENDS = [("print('{1} <b>')", "done", "{1} <b>"), ("raise SystemExit('no such image')", "failed", "no such image")]
+ENDS += [("raise SystemExit(130)", "stopped", ""), ("import os; os.kill(os.getpid(), 9)", "failed", "")]
+
+
+@pytest.mark.parametrize(("code", "status", "printed"), ENDS)
+def test_a_run_is_followed_to_its_end_and_links_its_notebook(toy, code, status, printed):
+    (toy / "a b.ipynb").write_text("{}")
+    ui = ParamsUI("model", BackgroundRun())
+    line = json.dumps(LINE | {"notebook": str(toy / "a b.ipynb")})
+    ui.run.start(script(f"print({line!r}, flush=True)\n{code}"))
+    ui.run.thread.join()
+    assert (ui.run.status, ui.run.progress["cell"]) == (status, 2) and printed in ui.run.printed
+    assert f"toy &lt;1&gt;: {status}</b>" in ui.words.value and "cell 2 of 5, 4 s" in ui.words.value
+    assert "<b>{" not in ui.words.value and 'href="a%20b.ipynb"' in ui.link.outputs[0]["data"]["text/html"]
+
+
+def test_one_run_at_a_time_which_can_be_stopped_and_started_again(toy, press):
+    ui = ParamsUI("model", BackgroundRun())
+    press(ui.stop)
+    assert ui.run.status == "idle" and ui.words.value == ""
+    for _ in range(2):
+        ui.run.start(script("import sys; sys.stdin.read(); sys.exit(130)"))
+        process = ui.run.process
+        ui.run.start(script("raise SystemExit('a second one')"))
+        assert ui.run.process is process and "running" in ui.words.value
+        press(ui.stop)
+        ui.run.thread.join()
+        assert ui.run.status == "stopped"
+
+
+def test_a_run_that_ends_while_stop_is_pressed_leaves_the_form_usable():
     run = BackgroundRun()
-    assert in_words(run) == ""
-    run.status = "running"
-    assert in_words(run).startswith("Starting.")
-    run.status = "stopped"
-    assert "The run</b> is stopped, before its first cell." in in_words(run)
-    assert reason("\n \n") == "The run failed and said nothing."
+    for _ in range(2):
+        run.start(script("pass"))
+        run.process.wait()  # the reading thread may not know yet
+        run.stop()
+        run.thread.join()
+        assert run.status == "done"
+
+
+def test_a_run_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path):
+    note = tmp_path / "pid"
+    waits = f"import os, pathlib, sys; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); sys.stdin.read()"
+    starter = "import sys; from tdsp_vision.widgets.params import BackgroundRun; run = BackgroundRun(); "
+    process = subprocess.Popen(script(f"{starter}run.start([sys.executable, '-c', {waits!r}]); run.thread.join()"))
+    while not (note.is_file() and note.read_text()):
+        time.sleep(0.05)
+    child = psutil.Process(int(note.read_text()))
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs([child], timeout=60)[1] == []

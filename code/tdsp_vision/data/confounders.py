@@ -11,11 +11,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
+from tdsp_vision.data.quality import shown_classes
+
 RESAMPLES = 1000
 CLEAR = 0.55  # lower end of an interval from which on a measure is worth a sentence
 FEWEST = 20  # images of a class, for a sentence
 TOGETHER = "all together"
 FOLDS = 5
+MOST_CLASSES = 12
 
 
 def predict_label_alone(
@@ -24,11 +27,12 @@ def predict_label_alone(
     """AUC of each measure, and of all together, with a bootstrap 95 % interval.
 
     AUC of one class against the rest, max(a, 1 - a), averaged over the classes. The interval keeps the direction
-    that was found, so it reaches below 0.5 where there may be nothing; averaged over many classes, chance alone
-    can lie a little above. Whole groups are resampled, because images
-    of one patient are no independent evidence (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
+    that was found: where a measure tells nothing, its interval has 0.5 inside. Averaged over many classes, chance
+    alone can lie a little above 0.5. Whole groups are resampled, because images of one patient are no independent
+    evidence (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
     "all together" is gradient boosting on all measures, cross-validated over groups; it is left out where a class
-    has fewer than 5 groups.
+    has fewer than 5 groups. Of more than a dozen classes the dozen with most images is compared, so that time grows
+    with the images and not with images times classes.
 
     Args:
         measures: [n] rows, a number in each column.
@@ -39,6 +43,8 @@ def predict_label_alone(
         measure, auc, low, high, direction ("larger in malignant"; of more than two classes the one that stands out
         most), best first.
     """
+    largest = labels.isin(labels.value_counts().index[:MOST_CLASSES]).to_numpy()
+    measures, labels, groups = (table[largest].reset_index(drop=True) for table in (measures, labels, groups))
     classes = sorted(labels.unique())
     label_codes, group_codes = pd.Categorical(labels, classes).codes, pd.factorize(groups)[0]
     ranks = {name: [_ranks(measures[name])] * len(classes) for name in measures}
@@ -63,7 +69,7 @@ def warnings_in_words(found: pd.DataFrame, measures: pd.DataFrame, labels: pd.Se
     sentences = []
     if labels.value_counts().min() < FEWEST:
         return sentences
-    medians = measures.reset_index(drop=True).groupby(labels.to_numpy()).median()
+    medians = measures.reset_index(drop=True).groupby(shown_classes(labels).to_numpy()).median()
     for row in found[found.low > CLEAR].itertuples():
         numbers = f"AUC {row.auc:.2f} (95 % interval {row.low:.2f} to {row.high:.2f})"
         if row.measure == TOGETHER:

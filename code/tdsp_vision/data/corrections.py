@@ -9,6 +9,7 @@ In Python corrections are a plain dict, path to label.
 import pandas as pd
 
 from tdsp_vision.data.tables import read_csv, write_csv
+from tdsp_vision.files import file_lock
 from tdsp_vision.paths import DatasetPaths, shown
 
 EXCLUDE = "EXCLUDE"
@@ -23,11 +24,15 @@ def read_corrections(paths: DatasetPaths) -> dict[str, str]:
     return dict(_lines(paths)[["path", "label"]].itertuples(index=False))
 
 
-def write_corrections(paths: DatasetPaths, corrections: dict[str, str]) -> int:
-    """Make `corrections.csv` say exactly this; no correction, no file. Returns the number of corrections.
+def write_corrections(paths: DatasetPaths, corrections: dict[str, str], opened: dict[str, str]) -> int:
+    """Bring into `corrections.csv` what a person changed; returns the number of corrections it holds now.
 
-    A file that says so already is not touched, so a run that only replays it leaves it as it is, byte for byte.
-    Lines that stay keep their other columns.
+    Only the difference between `opened` and `corrections` is written, so that decisions which another notebook or an
+    editor wrote meanwhile stay. A file that says so already is not touched; lines that stay keep their other columns.
+
+    Args:
+        corrections: path to label as a person left them.
+        opened: the same as they were when that person began; brought up to `corrections`, for the next call.
 
     Raises:
         ValueError: if a path or label is empty or no text, or the file that is there cannot be read.
@@ -35,39 +40,29 @@ def write_corrections(paths: DatasetPaths, corrections: dict[str, str]) -> int:
     wrong = [item for item in corrections.items() if not all(isinstance(text, str) and text.strip() for text in item)]
     if wrong:
         raise ValueError(f"corrections hold {wrong[0]}; each needs a path and a label, both text and not empty.")
-    lines = _lines(paths)
-    before = dict(lines[["path", "label"]].itertuples(index=False))
-    if not corrections:
-        paths.corrections.unlink(missing_ok=True)
-    elif corrections != before:
-        stay = lines[lines.path.map(corrections) == lines.label]
-        added = {path: label for path, label in corrections.items() if before.get(path) != label}
-        write_csv(paths.corrections, pd.concat([stay, pd.DataFrame(added.items(), columns=["path", "label"])]))
-    return len(corrections)
+    changed = {path for path in {*opened, *corrections} if opened.get(path) != corrections.get(path)}
+    with file_lock(paths.root / ".corrections.lock"):
+        lines = _lines(paths)
+        before = dict(lines[["path", "label"]].itertuples(index=False))
+        now = {path: label for path, label in before.items() if path not in changed}
+        now |= {path: corrections[path] for path in corrections if path in changed}
+        if now != before:
+            stay = lines[lines.path.map(now) == lines.label]
+            added = {path: label for path, label in now.items() if before.get(path) != label}
+            write_csv(paths.corrections, pd.concat([stay, pd.DataFrame(added.items(), columns=["path", "label"])]))
+    opened.clear()
+    opened.update(corrections)
+    return len(now)
 
 
 def corrected_labels(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.Series:
-    """The label of each row of `manifest` (path, label) with `corrections` applied; EXCLUDE is one of them.
-
-    Raises:
-        ValueError: if a correction is of an image that is not in the manifest.
-    """
-    unknown = set(corrections) - set(manifest.path)
-    if unknown:
-        raise ValueError(
-            f"corrections.csv names {min(unknown)!r}, which is not in the manifest; remove that line "
-            "(or bring the image back)."
-        )
+    """The label of each row of `manifest` (path, label) with `corrections` applied; EXCLUDE is one of them."""
     labels = [corrections.get(path, label) for path, label in zip(manifest.path, manifest.label, strict=True)]
     return pd.Series(labels, manifest.index, dtype=manifest.label.dtype)
 
 
 def corrections_table(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.DataFrame:
-    """Rows path, given, now of each image whose label in `manifest` (as given) is not the one it has now.
-
-    Raises:
-        ValueError: as `corrected_labels`.
-    """
+    """Rows path, given, now of each image whose label in `manifest` (as given) is not the one it has now."""
     table = manifest[["path"]].assign(given=manifest.label, now=corrected_labels(manifest, corrections))
     return table[table.given != table.now].reset_index(drop=True)
 

@@ -2,97 +2,138 @@
 
 downloads/<label>/<name>.jpg    one picture; the name says where it came from, the ending what is in the file
 downloads/metadata.csv          path, then what is known of each picture: url, license, attribution, …
-downloads/.verified.csv         path, sha256: what the files were when they were verified
-downloads/.unused/<label>/…     pictures of earlier runs that this one does not want; put back when one does
 
-A file has its final name only after it is verified: complete, of the promised size, decoded to the last pixel. So a
-killed run goes on where it stopped, and nothing is fetched twice.
+A picture is decoded to its last pixel before it gets its name, so a killed run goes on where it stopped, and nothing
+is fetched twice. Pictures that a later run does not ask for are removed.
 """
 
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision.data.containers import RejectedImage
-from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.folder import METADATA_FILE
-from tdsp_vision.data.licenses import check_licenses
-from tdsp_vision.data.patience import FetchError, TryAgain
+from tdsp_vision.data.images import RejectedImage, as_stored, quiet_decoders
+from tdsp_vision.data.labels import label_problem
+from tdsp_vision.data.licenses import TERMS
 from tdsp_vision.data.tables import write_csv
-from tdsp_vision.data.verified import (
-    Candidate,
-    Verified,
-    already_there,
-    put_aside,
-    read_notes,
-    remove_drafts,
-    store,
-    write_notes,
-)
-from tdsp_vision.data.web import Client
+from tdsp_vision.data.web import Client, FetchError, TryAgain
+from tdsp_vision.files import whole_file
 
 THREADS = 8
-MOST_IN_VAIN = 50  # replacements that are tried without a single success: then the server is down
+MOST_IN_VAIN = 50  # replacements of a label that are tried without a single success: then the server is down
+ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Candidate:
+    """A picture that could be fetched.
+
+    label: name of its folder.
+    name: of its file, without ending; unique within the label and the same on every run.
+    url: where it lies.
+    metadata: columns of `metadata.csv`, beside path and url.
+    size: bytes it must have; None where nobody said.
+    max_bytes: where the transfer is stopped.
+    """
+
+    label: str
+    name: str
+    url: str
+    metadata: dict
+    size: int | None = None
+    max_bytes: int = 20_000_000
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", self.name):  # it may come from a server and becomes a path
+            raise ValueError(f"{self.name!r} of {self.url} cannot be a file name: letters, digits, '_' and '-' only.")
+
+
+class Fetched(NamedTuple):
     """What a run brought: number of pictures by label, and by `<label>/<name>` the reason for each that is missing."""
 
     counts: dict[str, int]
     lost: dict[str, str]
 
 
-def fetch(
-    folder: Path,
-    candidates: dict[str, Iterable[Candidate]],
-    wanted: int | None,
-    client: Client,
-    top_up: bool,
-    threads: int = THREADS,
-    quiet: bool = False,
-) -> Fetched:
+def fetch(folder: Path, candidates, wanted, client: Client, top_up, threads=THREADS, quiet=False) -> Fetched:
     """Fetch the first `wanted` candidates of each label into `folder` and write its `metadata.csv`.
 
     The result depends on the candidates and on what their servers answer, not on the order of arrival.
 
     Args:
-        folder: `downloads`; what lies there from earlier runs is verified and used.
-        candidates: by label, in order of preference; an iterator is asked only for as many as are needed.
-        wanted: pictures per label; None for all.
+        folder: `downloads`; pictures that lie there from earlier runs, of the size that is promised, are used.
+        candidates: some `Candidate`s by label, in order of preference; an iterator is asked only for those needed.
+        wanted: number of pictures per label; None for all.
         client: for the requests, with its patience.
-        top_up: replace a picture that cannot be had by the next candidate.
+        top_up: True replaces a picture that cannot be had by the next candidate.
         threads, quiet: pictures fetched at the same time; no progress bar.
     """
-    remove_drafts(folder)
-    notes, rows, lost, counts = read_notes(folder), {}, {}, dict.fromkeys(candidates, 0)
-    sources = {label: iter(some) for label, some in candidates.items()}
-    batches = _batches(sources, counts, wanted, top_up)
-    with _progress(wanted, len(sources), quiet) as bar:
-        for candidate, result in _results(folder, batches, client, notes, threads):
-            if isinstance(result, FetchError):
-                lost[f"{candidate.label}/{candidate.name}"] = f"{result} ({candidate.url})"
-            else:
-                rows[result] = {"path": result.path, "url": candidate.url} | candidate.metadata
-                counts[candidate.label] += 1
-                bar.update()
-    put_aside(folder, {file.path for file in rows})
-    write_notes(folder, notes | {file.path: file.sha256 for file in rows})
-    table = pd.DataFrame(rows.values(), columns=_columns(rows.values()))
-    write_csv(folder / METADATA_FILE, table.sort_values("path"))
+    rows, lost, counts = {}, {}, dict.fromkeys(candidates, 0)
+    bar = tqdm(total=(wanted or 0) * len(counts) or None, desc="fetching images", unit="image", disable=quiet or None)
+    with quiet_decoders(), ThreadPoolExecutor(threads) as pool, bar:
+        for label, some in candidates.items():
+            some, in_vain = iter(some), 0
+            while in_vain < MOST_IN_VAIN and (batch := list(islice(some, wanted and wanted - counts[label]))):
+                before = counts[label]
+                results = pool.map(lambda candidate: _fetch_one(folder, candidate, client), batch)
+                for candidate, result in zip(batch, results, strict=True):
+                    if isinstance(result, FetchError):
+                        lost[f"{label}/{candidate.name}"] = f"{result} ({candidate.url})"
+                    else:
+                        path = result.relative_to(folder).as_posix()
+                        rows[result] = {"path": path, "url": candidate.url} | candidate.metadata
+                        counts[label] += 1
+                        bar.update()
+                in_vain = 0 if counts[label] > before else in_vain + len(batch)
+                if not top_up:
+                    break
+    for label in folder.glob("[!.]*/"):
+        for path in set(label.iterdir()) - set(rows):
+            path.unlink()
+        if not any(label.iterdir()):
+            label.rmdir()
+    columns = dict.fromkeys(["path", *(name for row in rows.values() for name in row)])
+    write_csv(folder / METADATA_FILE, pd.DataFrame(rows.values(), columns=list(columns)).sort_values("path"))
     return Fetched(counts, lost)
 
 
+def _fetch_one(folder: Path, candidate: Candidate, client: Client) -> Path | FetchError:
+    """The verified file, or why there is none."""
+    for path in (folder / candidate.label).glob(f"{candidate.name}.*"):
+        if candidate.size in (None, path.stat().st_size):
+            return path
+        path.unlink()
+
+    def accept(content: bytes) -> Path:
+        """Verify and write; a server in trouble sends half a file or a page with an apology, so it is asked again."""
+        if candidate.size not in (None, len(content)):
+            raise TryAgain(f"{len(content):,} bytes, where its record says {candidate.size:,}")
+        try:
+            as_stored(content)
+        except RejectedImage as reason:
+            raise TryAgain(str(reason)) from reason
+        ending = next((ending for start, ending in ENDINGS.items() if content.startswith(start)), ".image")
+        path = folder / candidate.label / (candidate.name + ending)
+        with whole_file(path) as draft:
+            draft.write_bytes(content)
+        return path
+
+    try:
+        return client.get(candidate.url, candidate.max_bytes, accept=accept)
+    except FetchError as reason:
+        return reason
+
+
 def as_rejected(lost: dict[str, str]) -> pd.DataFrame:
-    """Rows path, reason for `rejected.csv`, sorted by path."""
-    return pd.DataFrame(sorted(lost.items()), columns=["path", "reason"])
+    """Rows path, kind, reason for `rejected.csv`, sorted by path."""
+    return pd.DataFrame([(path, "lost", why) for path, why in sorted(lost.items())], columns=["path", "kind", "reason"])
 
 
 def check_promise(fetched: Fetched, wanted: int, allow_shortfall: bool) -> None:
@@ -102,84 +143,15 @@ def check_promise(fetched: Fetched, wanted: int, allow_shortfall: bool) -> None:
         return
     counts = ", ".join(f"{count} of {wanted} for {label!r}" for label, count in short.items())
     missing = [f"\n  {name}: {why}" for name, why in sorted(fetched.lost.items()) if name.split("/")[0] in short]
-    raise ValueError(
-        f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {counts}. What is here is kept: run again to "
-        "fetch only the rest, or set ALLOW_SHORTFALL to True to go on with others or with fewer. "
-        + ("Missing are:" + "".join(missing) if missing else "The search found no more than these.")
-    )
+    said = "Missing are:" + "".join(missing) if missing else "The search found no more than these."
+    advice = "run again to fetch only the rest, or set ALLOW_SHORTFALL to True to go on with others or with fewer."
+    raise ValueError(f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {counts}; {advice} {said}")
 
 
-def check_request(parameter: str, labels: Iterable[str], images_per_class: int, licenses: list[str]) -> None:
-    """Raise ValueError if a label of the parameter cannot be a folder, or one of the others is out of range."""
+def check_request(parameter: str, labels: Iterable[str], licenses: list[str]) -> None:
+    """Raise ValueError if a label of the parameter cannot be a folder, or LICENSES has a name not in `TERMS`."""
     for label in labels:
         if problem := label_problem(label):
             raise ValueError(f"{parameter} has the label {label!r}: {problem}.")
-    if images_per_class < 1:
-        raise ValueError(f"IMAGES_PER_CLASS is {images_per_class}; give 1 or more.")
-    check_licenses(licenses)
-
-
-def label_problem(label: str) -> str:
-    """Why a label cannot be the name of a folder; empty if it can."""
-    if label == EXCLUDE:
-        return f"{EXCLUDE} is the word that drops an image"
-    if not re.fullmatch(r"[^\x00-\x1f\x7f/\\:*?\"<>|.\s][^\x00-\x1f\x7f/\\:*?\"<>|]{0,99}(?<![.\s])", label):
-        return 'a label becomes a folder name: 1 to 100 characters, none of / \\ : * ? " < > |, no dot at its ends'
-    return ""
-
-
-def _progress(wanted: int | None, labels: int, quiet: bool) -> tqdm:
-    total = None if wanted is None else wanted * labels
-    return tqdm(total=total, desc="fetching images", unit="image", disable=quiet or None)
-
-
-def _batches(
-    sources: dict[str, Iterator], counts: dict[str, int], wanted: int | None, top_up: bool
-) -> Iterator[list[Candidate]]:
-    """What each label still needs according to `counts`, which the caller keeps; again and again with `top_up`."""
-    vain = 0
-    while vain < MOST_IN_VAIN:
-        need = {label: None if wanted is None else wanted - counts[label] for label in sources}
-        batch = [candidate for label, some in sources.items() for candidate in islice(some, need[label])]
-        if not batch:
-            return
-        before = sum(counts.values())
-        yield batch
-        if not top_up:
-            return
-        vain = 0 if sum(counts.values()) > before else vain + len(batch)
-
-
-def _results(
-    folder: Path, batches: Iterator[list[Candidate]], client: Client, notes: dict[str, str], threads: int
-) -> Iterator[tuple[Candidate, Verified | FetchError]]:
-    """Each candidate of the batches with its outcome, in order, several at a time."""
-    # Filters of warnings belong to the process: set once here, not by each thread. Pillow's oddities do no harm.
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")
-        for batch in batches:
-            results = pool.map(lambda candidate: _fetch_one(folder, candidate, client, notes), batch)
-            yield from zip(batch, results, strict=True)
-
-
-def _fetch_one(folder: Path, candidate: Candidate, client: Client, notes: dict[str, str]) -> Verified | FetchError:
-    """The verified file, or why there is none."""
-    if found := already_there(folder, candidate, notes):
-        return found
-
-    def attempt(stop: float) -> Verified:
-        content = client.get(candidate.url, stop, candidate.max_bytes)
-        try:
-            return store(folder, candidate, content)
-        except RejectedImage as reason:  # a server in trouble sends half a file or a page with an apology
-            raise TryAgain(str(reason)) from reason
-
-    try:
-        return client.patience.persist(attempt)
-    except FetchError as reason:
-        return reason
-
-
-def _columns(rows: Iterable[dict]) -> list[str]:
-    """Columns of all rows in the order of their first appearance; `path` even without rows."""
-    return list(dict.fromkeys(["path", *(name for row in rows for name in row)]))
+    if not licenses or not set(licenses) <= set(TERMS):
+        raise ValueError(f"LICENSES is {licenses!r}; give one or more of {', '.join(TERMS)}.")

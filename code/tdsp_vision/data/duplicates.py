@@ -1,68 +1,59 @@
-"""Find pictures that are the same picture: 256-bit hashes, alike when at most `max_bits` of their bits differ.
+"""Which images show the same picture? A coarse likeness proposes pairs, the pixels decide, the set says what is near.
 
-Two hashes that differ in at most k bits agree exactly in at least one of k + 1 disjoint bands of bits (the
-pigeonhole principle), so only hashes that share a band are compared, not all pairs (Manku, Jain and Das Sarma
-2007, "Detecting near-duplicates for web crawling"). Hashes of smooth pictures share their bands by the thousand;
-such a crowd is divided again by the bits that are left, to which the same principle applies.
+miniature [2496] uint8: gray 48 x 48, then color 8 x 8 x 3 (RGB), of the whole frame.
+copy       saved again or resized: nearly no difference in gray and color, and nothing else nearly as near
+look-alike also cropped by a few percent, brighter or darker, mirrored, turned by quarters: the same fine detail
 
-What a dHash does not see: it compares neighbours within the whole frame, so a copy that was turned, mirrored,
-cropped or framed anew is another picture to it. And plain areas count as much as the subject: pictures of one
-color have equal hashes, and near-plain ones hashes of noise.
+How near is near? Two photos of different birds differ by 70 gray values, two pages with one small letter by 10, two
+parts under a fixed camera by 5. So every distance is held against that of random pairs of this set, and a family
+counts only if nothing else lies within three times its own width. What all images share (a table, a page, a rim) is
+the mean picture, and taken away first. Look-alikes that would tie a large part of the set together are not used.
+
+Not seen: turns by other angles, crops of more than about 8 %, copies in other colors or drawn over.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-HASH_BITS = 256
-CROWD = 500  # hashes with a band in common, from which on dividing them again is cheaper than comparing them
-DEEPEST = 3  # divisions of a crowd
-CHUNK = 1 << 20  # pairs compared at a time: bounds the memory
+SIDE, COLOR_SIDE, COARSE = 48, 8, 8  # gray and color miniature; lowest frequencies (DCT) that propose pairs
+GRAY = SIDE * SIDE
+PER_IMAGE = 12  # pairs that are proposed, about; of them the best 6 are aligned
+ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 30_000
+LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
+COPY_STEPS = (0.0125, 0.025, 0.05, 0.07)  # of the distance of random pairs
+MOST_COPY, MOST_COLOR = 5, 15  # values: whatever the set, copies and colors of look-alikes do not differ by more
+LOOK_STEPS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3)  # 1 - correlation of aligned detail
+LEAST_LOOK, STAND_OUT = 0.62, 0.53  # correlation of a pair that stands out; share of the way from chance to 1
+SOFT = 4  # gray values: stronger detail counts hardly more, so that one dark spot is not the whole picture
+SEPARATE = 3  # times its own width there must be nothing else around a family
+SEPARATE_COPIES = 4
+MOST_ALIKE, SHARE_ALIKE = 12, 0.02  # images of one family of look-alikes, or this share of the set
+SHARE_LINKED = 0.1  # of the images, above which pairs that merely stand out are not used
+ZOOMS, SHIFT = (1, 0.97, 0.94, 0.9), 3  # of a crop; pixels of the miniature
+BLOCK, CHUNK = 1024, 2048  # rows of the likeness matrix, pairs that are aligned at a time
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """What `find_duplicates` found, each int array [n] in the order of the images.
-
-    cluster: images that are linked by near-duplicates, directly or through others, share a number.
-    original: index of the earlier image that this one repeats; its own index where it is the one to keep.
-    bits: Hamming distance to that original.
-    compared: how many pairs of different hashes were compared to find out.
+class Found(NamedTuple):
+    """What `find_duplicates` found: numbers [n], equal for images of one family; look-alike pairs [m, 2], best first;
+    and sentences on what was not used.
     """
 
-    cluster: np.ndarray
-    original: np.ndarray
-    bits: np.ndarray
-    compared: int
+    copies: np.ndarray
+    look_alikes: np.ndarray
+    pairs: np.ndarray
+    sentences: list[str]
 
 
-def find_duplicates(hashes: list[str], max_bits: int) -> Duplicates:
-    """Which images repeat an earlier one; earlier means further up in the list, so sort it by path.
-
-    Going down the list, an image repeats the first of those kept so far that is at most `max_bits` away; if there is
-    none, it is kept itself.
-
-    Args:
-        hashes: dHash of each image, 64 hexadecimal digits.
-        max_bits: distance up to which two images are the same picture, 0 (equal hashes only) to 64. Up to about 20
-            the work grows hardly faster than the number of images; far above, with its square.
-
-    Raises:
-        ValueError: if `max_bits` is outside 0 to 64.
-    """
-    if not 0 <= max_bits <= 64:
-        raise ValueError(f"NEAR_DUPLICATE_BITS is {max_bits}; allowed are 0 (equal hashes only) to 64.")
-    codes = np.array([list(bytes.fromhex(text)) for text in hashes], np.uint8).reshape(-1, HASH_BITS // 8)
-    codes, first, owner = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-    owner = owner.reshape(-1)
-    search = _Search(codes, max_bits)
-    search.link()
-    kept = _kept(search, first)
-    bits = np.bitwise_count(codes[owner] ^ codes[kept[owner]]).sum(axis=1, dtype=int)
-    return Duplicates(search.cluster[owner], first[kept[owner]], bits, search.compared)
+def miniature(small: np.ndarray) -> np.ndarray:
+    """The miniature, uint8 [2496], of a picture, uint8 [h, w, 3]."""
+    parts = ((cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), SIDE), (small, COLOR_SIDE))
+    area = cv2.INTER_AREA  # the mean of what a pixel covers, so that copies of any size have one miniature
+    return np.concatenate([cv2.resize(part, (side, side), interpolation=area).ravel() for part, side in parts])
 
 
 def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
@@ -72,91 +63,221 @@ def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-class _Search:
-    """Clusters of distinct codes [n, 32] uint8; `cluster` [n] starts with each code alone and grows together."""
+def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
+    """Families of copies and of look-alikes.
 
-    def __init__(self, codes: np.ndarray, max_bits: int):
-        self.max_bits, self.compared = max_bits, 0
-        self.bits = np.unpackbits(codes, axis=1)
-        self.words = np.ascontiguousarray(codes).view(np.uint64)  # [n, 4]
-        self.cluster = np.arange(len(codes))
+    Args:
+        miniatures: [n, 2496] uint8 of different files.
+        seed: of the random pairs that tell how far apart images of this set are.
+    """
+    n, rng = len(miniatures), np.random.default_rng(seed)
+    if n < 2:
+        return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), [])
+    one, other = rng.integers(0, n, (2, min(4000, 4 * n * n)))
+    one, other = one[one != other], other[one != other]
+    apart = np.median(_differences(miniatures, one, other)[0])
+    mean = _detail(miniatures[rng.permutation(n)[:2000]]).mean(axis=0)
+    pairs, turn, coarse = _oriented(miniatures, _proposed(miniatures, rng), rng)
 
-    def link(self) -> None:
-        """Join whatever is at most `max_bits` apart. Pairs are never stored, so dense data need no more memory."""
-        self._divide(np.arange(len(self.words)), np.arange(HASH_BITS), 0)
+    upright = np.flatnonzero(turn == 0)
+    gray, color = _differences(miniatures, *pairs[upright].T)
+    steps = np.minimum(apart * np.array(COPY_STEPS), MOST_COPY)
+    gray = np.where(color <= max(2, steps[-1]), gray, np.inf)
+    copies = connected_groups(n, _families(n, pairs[upright], gray, steps, SEPARATE_COPIES, most=n))
 
-    def distance(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Differing bits of words [..., 4] and [..., 4]; each broadcast pair counts as compared."""
-        total = sum(np.bitwise_count(one[..., word] ^ other[..., word]).astype(np.uint16) for word in range(4))
-        self.compared += total.size
-        return total
-
-    def _divide(self, rows: np.ndarray, free: np.ndarray, depth: int) -> None:
-        """Find close pairs among codes that agree in all but the `free` bits."""
-        bands = self.max_bits + 1
-        if depth == DEEPEST or 2 ** (len(free) // bands) <= 2 * bands:  # a band so narrow excludes nearly nothing
-            self._compare(rows, np.array([0, len(rows)]))
-            return
-        for band in range(bands):
-            chosen = free[band::bands]  # spread over the picture: neighbouring bits say the same of a smooth one
-            crowds = []
-            order, edges = _by_key(self.bits[rows[:, None], chosen])
-            sizes = np.diff(edges)
-            for start, size in zip(edges[:-1][sizes > CROWD], sizes[sizes > CROWD], strict=True):
-                crowds.append(rows[order[start : start + size]])
-            few = np.repeat((sizes > 1) & (sizes <= CROWD), sizes)
-            sizes = sizes[(sizes > 1) & (sizes <= CROWD)]
-            self._compare(rows[order[few]], np.concatenate([[0], np.cumsum(sizes)]))
-            for crowd in crowds:
-                if np.any(self.cluster[crowd] != self.cluster[crowd[0]]):
-                    self._divide(crowd, np.setdiff1d(free, chosen), depth + 1)
-
-    def _compare(self, rows: np.ndarray, edges: np.ndarray) -> None:
-        """Compare all pairs within each group rows[edges[i]:edges[i + 1]] that are not in one cluster yet."""
-        for left, right in _pairs_within(edges):
-            left, right = rows[left], rows[right]
-            apart = self.cluster[left] != self.cluster[right]
-            left, right = left[apart], right[apart]
-            close = self.distance(self.words[left], self.words[right]) <= self.max_bits
-            if close.any():
-                links = np.column_stack([self.cluster[left[close]], self.cluster[right[close]]])
-                self.cluster = connected_groups(self.cluster.max() + 1, links)[self.cluster]
+    best = np.sort(np.argsort(-coarse, kind="stable")[: min(ALIGNED_PER_IMAGE * n + 1000, MOST_ALIGNED)])
+    pairs, turn = pairs[best], turn[best]
+    chance = np.quantile(_correlations(miniatures, np.column_stack([one, other])[:2000], None, mean, np.inf), 0.99)
+    correlation = _correlations(miniatures, pairs, turn, mean, np.clip(0.35 * apart, 6, MOST_COLOR))
+    links, sentences = _look_alikes(n, pairs, correlation, chance)
+    order = np.argsort(-correlation[links], kind="stable")
+    return Found(copies, connected_groups(n, pairs[links]), pairs[links][order], sentences)
 
 
-def _by_key(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order that brings equal rows of bits [n, b] together, and the edges between the groups [groups + 1]."""
-    keys = np.packbits(bits, axis=1)
-    order = np.lexsort(keys.T)
-    changes = np.flatnonzero(np.any(np.diff(keys[order], axis=0), axis=1)) + 1
-    return order, np.concatenate([[0], changes, [len(order)]])
+def _look_alikes(n: int, pairs: np.ndarray, correlation: np.ndarray, chance: float) -> tuple[np.ndarray, list[str]]:
+    """Which pairs are look-alikes: numbers of rows; and sentences on those that are not used."""
+    most, sentences = max(MOST_ALIKE, int(SHARE_ALIKE * n)), []
+    family = connected_groups(n, _families(n, pairs, 1 - correlation, np.array(LOOK_STEPS), SEPARATE, most))
+    alone = (family[pairs[:, 0]] == family[pairs[:, 1]]) & (correlation >= 1 - LOOK_STEPS[-1])
+    out = ~alone & (correlation >= max(LEAST_LOOK, chance + STAND_OUT * (1 - chance)))
+    size = np.bincount(connected_groups(n, pairs[out])).max()
+    if len(np.unique(pairs[out])) > max(SHARE_LINKED * n, MOST_ALIKE) or size > most:
+        out[:] = False
+    unused = len(np.unique(pairs[~alone & ~out & (correlation >= 1 - LOOK_STEPS[-1])]))
+    if unused > max(SHARE_LINKED * n, MOST_ALIKE):
+        found = f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps"
+        advice = "if some of them belong together, say so by a column of metadata"
+        sentences.append(f"{found}. This likeness was not used, as it would tie a large part together; {advice}.")
+    return np.flatnonzero(alone | out), sentences
 
 
-def _pairs_within(edges: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of positions with no edge between them, as two int arrays, about `CHUNK` at a time."""
-    ends = np.repeat(edges[1:], np.diff(edges))
-    here, shift, gathered, count = np.arange(len(ends)), 0, [], 0
-    while len(here):
-        shift += 1
-        here = here[here + shift < ends[here]]
-        gathered.append((here, here + shift))
-        count += len(here)
-        if count > CHUNK or not len(here):
-            yield tuple(np.concatenate(side) for side in zip(*gathered, strict=True))
-            gathered, count = [], 0
+def _families(n: int, pairs: np.ndarray, distance: np.ndarray, steps, free: float, most: int) -> np.ndarray:
+    """Pairs [m, 2] within families: images linked by at most a step, and nothing else within `free` times of it."""
+    found = [np.empty((0, 2), int)]
+    for step in steps:
+        near = pairs[distance <= step]
+        narrow, wide = (connected_groups(n, some) for some in (near, pairs[distance <= free * step]))
+        size, around = np.bincount(narrow)[narrow], np.bincount(wide)[wide]
+        found.append(near[((size == around) & (size <= most))[near[:, 0]]])
+    return np.concatenate(found)
 
 
-def _kept(search: _Search, first: np.ndarray) -> np.ndarray:
-    """For each code the one that is kept in its place; `first` [n] is where in the list it appears first."""
-    kept = np.arange(len(first))
-    order = np.lexsort([first, search.cluster])
-    edges = np.flatnonzero(np.diff(search.cluster[order], prepend=-1, append=-1))
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
-        members = order[start:end]
-        stay, stay_words, count = members.copy(), search.words[members], 1  # room for the case that all are kept
-        for code in members[1:]:
-            close = search.distance(stay_words[:count], search.words[code]) <= search.max_bits
-            if close.any():
-                kept[code] = stay[close.argmax()]
-            else:
-                stay[count], stay_words[count], count = code, search.words[code], count + 1
-    return kept
+def _proposed(miniatures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About `PER_IMAGE` pairs [m, 2] for each image whose coarse detail is alike, however it was mirrored or turned.
+
+    The lowest frequencies of a picture only change sign when it is mirrored, and trade places when it is turned.
+    Their amounts, made free of that order and standardized over the set, are compared for all pairs.
+    """
+    upper, parts = np.triu_indices(COARSE), []
+    for part in _chunks(len(miniatures)):
+        amounts = np.sqrt(np.abs(_frequencies(miniatures[part])))
+        swapped = amounts.transpose(0, 2, 1)
+        parts.append(np.concatenate([(amounts + swapped)[:, *upper], np.abs(amounts - swapped)[:, *upper]], axis=1))
+    either = np.concatenate(parts)
+    either = (either - either.mean(axis=0)) / (either.std(axis=0) + 1e-3)
+    either /= np.linalg.norm(either, axis=1, keepdims=True) + 1e-6
+    n = len(either)
+    some = rng.permutation(n)[:3000]
+    likeness = (either[some] @ either[some].T)[np.triu_indices(len(some), 1)]
+    least = max(0.5, np.quantile(likeness, max(0, 1 - 2 * PER_IMAGE / n))) if n > PER_IMAGE else -2
+    found = []
+    for start in range(0, n, BLOCK):
+        for across in range(start, n, 4 * BLOCK):
+            block = either[start : start + BLOCK] @ either[across : across + 4 * BLOCK].T
+            hits = np.flatnonzero(block >= least)
+            hits = hits[:: len(hits) // (6 * PER_IMAGE * len(block)) + 1]  # a crowd of equal pictures
+            rows, columns = np.divmod(hits, block.shape[1])
+            ahead = columns + across > rows + start
+            found.append(np.column_stack([rows + start, columns + across])[ahead])
+    return np.concatenate(found)
+
+
+def _oriented(miniatures, pairs, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs that are alike in one orientation, its number (0: as they are; bits 1, 2: mirrored, 4: transposed) and
+    the cosine of their standardized coarse detail.
+    """
+    coarse = _frequencies(miniatures)
+    mean, spread = coarse.mean(axis=0), coarse.std(axis=0) + 0.1
+    spread[0, 0] = np.inf  # the mean brightness
+    best = np.full(len(pairs), -1.0, np.float32)
+    turn = np.zeros(len(pairs), np.int8)
+    for start in range(0, len(pairs), 8 * CHUNK):
+        part = slice(start, start + 8 * CHUNK)
+        one, other = ((coarse[pairs[part, side]]) for side in (0, 1))
+        one = _unit((one - mean) / spread)
+        for number in range(8):
+            cosine = (one * _unit((_turned(other, number, signs=True) - mean) / spread)).sum(axis=(1, 2))
+            turn[part] = np.where(cosine > best[part], number, turn[part])
+            best[part] = np.maximum(cosine, best[part])
+    keep = best >= LEAST_COARSE
+    return pairs[keep], turn[keep], best[keep]
+
+
+def _turned(pictures: np.ndarray, number: int, signs: bool = False) -> np.ndarray:
+    """Pictures [m, s, s, …], or with `signs` their frequencies, mirrored or turned as `number` says."""
+    odd = (-1.0) ** np.arange(pictures.shape[1])
+    if number & 1:
+        pictures = pictures * odd.astype(np.float32) if signs else pictures[:, :, ::-1]
+    if number & 2:
+        pictures = pictures * odd.astype(np.float32)[:, None] if signs else pictures[:, ::-1]
+    return pictures.swapaxes(1, 2) if number & 4 else pictures
+
+
+def _correlations(miniatures, pairs, turn, mean, most_color) -> np.ndarray:
+    """Correlation of the fine detail of each pair [m], at the best of a few crops and shifts; -1 for other colors."""
+    found = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), CHUNK):
+        part = slice(start, start + CHUNK)
+        one, other = (miniatures[pairs[part, side]] for side in (0, 1))
+        details = [_detail(one) - mean, _detail(other)]
+        colors = [_blocks(some) for some in (one, other)]
+        if turn is not None:
+            for number in range(8):
+                rows = turn[part] == number
+                for sides in (details, colors):
+                    sides[1][rows] = _turned(sides[1][rows], number)
+        details[1] = details[1] - mean
+        zoomed = [[_spectrum(zoom @ side @ zoom.T) for zoom in _ZOOMED] for side in details]
+        best = [_best_shift(zoomed[0][0], some) for some in zoomed[1]]
+        best += [_best_shift(some, zoomed[1][0]) for some in zoomed[0][1:]]
+        found[part] = np.where(_color_apart(*colors) <= most_color, np.max(best, axis=0), -1)
+    return found
+
+
+def _spectrum(detail: np.ndarray) -> np.ndarray:
+    detail = detail / (np.abs(detail) + SOFT) * _WINDOW
+    return np.fft.rfft2(_unit(detail - detail.mean(axis=(1, 2), keepdims=True)))
+
+
+def _best_shift(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Correlation [m] of two details, by their spectra, at the best shift of a few pixels."""
+    at = np.fft.irfft2(one * other.conj(), s=(SIDE, SIDE))
+    near = np.r_[-SHIFT:0, 0 : SHIFT + 1]
+    return at[:, near][:, :, near].max(axis=(1, 2))
+
+
+def _blocks(miniatures: np.ndarray) -> np.ndarray:
+    """Mean colors [m, 4, 4, 3] of sixteen parts of a picture: hardly moved by a crop."""
+    side = COLOR_SIDE // 2
+    return miniatures[:, GRAY:].reshape(-1, side, 2, side, 2, 3).astype(np.float32).mean(axis=(2, 4))
+
+
+def _color_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Root of the mean squared difference [m] of colors, after one is made as bright as the other, clipped at white."""
+    free = (one < 230) & (other < 230)
+    products = [(a * b * free).sum(axis=(1, 2, 3)) for a, b in ((one, other), (other, other))]
+    gain = np.where(products[1] > 0, products[0] / np.maximum(products[1], 1), 1).clip(0.6, 1.7)
+    brighter = np.minimum(255, gain[:, None, None, None] * other)
+    return np.sqrt(((one - brighter) ** 2).mean(axis=(1, 2, 3)))
+
+
+def _differences(miniatures, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root of the mean squared difference of pairs, in gray [m] and in color [m]."""
+    found = np.empty((2, len(one)))
+    for part in _chunks(len(one)):
+        squares = (miniatures[one[part]].astype(np.float32) - miniatures[other[part]]) ** 2
+        found[:, part] = np.sqrt([squares[:, :GRAY].mean(axis=1), squares[:, GRAY:].mean(axis=1)])
+    return found[0], found[1]
+
+
+def _chunks(size: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
+
+
+def _detail(miniatures: np.ndarray) -> np.ndarray:
+    """Gray pictures [m, 48, 48] float32 without their slow changes."""
+    gray = _gray(miniatures)
+    return gray - _BLUR @ gray @ _BLUR.T
+
+
+def _frequencies(miniatures: np.ndarray) -> np.ndarray:
+    """The lowest frequencies [n, 8, 8] float32 of the gray pictures (DCT-II)."""
+    return np.concatenate([_DCT @ _gray(miniatures[part]) @ _DCT.T for part in _chunks(len(miniatures))])
+
+
+def _gray(miniatures: np.ndarray) -> np.ndarray:
+    return miniatures[:, :GRAY].reshape(-1, SIDE, SIDE).astype(np.float32)
+
+
+def _unit(pictures: np.ndarray) -> np.ndarray:
+    length = np.sqrt((pictures**2).sum(axis=(1, 2), keepdims=True))
+    return pictures / np.maximum(length, 1e-3)
+
+
+def _sampled(zoom: float) -> np.ndarray:
+    """Matrix that enlarges the middle `zoom` of a line of pixels to the whole line, linearly."""
+    center = (SIDE - 1) / 2
+    at = center + (np.arange(SIDE) - center) * zoom
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SIDE))).astype(np.float32)
+
+
+def _blurring(sigma: float = 1.5) -> np.ndarray:
+    weights = np.exp(-(np.subtract.outer(np.arange(SIDE), np.arange(SIDE)) ** 2) / (2 * sigma**2))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+_ZOOMED, _BLUR = [_sampled(zoom) for zoom in ZOOMS], _blurring()
+_WINDOW = np.sqrt(np.outer(*[np.hanning(SIDE + 2)[1:-1]] * 2)).astype(np.float32)
+_DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi * np.outer(np.arange(COARSE), np.arange(SIDE) + 0.5) / SIDE)).astype(
+    np.float32
+)

@@ -23,13 +23,6 @@ TERMS = {
 UNKNOWN = "not known; ask whoever published the picture before you share it"
 
 
-def check_licenses(licenses: list[str]) -> None:
-    """Raise ValueError if the parameter LICENSES is empty or has a name that is not one of `TERMS`."""
-    wrong = [name for name in licenses if name not in TERMS]
-    if wrong or not licenses:
-        raise ValueError(f"LICENSES is {licenses!r}; give one or more of {', '.join(TERMS)}.")
-
-
 def write_attribution(path: Path, images: pd.DataFrame) -> None:
     """Write `ATTRIBUTION.md`: for each licence its number of images, what it asks for, and whom to name.
 

@@ -1,77 +1,123 @@
 """Bring a folder of labelled images into `data/<dataset>/` and write down what came in and what did not.
 
-manifest.csv   path,label,group,cluster,sha256,dhash,width,height,source,license,attribution,turned,source_sha256
-               (+ metadata columns)
-rejected.csv   path,reason: every file of the source that is not in the manifest
-dataset.json   name, classes in order, counts, source, licenses, seed
+manifest.csv     path,label,group,cluster,sha256,dhash,width,height,bytes,source,license,attribution,turned,converted,
+                 source_sha256 (+ split where the set came divided, + metadata columns)
+rejected.csv     path,kind,reason: every file of the source that is not in the manifest
+dataset.json     name, classes in order, counts, source, licenses, seed
 corrections.csv  what a person changed afterwards (`corrections`), replayed by `load_manifest`
 
-`path` is relative to the dataset folder. `cluster` numbers near-duplicates; `group` joins images of one patient,
-lesion or cluster: what belongs together must not be split between training and test. `sha256` is of the file that
-lies there, `source_sha256` of the file as it came: they differ where EXIF asked for a turn (`orientation`), and only
-there, which `turned` names.
+`path` is relative to the dataset folder. `cluster` numbers copies of one picture; `group` joins images of one patient,
+lesion, cluster or look: what belongs together must not be split between training and test. `sha256` and `bytes` are
+of the file that lies there, `source_sha256` is of the file as it came; `turned` and `converted` say why they differ.
 """
 
-import shutil
+import hashlib
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tdsp_vision.data.corrections import EXCLUDE, corrected_labels, read_corrections
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
-from tdsp_vision.data.images import upright_copy
-from tdsp_vision.data.orientation import NOT_TURNED
-from tdsp_vision.data.tables import file_sha256, read_csv, read_json, write_csv
+from tdsp_vision.data.images import as_stored
+from tdsp_vision.data.labels import comparable
+from tdsp_vision.data.quality import MEASURES
+from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv, read_json, write_csv
 from tdsp_vision.files import whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
-COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height"]
-COLUMNS += ["source", "license", "attribution", "turned", "source_sha256"]
-MARKS = ["original", "bits"]  # columns of `mark_duplicates` that do not go into the manifest
+MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
+MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
+MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
+# How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
+EXPORTED = re.compile(r"^(.+)(_(jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
 
 
-def mark_duplicates(images: pd.DataFrame, max_bits: int, look_alikes: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Add cluster, group, original, bits: what repeats what (`find_duplicates`), and what belongs together.
+def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
+    """Add cluster (copies of one picture), original (the file that is kept of them) and group (what belongs together).
 
-    The pairs of `look_alikes` (first, second: names of files) join a group, but are no duplicates.
+    Kept is the copy with most pixels, then most bytes, then the first name. Groups join whatever shares a patient_id,
+    lesion_id or cluster, looks alike (`duplicates`), or has one name before an exporter's ending, also through others.
+
+    Args:
+        images: of `scan_folder`.
+
+    Returns:
+        the same images, also with path, where they will lie in the dataset folder; in `attrs["look_alikes"]` pairs of
+        files that look alike and are no copies, best first; in `attrs["sentences"]` what a reader of the report should
+        know.
     """
-    found = find_duplicates(images.dhash.tolist(), max_bits)
-    images = images.assign(cluster=found.cluster, original=images.file.to_numpy()[found.original], bits=found.bits)
-    links = []
-    if look_alikes is not None:
-        names = pd.Index(images.file)
-        links += zip(names.get_indexer(look_alikes["first"]), names.get_indexer(look_alikes.second), strict=True)
-    for key in ("cluster", "patient_id", "lesion_id"):
-        if key in images:
-            known = images.reset_index(drop=True)[key].dropna()
-            first = known.groupby(known).transform(lambda same: same.index[0])
-            links += list(zip(known.index, first, strict=True))
-    return images.assign(group=connected_groups(len(images), links))
+    images = images.reset_index(drop=True)
+    first = images.groupby("source_sha256", sort=False).head(1).index
+    found = find_duplicates(np.stack(images.miniature[first].to_list()))
+    of_file = dict(zip(images.source_sha256[first], range(len(first)), strict=True))
+    which = images.source_sha256.map(of_file).to_numpy()
+    marked = images.assign(cluster=connected_groups(len(images), _links(pd.Series(found.copies[which]))))
+    order = marked.assign(pixels=-marked.width * marked.height, size=-marked.bytes)
+    order = order.sort_values(["cluster", "pixels", "size", "file"])
+    marked["original"] = marked.cluster.map(order.groupby("cluster").file.first())
+    stems = [EXPORTED.match(name.split("/")[-1]) for name in marked.file]
+    stems = [stem and f"{label}/{stem[1]}" for stem, label in zip(stems, marked.label, strict=True)]
+    keys = [marked.cluster, pd.Series(found.look_alikes[which]), pd.Series(stems, dtype=object)]
+    keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
+    marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
+    names = marked.file.to_numpy(dtype=object)[first]
+    copies = found.copies[found.pairs]
+    alike = names[found.pairs][copies[:, 0] != copies[:, 1]]
+    marked["path"] = _stored_paths(marked)
+    marked.attrs = {"sentences": found.sentences, "look_alikes": alike.tolist()}
+    return marked
 
 
-def duplicates_to_reject(images: pd.DataFrame) -> pd.DataFrame:
-    """Rows path, reason for each image of `mark_duplicates` that repeats an earlier one."""
-    copies = images[images.file != images.original]
-    labels = images.set_index("file").label
-    reasons = [
-        f"duplicate of {row.original} ({row.bits} of 256 bits differ)"
-        + ("" if row.label == labels[row.original] else f"; LABEL CONFLICT: {row.label} against {labels[row.original]}")
-        for row in copies.itertuples()
-    ]
-    return pd.DataFrame({"path": copies.file, "reason": reasons})
+def _links(keys: pd.Series) -> np.ndarray:
+    """Pairs [m, 2] of each row and the first one with the same key; a missing key joins nothing."""
+    known = keys.dropna()
+    first = known.groupby(known).transform(lambda same: same.index[0])
+    return np.column_stack([known.index, first]).astype(int)
+
+
+def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFrame:
+    """Rows path, kind, reason for each image of `mark_duplicates` that repeats another one; none without `remove`.
+
+    Copies under different labels are all left out, until a person decides: no program knows which label is right.
+
+    Raises:
+        ValueError: if more than a fifth of the images would be left out; smaller editions of a picture do not count.
+    """
+    labels = images.groupby("cluster").label.agg(lambda some: " against ".join(sorted(set(some))))
+    files = images.groupby("cluster").file.agg(list)
+    pixels, rows, doubtful = images.set_index("file").eval("width * height"), [], []
+    for row in images.itertuples() if remove else ():
+        if " against " in labels[row.cluster]:
+            others = ", ".join(name for name in files[row.cluster] if name != row.file)
+            why = f"duplicate of {others}; LABEL CONFLICT: {labels[row.cluster]}"
+            rows.append((row.file, "label conflict", why))
+        elif row.file != row.original:
+            rows.append((row.file, "duplicate", f"duplicate of {row.original}"))
+        if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
+            doubtful.append(f"{row.file} repeats {row.original}")
+    if len(doubtful) > MOST_COPIES * len(images):
+        found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
+        advice = (
+            "remove them from the folder if they are, or set REMOVE_DUPLICATES to False, which keeps them in groups"
+        )
+        raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; look at them, and {advice}.")
+    return pd.DataFrame(rows, columns=["path", "kind", "reason"])
 
 
 def write_dataset(
     paths: DatasetPaths, images: pd.DataFrame, rejected: pd.DataFrame, source: Path, info: dict
 ) -> pd.DataFrame:
-    """Copy the images, upright, to `images/<label>/`; write manifest, rejections and `dataset.json`, in that order.
+    """Bring the images to `images/<label>/`; write manifest, rejections and `dataset.json`, in that order.
 
-    A copy that is already there with the same content is left alone, so a killed run goes on where it stopped.
-    The manifest is written after all images are in place; then copies that the source no longer has are removed.
+    Unchanged files are hard-linked where the disk allows it, else copied. One that is already there with the same
+    content is left alone, so a killed run goes on where it stopped. The manifest is written after all images are in
+    place; then files that the source no longer has are removed.
 
     Args:
         images: from `mark_duplicates`, without what is to be left out.
-        rejected: path, reason.
+        rejected: path, kind, reason.
         source: the folder that `images.file` is relative to.
         info: what else `dataset.json` should say; `source` (one string) is required and may not change.
 
@@ -79,100 +125,136 @@ def write_dataset(
         the manifest.
 
     Raises:
-        ValueError: if the dataset was made from another source or lies within its source (or the other way
-            round), or two files would get one name.
+        ValueError: if the dataset was made from another source or lies within its source (or the other way round).
     """
     _refuse_other_source(paths, info["source"])
     _refuse_overlap(paths, source)
-    targets = images.file.map(copy_path)
-    if targets.duplicated().any():
-        raise ValueError(
-            f"two files of the source would both become {targets[targets.duplicated()].iloc[0]}; rename one."
-        )
-    for row, target in zip(images.itertuples(), targets, strict=True):
-        _store_once(source / row.file, paths.root / target, row.sha256, row.turned)
-    manifest = _as_manifest(images, targets, info["source"])
-    write_csv(paths.rejected, rejected.sort_values("path"))
-    write_csv(paths.manifest, manifest)
-    write_json(paths.info, _facts(paths.name, manifest, len(rejected)) | info)
-    for stale in set(paths.images.rglob("*")) - {paths.root / target for target in targets}:
-        if stale.is_file():
-            stale.unlink()
-    return manifest
-
-
-def _as_manifest(images: pd.DataFrame, targets: pd.Series, source: str) -> pd.DataFrame:
-    manifest = images.assign(path=targets, source=source).drop(columns=["file", *MARKS])
+    stored = [(source / row.file, paths.root / row.path, row) for row in images.itertuples()]
+    for origin, target, row in stored:
+        if not (target.is_file() and file_sha256(target) == row.sha256):
+            _store(origin, target, row.sha256 == row.source_sha256)
+    manifest = images.assign(source=info["source"]).drop(columns=MARKS)
     for column in ("license", "attribution"):
         manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
-    manifest = manifest[COLUMNS + [column for column in manifest if column not in COLUMNS]]
-    return manifest.sort_values("path", ignore_index=True)
-
-
-def _facts(name: str, manifest: pd.DataFrame, rejected: int) -> dict:
+    first = [column for column in COLUMNS if column in manifest]
+    manifest = manifest[first + [column for column in manifest if column not in first]]
+    manifest = manifest.sort_values("path", ignore_index=True)
     counts = manifest.label.value_counts().sort_index()
-    return {
-        "name": name,
+    facts = {
+        "name": paths.name,
         "classes": list(counts.index),
         "counts": {label: int(count) for label, count in counts.items()},
         "images": len(manifest),
-        "rejected": rejected,
+        "rejected": len(rejected),
         "licenses": sorted(set(manifest.license) - {""}),
     }
+    write_csv(paths.rejected, rejected.sort_values("path"))
+    write_csv(paths.manifest, manifest)
+    write_json(paths.info, facts | info)
+    for stale in set(paths.images.rglob("*")) - {target for _, target, _ in stored}:
+        if stale.is_file():
+            stale.unlink()
+    for origin, target, row in stored:
+        if not target.is_file():  # on a disk that ignores case, the name of before was this file
+            _store(origin, target, row.sha256 == row.source_sha256)
+    return manifest
 
 
-def copy_path(file: str) -> str:
-    """Where `wren/garden/1.jpg` of a source lies in the dataset folder: `images/wren/garden__1.jpg`."""
-    label, name = file.split("/", maxsplit=1)
-    return f"images/{label}/{name.replace('/', '__')}"
+def _stored_paths(images: pd.DataFrame) -> list[str]:
+    """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
+    targets, taken = [], set()
+    for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
+        *folders, name = file.split("/")
+        name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
+        if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
+            name = str(Path(name).with_suffix(ending))
+        target = f"images/{label}/{name}"
+        if target.casefold() in taken or len(name.encode()) > MAX_NAME:  # names that a disk would take for one
+            name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
+            target = f"images/{label}/{name}"
+        taken.add(target.casefold())
+        targets.append(target)
+    return targets
 
 
-def load_manifest(paths: DatasetPaths, corrected: bool = True) -> pd.DataFrame:
+def _store(origin: Path, target: Path, as_it_is: bool) -> None:
+    """Bring one file to its place: itself, or what `as_stored` makes of it."""
+    if as_it_is:
+        link_or_copy(origin, target)
+        return
+    with whole_file(target) as draft:
+        draft.write_bytes(as_stored(origin.read_bytes()).content)
+
+
+def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = True) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
 
-    `corrected=False` gives the labels as they were given, and no image dropped.
+    Args:
+        corrected: False gives the labels as they were given, and no image dropped.
+        check: whether each image is there and unchanged (size; sha256 of those newer than the dataset).
 
     Raises:
-        ValueError: if there is no manifest, or a correction has no label or an image that is not in it.
+        ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
+            corrections leave less than two labels or one of them without an image.
     """
     if not paths.manifest.is_file():
-        raise ValueError(
-            f"There is no {shown(paths.manifest)}; first run the data acquisition notebook with "
-            f"DATASET_NAME {paths.name!r}."
-        )
-    manifest = read_csv(paths.manifest).fillna({"license": "", "attribution": ""})
+        advice = f"first run the data acquisition notebook with DATASET_NAME {paths.name!r}"
+        raise ValueError(f"There is no {shown(paths.manifest)}; {advice}.")
+    manifest = read_csv(paths.manifest)
+    _check_lines(paths, manifest)
+    manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
+    if check:
+        _check_files(paths, manifest)
     if not corrected:
         return manifest
-    manifest = manifest.assign(label=corrected_labels(manifest, read_corrections(paths)))
-    return manifest[manifest.label != EXCLUDE].reset_index(drop=True)
+    corrections = read_corrections(paths)
+    if gone := sorted(set(corrections) - set(manifest.path)):
+        print(f"{shown(paths.corrections)} names {len(gone)} images that are not in the manifest, such as {gone[0]}.")
+    now = manifest.assign(label=corrected_labels(manifest, corrections))
+    now = now[now.label != EXCLUDE].reset_index(drop=True)
+    if lost := sorted(set(manifest.label) - set(now.label)):
+        advice = "take some of them back, or remove that label from the source and run data acquisition again"
+        raise ValueError(f"The corrections in {shown(paths.corrections)} leave no image of {lost[0]!r}; {advice}.")
+    return now
+
+
+def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
+    remedy = "correct it, or run the data acquisition notebook again"
+    for name in ("path", "label", "group", "sha256"):
+        if name not in manifest or manifest[name].isna().any():
+            needed = f"needs a column {name!r}, parted by commas and filled in each line"
+            raise ValueError(f"{shown(paths.manifest)} {needed}; {remedy}.")
+    if twice := list(manifest.path[manifest.path.duplicated()]):
+        raise ValueError(f"{shown(paths.manifest)} names {twice[0]} a second time; {remedy}.")
+
+
+def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
+    """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
+    written, wrong = paths.info.stat().st_mtime if paths.info.is_file() else 0, []
+    for row in manifest.itertuples():
+        file = paths.root / row.path
+        facts = file.stat() if file.is_file() else None
+        same = facts is not None and getattr(row, "bytes", facts.st_size) == facts.st_size
+        if not same or (facts.st_mtime > written and file_sha256(file) != row.sha256):
+            wrong.append(row.path)
+    if wrong:
+        found = f"{len(wrong)} of {len(manifest)} images of {shown(paths.root)} are missing or changed"
+        raise ValueError(
+            f"{found}, such as {wrong[0]}; run the data acquisition notebook again, which brings them back."
+        )
 
 
 def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
-    if not paths.info.is_file():
-        return
-    before = read_json(paths.info)["source"]
+    before = read_json(paths.info)["source"] if paths.info.is_file() else source
     if before != source:
-        raise ValueError(
-            f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}; "
-            "choose another DATASET_NAME or delete that folder."
-        )
+        found = f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}"
+        advice = f"choose another DATASET_NAME, or delete {shown(paths.info)} to make it anew (corrections.csv stays)"
+        raise ValueError(f"{found}; {advice}.")
 
 
 def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
-    """Copies that the source no longer has are deleted: in the source itself these would be somebody's originals."""
+    """Files that the source no longer has are deleted: in the source itself these would be somebody's originals."""
     ours, theirs = paths.images.resolve(), source.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-        raise ValueError(
-            f"SOURCE_PATH is {str(source)!r}, and the images would be copied to {shown(paths.images)}; neither may lie "
-            "within the other. Choose another DATA_DIR, or move the images."
-        )
-
-
-def _store_once(origin: Path, target: Path, sha256: str, turned: str) -> None:
-    if target.is_file() and file_sha256(target) == sha256:
-        return
-    with whole_file(target) as draft:
-        if turned == NOT_TURNED:
-            shutil.copyfile(origin, draft)
-        else:
-            upright_copy(origin, draft)
+        found = f"SOURCE_PATH is {str(source)!r}, and the images would come to {shown(paths.images)}"
+        raise ValueError(f"{found}; neither may lie within the other. Choose another DATA_DIR, or move the images.")

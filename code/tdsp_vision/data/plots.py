@@ -1,22 +1,27 @@
 """Pictures of a data set: a grid of image files, and how measures and metadata are spread over the classes.
 
-Colors are those of Okabe and Ito (2008), which color-blind people can tell apart.
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart. Of many classes a dozen is drawn,
+the others as one. Labels are literal text: no formula, and in every script that a font of the machine has.
 """
 
+from functools import cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from tdsp_vision.data.images import as_rgb
-from tdsp_vision.data.orientation import shown_upright
+from tdsp_vision.data.images import as_rgb, shown_upright
+from tdsp_vision.data.quality import shown_classes
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+USUAL, _unknown = "DejaVu Sans", set()  # font; letters that no font has, named once
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -28,81 +33,118 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     """
     if len(files) != len(captions):
         raise ValueError(f"image_grid got {len(files)} files and {len(captions)} captions; it needs one for each.")
-    rows = max(1, -(-len(files) // columns))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.75 * columns, 2.15 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, file, caption in zip(axes.flat, files, captions, strict=False):
+    figure, axes = _panels(max(1, len(files)), columns, 1.75, 2.15, [*captions, title])
+    for axis, file, caption in zip(axes, files, captions, strict=False):
         axis.imshow(thumbnail(file))
         axis.set_title(caption, fontsize=8, parse_math=False)  # a file name may hold $
+    for axis in axes:
+        axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
-    plt.close(figure)
     return figure
 
 
 def measure_histograms(measures: pd.DataFrame, labels: pd.Series, columns: int = 3) -> Figure:
     """How each measure [n rows] is spread within each class; classes of different size are drawn equally large.
 
-    The middle 95 % of the values are shown; more classes than colors start the colors again.
+    The middle 95 % of the values are shown.
     """
-    rows = -(-measures.shape[1] // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.3 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat[measures.shape[1] :]:
-        axis.axis("off")
-    bins = min(31, 6 + len(measures) // 20)
-    classes = {label: COLORS[number % len(COLORS)] for number, label in enumerate(sorted(labels.unique()))}
-    for axis, name in zip(axes.flat, measures, strict=False):
+    labels = shown_classes(labels).to_numpy()
+    classes = sorted(set(labels))
+    figure, axes = _panels(measures.shape[1], columns, 3.6, 2.3, classes)
+    for axis, name in zip(axes, measures, strict=False):
         low, high = measures[name].quantile([0.025, 0.975])
+        bins = np.linspace(low, high, min(31, 6 + len(measures) // 20))
         if low == high:
             axis.text(0.5, 0.5, f"(nearly) all: {low:.3g}", ha="center", transform=axis.transAxes, color=GRAY)
-            axis.set_xticks([])
-        for label, color in classes.items() if low < high else ():
-            values = measures[name].to_numpy()[labels.to_numpy() == label]
-            weights = np.full(len(values), 1 / len(values))
-            axis.hist(values, np.linspace(low, high, bins), weights=weights, histtype="step", lw=1.5, color=color)
+        for number, label in enumerate(classes if low < high else ()):
+            values = measures[name].to_numpy()[labels == label]
+            axis.hist(values, bins, weights=np.full(len(values), 1 / len(values)), histtype="step", **_style(number))
         axis.set_title(name, fontsize=10, parse_math=False)
         axis.set_yticks([])
         axis.spines[["top", "right", "left"]].set_visible(False)
-    handles = [Line2D([], [], color=color) for color in classes.values()]
-    figure.legend(handles, list(classes), loc="outside upper left", ncols=6, fontsize=9)
-    plt.close(figure)
+    for axis in axes[measures.shape[1] :]:
+        axis.axis("off")
+    _class_legend(figure, classes)
     return figure
 
 
 def auc_intervals(found: pd.DataFrame) -> Figure:
     """Table of `confounders.predict_label_alone` as points with intervals, best on top, and the line of guessing."""
-    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.34 * len(found)), layout="constrained")
-    places = np.arange(len(found))[::-1]
+    names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
+    figure, axis, places = _rows(names)
     axis.hlines(places, found.low, found.high, color=BLUE, lw=2)
     axis.scatter(found.auc, places, color=BLUE, zorder=3)
-    names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
-    axis.set_yticks(places, names, parse_math=False)
     axis.axvline(0.5, color=GRAY, ls="--", lw=1)
     axis.set(xlabel="AUC alone, 95 % interval (dashed: guessing)")
-    axis.spines[["top", "right"]].set_visible(False)
-    plt.close(figure)
     return figure
 
 
 def class_shares(table: pd.DataFrame, title: str) -> Figure:
     """Table of `quality.class_by` as bars: share of each class among the images with each value, and their number."""
-    figure, axis = plt.subplots(figsize=(7, 1.1 + 0.32 * len(table)), layout="constrained")
-    places, left = np.arange(len(table))[::-1], np.zeros(len(table))
-    shares = table.div(table.sum(axis=1), axis=0)
-    for number, label in enumerate(table):
-        color = COLORS[number % len(COLORS)]
-        axis.barh(places, shares[label], left=left, color=color, label=label)
-        left += shares[label].to_numpy()
-    names = [f"{value} (n = {count})" for value, count in table.sum(axis=1).items()]
-    axis.set_yticks(places, names, parse_math=False)
+    figure, axis, places = _rows([f"{value} (n = {count})" for value, count in table.sum(axis=1).items()])
+    shares = table.div(table.sum(axis=1), axis=0).to_numpy()
+    for number, (left, width) in enumerate(zip((shares.cumsum(axis=1) - shares).T, shares.T, strict=True)):
+        hatch = "//" if number >= len(COLORS) else ""
+        axis.barh(places, width, left=left, color=COLORS[number % len(COLORS)], hatch=hatch)
     axis.set(xlim=(0, 1), xlabel="share of the images")
+    use_fonts_for([title])
     axis.set_title(title, loc="left", fontsize=10, parse_math=False)
-    figure.legend(loc="outside upper right", ncols=6, fontsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
-    plt.close(figure)
+    _class_legend(figure, list(table))
     return figure
+
+
+def _panels(count: int, columns: int, width: float, height: float, texts: list[str]) -> tuple[Figure, np.ndarray]:
+    """A closed figure, which a notebook shows once, with axes for so many panels; with fonts for its texts."""
+    use_fonts_for(texts)
+    rows = -(-count // columns)
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    plt.close(figure)
+    return figure, axes.ravel()
+
+
+def _rows(names: list[str]) -> tuple[Figure, Axes, np.ndarray]:
+    """A figure with a line for each name, first on top: the axes and where the lines are."""
+    figure, (axis,) = _panels(1, 1, 7, 1 + 0.33 * len(names), names)
+    places = np.arange(len(names))[::-1]
+    axis.set_yticks(places, names, parse_math=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis, places
+
+
+def _style(number: int) -> dict:
+    """Color and line of a class; those after the first eight are dashed."""
+    return {"color": COLORS[number % len(COLORS)], "ls": "-" if number < len(COLORS) else "--", "lw": 1.5}
+
+
+def _class_legend(figure: Figure, classes: list[str]) -> None:
+    """Names as they are: `_a` is no hidden entry, `$` no formula."""
+    use_fonts_for(classes)
+    handles = [Line2D([], [], **_style(number)) for number in range(len(classes))]
+    legend = figure.legend(handles, ["-"] * len(classes), loc="outside upper left", ncols=6, fontsize=9)
+    for text, label in zip(legend.get_texts(), classes, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label if len(label) <= 24 else f"{label[:22]}…")
+
+
+def use_fonts_for(texts: list[str]) -> None:
+    """Let figures take letters that the usual font lacks from other fonts of the machine, or say that none has them."""
+    missing = {ord(letter) for letter in "".join(texts) if letter.isprintable()}
+    missing -= _letters(font_manager.findfont(USUAL))
+    families = [USUAL]
+    for font in font_manager.fontManager.ttflist if missing - _unknown else ():
+        if missing & _letters(font.fname):
+            families.append(font.name)
+            missing -= _letters(font.fname)
+    if new := missing - _unknown:
+        _unknown.update(new)
+        print(f"No font of this machine has {''.join(map(chr, sorted(new)[:8]))}; install one, such as Noto Sans.")
+    plt.rcParams["font.family"] = list(dict.fromkeys([*families, *plt.rcParams["font.family"]]))
+
+
+@cache
+def _letters(file: str) -> set[int]:
+    return set(font_manager.get_font(file).get_charmap())
 
 
 def thumbnail(file: Path, side: int = THUMBNAIL) -> Image.Image:

@@ -1,170 +1,228 @@
 """A client of a served model: images to a table of scores, over TensorFlow Serving's REST protocol.
 
-It works with any server that speaks the protocol, and with several of the same model. Out: one row per image with
-`source, label, score_<class>…, valid, error, ms`; an image that cannot be sent, or that the server cannot decode,
-keeps its row and says why.
+It works with any server that speaks the protocol. Out: one row per image with `source, label, score_<class>…, valid,
+error, ms, version`; an image that cannot be sent, or that the server cannot decode, keeps its row and says why.
+A request names the version that it wants, so it is known whose classes the scores belong to; when that version has
+been replaced meanwhile (404), the request goes to its successor.
 """
 
 import base64
+import itertools
+import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pandas as pd
+import urllib3
+from PIL import Image
 
-from tdsp_vision.data.containers import RejectedImage
-from tdsp_vision.deployment.image_header import MAX_PIXELS
-from tdsp_vision.deployment.outgoing import checked_image, read_file, read_url
-from tdsp_vision.deployment.replicas import Replicas, ServingError
-from tdsp_vision.deployment.timing import measure
+from tdsp_vision.data.images import RejectedImage, as_stored
+from tdsp_vision.data.web import Client, Patience
+from tdsp_vision.errors import RunFailed
 
-__all__ = ["ServingClient", "ServingError"]
-MAX_BATCH_BYTES = 32 * 1024 * 1024  # base64 adds a third; the embedded server takes 64 MiB
+MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
+logging.getLogger("urllib3.connectionpool").setLevel("ERROR")  # a request that is sent again is no news
+NO_SCORE = {"label": "", "valid": False, "error": "", "ms": float("nan"), "version": 0}
+
+
+class ServingError(RunFailed):
+    """The service could not be reached or answered a request with an error; `status` is the HTTP status, or 0."""
+
+    def __init__(self, message: str, status: int = 0):
+        super().__init__(message)
+        self.status = status
 
 
 class ServingClient:
     """Talks to one model; may be used from several threads at once.
 
     Args:
-        url: the server, without a path (`http://127.0.0.1:8501`), or several, or a function that names those of the
-            moment: each request goes to the next one, and to another one where that does not answer.
+        url: the server, without a path: `http://127.0.0.1:8501`.
         model_name: name of the model there.
-        classes: names of the K classes in the order of the model's outputs (a prediction does not carry them);
-            `export.read_model_info(version_folder)["classes"]` has them.
-        key: bearer key, if the service asks for one.
+        key: bearer key, if the service asks for one; by default that of the environment variable TDSP_SERVING_KEY.
     """
 
-    def __init__(
-        self,
-        url: str | Sequence[str] | Callable[[], Sequence[str]],
-        model_name: str,
-        classes: list[str],
-        key: str | None = None,
-    ):
-        self.replicas = Replicas([url] if isinstance(url, str) else url, key)
-        self.model_name = model_name
-        self.classes = list(classes)
+    def __init__(self, url: str, model_name: str, key: str | None = None):
+        self.address = f"{url.rstrip('/')}/v1/models/{model_name}"
+        key = os.environ.get("TDSP_SERVING_KEY") if key is None else key
+        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        again = urllib3.Retry(1, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
+        # urllib3 itself: it takes no proxy from the environment, which would be asked for the loopback address too.
+        self._http = urllib3.PoolManager(maxsize=32, timeout=urllib3.Timeout(connect=5, read=60), retries=again)
+        self._classes: dict[int, list[str]] = {}  # by version
 
-    def status(self) -> dict:
-        """State of each version: `{"model_version_status": [{"version", "state", "status"}]}`."""
-        return self._call("GET", "")
-
-    def metadata(self) -> dict:
-        """Served version and signatures: `{"model_spec": {…}, "metadata": {"signature_def": {…}}}`."""
-        return self._call("GET", "/metadata")
-
-    def score_path(self, path: Path) -> dict:
-        """The row of `score_batch` for one file, as a dict."""
-        return self.score_paths([path]).iloc[0].to_dict()
-
-    def score_url(self, url: str, private: bool = False) -> dict:
-        """The row of `score_batch` for an image on the web, as a dict.
-
-        Args:
-            url: of http or https; anything else, and an address that is not public, is refused in the row.
-            private: allow addresses that are not public; see `outgoing.read_url`.
-        """
-        return self._table([url], lambda source: read_url(source, private), 1).iloc[0].to_dict()
-
-    def score_paths(self, paths: Iterable[Path], batch_size: int = 16) -> pd.DataFrame:
-        """Score image files; as `score_batch`."""
-        return self._table(paths, lambda source: read_file(Path(source)), batch_size)
-
-    def score_batch(self, sources: Iterable[Path | str], batch_size: int = 16) -> pd.DataFrame:
-        """Score images from files and from the web.
-
-        Args:
-            sources: image files of at most 20 MB each; what starts with `http://` or `https://` is fetched.
-            batch_size: largest number of images in one request.
-
-        Returns:
-            One row per source, in order: `source`, `label` ("" if there is none), `score_<class>` (float, NaN where
-            there is none), `valid` (bool), `error` ("" if all went well), `ms` (duration of the request that carried
-            the image, in milliseconds; NaN if it was not sent).
+    def call(self, method: str, path: str, content: dict | bytes | None = None) -> dict:
+        """The JSON answer to a request below the model's address, as `call("POST", ":predict", {"instances": […]})`.
 
         Raises:
-            ServingError: if no server can be reached, or one refuses a request.
+            ServingError: if the server cannot be reached, or answers with an error, which it names.
         """
+        body = orjson.dumps(content) if isinstance(content, dict) else content
+        try:
+            answer = self._http.request(method, self.address + path, body=body, headers=self.headers, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise ServingError(f"{method} {self.address}{path} got no answer: {error}") from error
+        if answer.status != 200:
+            said = f"was answered with {answer.status}: {answer.data.decode(errors='replace').strip()[:1000]}"
+            raise ServingError(f"{method} {self.address}{path} {said}", answer.status)
+        return orjson.loads(answer.data)
 
-        def read(source: Path | str) -> bytes:
-            """From the web or from a file."""
-            is_url = str(source).startswith(("http://", "https://"))
-            return read_url(str(source)) if is_url else read_file(Path(source))
+    def status(self) -> dict[int, str]:
+        """State of each version by its number, such as AVAILABLE, or `END: <why>` where it cannot be loaded."""
+        found = {}
+        for entry in self.call("GET", "")["model_version_status"]:
+            why = entry["status"]["error_message"]
+            found[int(entry["version"])] = f"{entry['state']}: {why}" if why else entry["state"]
+        return found
 
-        return self._table(sources, read, batch_size)
+    def version(self) -> int:
+        """Number of the version that answers a request which names none; ServingError if none is available."""
+        available = [version for version, state in self.status().items() if state == "AVAILABLE"]
+        if not available:
+            raise ServingError(f"No version at {self.address} is available.")
+        return max(available)
 
-    def benchmark(self, files: Iterable[Path], seconds: float = 5, clients: Sequence[int] = (1, 8)) -> pd.DataFrame:
+    def classes(self, version: int | None = None) -> list[str]:
+        """Names of the classes in the order of a version's scores, by default of the version that answers now."""
+        version = version or self.version()
+        if version not in self._classes:
+            request = {"signature_name": "classify", "instances": [{"b64": ""}]}  # an empty Example
+            answer = self.call("POST", f"/versions/{version}:predict", request)
+            self._classes = {version: answer["predictions"][0]["classes"]}
+        return self._classes[version]
+
+    def score(self, sources: Path | str | Iterable, batch_size: int = 16, private: bool = False) -> pd.DataFrame:
+        """Score an image file, a web address, a folder with all images below it, or a list of any of these.
+
+        Args:
+            sources: files of at most 20 MB each; what starts with `http://` or `https://` is fetched.
+            batch_size: largest number of images in one request.
+            private: also fetch from addresses that are not public. Where a stranger may choose the address, leave it
+                off: this machine can reach servers that he cannot.
+
+        Returns:
+            One row per image, in order: `source`, `label` ("" if there is none), `score_<class>` (float, NaN where
+            there is none), `valid` (bool), `error` ("" if all went well), `ms` (duration of the request that carried
+            the image, in milliseconds; NaN if it was not sent), `version` (that answered; 0 for none).
+
+        Raises:
+            ServingError: if the server cannot be reached, or refuses a request.
+        """
+        rows, batch, size = [], [], 0
+        for source in _expanded(sources):
+            rows.append({"source": str(source)} | NO_SCORE)
+            try:
+                content = _read(source, private)
+            except (ValueError, OSError) as reason:
+                rows[-1]["error"] = str(reason)
+                continue
+            if batch and (len(batch) >= batch_size or size + len(content) > MAX_FILE_BYTES):
+                self._fill(batch)
+                batch, size = [], 0
+            batch.append((rows[-1], content))
+            size += len(content)
+        if batch:
+            self._fill(batch)
+        scores = {name: None for row in rows for name in row if name.startswith("score_")}
+        scores = list(scores) or [f"score_{name}" for name in self.classes()]
+        return pd.DataFrame(rows, columns=["source", "label", *scores, "valid", "error", "ms", "version"])
+
+    def benchmark(self, files: Sequence[Path], seconds: float = 5, clients: Sequence[int] = (1, 8)) -> pd.DataFrame:
         """How fast the service answers: one image per request, all files in turn, each client waiting for its answer.
 
         Returns:
-            One row per number of clients: `clients, requests, errors, p50_ms, p95_ms, requests_per_s`.
-
-        Raises:
-            RejectedImage: for a file that cannot be sent.
+            One row per number of clients: `clients`; `requests`, those that were answered; `errors`, those that were
+            not; `p50_ms` and `p95_ms`, how long an answer took; `requests_per_s`.
         """
-        bodies = [_body([checked_image(read_file(Path(file)))[0]]) for file in files]
-        rows = [measure(partial(self._call, "POST", ":predict"), bodies, seconds, count) for count in clients]
-        return pd.DataFrame(rows)
-
-    def _table(self, sources: Iterable, read: Callable, batch_size: int) -> pd.DataFrame:
-        """Score sources as they are read; images go out as soon as a request is full, so that few are in memory."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
+        bodies = [_body([_read(file, False)]) for file in files]
+        self.call("POST", ":predict", bodies[0])  # opens the connection; not counted
         rows = []
-        for batch in _batches(self._images(sources, read, rows), batch_size):
-            self._score(*zip(*batch, strict=True))
-        columns = ["source", "label", *self._score_columns(), "valid", "error", "ms"]
-        return pd.DataFrame(rows, columns=columns)
+        for count in clients:
+            start, times, errors = time.perf_counter(), [], []
 
-    def _score_columns(self) -> list[str]:
-        return [f"score_{name}" for name in self.classes]
+            def client(number: int, start=start, times=times, errors=errors) -> None:
+                """Ask and wait for the answer, until the time is over."""
+                for body in itertools.islice(itertools.cycle(bodies), number, None):
+                    if (begin := time.perf_counter()) > start + seconds:
+                        return
+                    try:
+                        self.call("POST", ":predict", body)
+                        times.append((time.perf_counter() - begin) * 1000)
+                    except ServingError as error:
+                        errors.append(error)
 
-    def _images(self, sources: Iterable, read: Callable, rows: list[dict]) -> Iterator[tuple[dict, bytes, int]]:
-        """Append a row per source; yield it with content and pixels of the image if that can be sent."""
-        scores = dict.fromkeys(self._score_columns(), float("nan"))
-        for source in sources:
-            row = {"source": str(source), "label": "", **scores, "valid": False, "error": "", "ms": float("nan")}
-            rows.append(row)
-            try:
-                content, pixels = checked_image(read(source))
-            except (RejectedImage, OSError) as reason:
-                row["error"] = str(reason)
-                continue
-            yield row, content, pixels
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(client, range(count)))
+            rate = len(times) / (time.perf_counter() - start)
+            p50, p95 = np.percentile(times or [np.nan], [50, 95])
+            rows.append((count, len(times), len(errors), p50, p95, rate))
+        return pd.DataFrame(rows, columns=["clients", "requests", "errors", "p50_ms", "p95_ms", "requests_per_s"])
 
-    def _score(self, rows: Sequence[dict], contents: Sequence[bytes]) -> None:
-        """Send images in one request and fill in the rows."""
-        body = _body(contents)
+    def _fill(self, batch: list[tuple[dict, bytes]]) -> None:
+        """Send images in one request and fill in their rows."""
+        body = _body([content for _, content in batch])
         start = time.perf_counter()
-        predictions = self._call("POST", ":predict", body)["predictions"]
-        milliseconds = (time.perf_counter() - start) * 1000
-        for row, prediction in zip(rows, predictions, strict=True):
-            row["ms"] = milliseconds
-            if not prediction["valid"]:
-                row["error"] = "the server could not decode it as an image"
-                continue
-            row.update(zip(self._score_columns(), prediction["scores"], strict=True))
-            row.update(label=prediction["label"], valid=True)
+        version, classes, predictions = self._predict(body)
+        answered = {"ms": (time.perf_counter() - start) * 1000, "version": version}
+        for (row, _), prediction in zip(batch, predictions, strict=True):
+            valid = prediction["valid"]
+            row |= answered | {"label": prediction["label"], "valid": valid}
+            for name, score in zip(classes, prediction["scores"], strict=True):
+                row[f"score_{name}"] = score if valid else float("nan")
+            row["error"] = "" if valid else "the server could not decode it as an image"
 
-    def _call(self, method: str, call: str, body: bytes | None = None) -> dict:
-        return self.replicas.call(method, f"/v1/models/{self.model_name}{call}", body)
+    def _predict(self, body: bytes) -> tuple[int, list[str], list[dict]]:
+        """The answering version, its classes and its predictions; asks for the version anew where the last one went."""
+        for attempts_left in (2, 1, 0):
+            try:
+                version = max(self._classes, default=0) or self.version()
+                classes = self.classes(version)
+                return version, classes, self.call("POST", f"/versions/{version}:predict", body)["predictions"]
+            except ServingError as error:
+                if error.status != 404 or not attempts_left:
+                    raise
+                self._classes = {}
+
+
+def _expanded(sources: Path | str | Iterable) -> Iterator[Path | str]:
+    """Each file and address; a folder becomes the images below it, in order."""
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        if isinstance(source, str) and "://" in source:
+            yield source
+        elif Path(source).is_dir():
+            endings = Image.registered_extensions()
+            yield from sorted(file for file in Path(source).rglob("*") if file.suffix.lower() in endings)
+        else:
+            yield Path(source)
+
+
+def _read(source: Path | str, private: bool) -> bytes:
+    """The bytes to send for a file or an address: what stage 1 would keep of it, so that the pixels are the same.
+
+    A photo is turned as its camera asks, a TIFF becomes a PNG; most files are sent byte for byte. What stage 1 would
+    reject is sent as it is: whether it is an image is for the server to say.
+
+    Raises:
+        ValueError, OSError: if it cannot be had, is empty, or is longer than what is sent.
+    """
+    if isinstance(source, str):  # every redirect is held to the same rules
+        patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
+        content = Client(patience, guarded=not private).get(source, MAX_FILE_BYTES)
+    else:
+        content = source.read_bytes()
+    if not 0 < len(content) <= MAX_FILE_BYTES:
+        raise ValueError(f"{len(content)} bytes; 1 to {MAX_FILE_BYTES} are sent")
+    try:
+        return as_stored(content).content
+    except RejectedImage:
+        return content
 
 
 def _body(contents: Iterable[bytes]) -> bytes:
     """A request to predict."""
     return orjson.dumps({"instances": [{"image_bytes": {"b64": base64.b64encode(c).decode()}} for c in contents]})
-
-
-def _batches(images: Iterable[tuple[dict, bytes, int]], batch_size: int) -> Iterator[list[tuple[dict, bytes]]]:
-    """Groups of at most `batch_size` images, `MAX_BATCH_BYTES` bytes and `MAX_PIXELS` pixels."""
-    batch, size, pixels = [], 0, 0
-    for row, content, count in images:
-        size, pixels = size + len(content), pixels + count
-        if batch and (len(batch) == batch_size or size > MAX_BATCH_BYTES or pixels > MAX_PIXELS):
-            yield batch
-            batch, size, pixels = [], len(content), count
-        batch.append((row, content))
-    if batch:
-        yield batch

@@ -1,188 +1,171 @@
-"""The docker backend: TensorFlow Serving in a container, hardened, on the loopback address, over the Docker engine.
+"""The docker backend: TensorFlow Serving in a container on the loopback address, by the `docker` command.
 
-Everything that belongs to a deployment carries one label: `LABEL`, with the path of the deployment's folder for its
-value. `docker ps -a --filter label=tdsp-vision.deployment` shows it.
+The command knows contexts, rootless engines, Colima and Docker Desktop, and whatever is run here a person can type.
+The image holds a version and serves it alone; a running container gets the folder `serving/` instead, read-only, so
+that it takes up new versions from there. All that belongs to a model carries the label `LABEL` with the path of its
+folder: `docker ps -a --filter label=tdsp-vision.serving` shows it.
 """
 
+import json
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
-import docker
-import requests
-from docker.errors import APIError, BuildError, DockerException, ImageNotFound, NotFound
+from tdsp_vision.deployment.versions import MODELS
+from tdsp_vision.errors import RunFailed
 
-from tdsp_vision.deployment.backends import SERVING_IMAGE, Release
-from tdsp_vision.deployment.build_context import USER
-from tdsp_vision.deployment.ready import wait_until_answering
-
-LABEL = "tdsp-vision.deployment"
+LABEL = "tdsp-vision.serving"
 STAND_IN = "tdsp-vision.stand-in"  # an image that is not the real one says so in this label
-REPOSITORY = "tdsp-vision"
-REST_PORT = "8501/tcp"
-ASK_SECONDS = 10
-WORK_SECONDS = 60
-STOP_SECONDS = 10
-MAX_CPUS = 2
-HARDENED = {
-    "user": f"{USER}:{USER}",
-    "init": True,  # a process 1 that passes signals on
-    "read_only": True,
-    "tmpfs": {"/tmp": "rw,noexec,nosuid,size=64m"},
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges"],
-    "mem_limit": "2g",
-    "memswap_limit": "2g",  # the same number: no swap beyond it
-    "pids_limit": 256,
-}
+SERVING_IMAGE = "tensorflow/serving:2.20.0"
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+HARDENED = ["--init", "--read-only", "--tmpfs=/tmp:rw,noexec,nosuid,size=64m", "--cap-drop=ALL"]
+HARDENED += ["--security-opt=no-new-privileges", "--memory=2g", "--memory-swap=2g", "--pids-limit=256"]
 
 
-def obstacle(serving_image: str) -> str:
-    """Why `DockerBackend(serving_image)` cannot work here, as half a sentence; "" if it can. Asks for ten seconds."""
+def docker(*arguments: str, timeout: float | None = 15) -> str:
+    """What a docker command prints; RunFailed with what it said, if it fails or takes longer than `timeout` seconds."""
+    command = ["docker", *arguments]
     try:
-        engine = docker.from_env(timeout=ASK_SECONDS)
-        engine.ping()
-    except (DockerException, requests.RequestException):
-        return "no Docker engine answers; start one (`sudo service docker start`)"
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:  # not installed, no answer in time, or refused
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        raise RunFailed(f"`docker {arguments[0]}` failed: {reason}") from error
+
+
+def _lines(*arguments: str) -> list[str]:
+    """Lines that a docker command prints; none without the command, or an engine that answers: nothing runs then."""
     try:
-        engine.images.get(serving_image)
-    except ImageNotFound:
-        try:
-            engine.images.get_registry_data(serving_image)
-        except (DockerException, requests.RequestException):
-            return f"the engine neither has nor can pull the image {serving_image}; pull or load it"
-    finally:
-        engine.close()
-    return ""
+        return docker(*arguments).splitlines()
+    except RunFailed:
+        return []
 
 
+def image_tag(model_name: str, version: int) -> str:
+    """Name of the image with a version inside: `tdsp-vision/<model>:<version>`."""
+    return f"tdsp-vision/{cluster_name(model_name)}:{version}"
+
+
+def cluster_name(model_name: str) -> str:
+    """A model's name as images and clusters allow it: at most 40 lower-case letters, digits and '-', a letter first."""
+    name = re.sub(r"[^a-z0-9]+", "-", model_name.lower()).strip("-")
+    return (name if name[:1].isalpha() else f"model-{name}")[:40].strip("-")
+
+
+def obstacle(image: str) -> str:
+    """Why a container of `image` cannot serve this notebook, as half a sentence; "" if it can. Pulls the image."""
+    try:
+        engine = json.loads(docker("info", "--format={{json .}}"))
+        if problem := engine.get("ServerErrors"):
+            return f"no Docker engine answers ({problem[0]})"
+        host = docker("context", "inspect", "--format={{.Endpoints.docker.Host}}")
+        if not host.startswith(("unix://", "npipe://")):
+            return f"the Docker engine at {host} is another machine, whose loopback address this one cannot reach"
+        inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+        if inside and engine["Name"] != platform.node():
+            return "this notebook runs in a container itself, beside those that the engine would start"
+        here = MACHINES.get(engine["Architecture"], engine["Architecture"])
+        known = docker("image", "ls", "--quiet", image)
+        built_for = docker("image", "inspect", "--format={{.Architecture}}", image) if known else "amd64"
+        if here != built_for:
+            return f"the image {image} is for {built_for} processors and this one is {here}"
+        return "" if known else _pull(image)
+    except RunFailed as error:
+        return str(error)
+
+
+def _pull(image: str) -> str:
+    """Pull an image in sight of the reader; what went wrong, or ""."""
+    print(f"docker pull {image}", flush=True)
+    failed = subprocess.run(["docker", "pull", image], stderr=subprocess.STDOUT).returncode
+    return f"the engine neither has nor can pull the image {image}" if failed else ""
+
+
+@dataclass(frozen=True)
 class ContainerService:
-    """A running container; see `backends.Service`.
+    """One container, running or not; `local.LocalService` has the same attributes and methods."""
 
-    Attributes:
-        record: `container` (its id) and `url`.
-    """
+    serving_folder: Path
+    container: str
+    backend = "docker"
 
-    def __init__(self, engine: docker.DockerClient, model_name: str, record: dict):
-        self._engine = engine
-        self.model_name = model_name
-        self.record = record
+    @property
+    def port(self) -> int:
+        """Where it answers on this machine; 0 as long as it does not."""
+        return int("".join(_lines("port", self.container, "8501/tcp")[:1]).rpartition(":")[2] or 0)
 
     @property
     def url(self) -> str:
-        """Where it answers; "" as long as the engine has not published its port."""
-        container = None if self.record["url"] else self._container()
-        if container is not None and (published := container.ports.get(REST_PORT)):
-            self.record["url"] = f"http://127.0.0.1:{published[0]['HostPort']}"
-        return self.record["url"]
+        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
+        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
-        """Whether the container runs."""
-        container = self._container()
-        return container is not None and container.status == "running"
+        """Whether it runs; one that is about to be restarted after a crash does not."""
+        return _lines("inspect", "--format={{.State.Status}}", self.container) == ["running"]
 
     def logs(self) -> str:
-        """What the server wrote, and how it ended if it did; "" once it was removed."""
-        container = self._container()
-        if container is None:
-            return ""
-        text = container.logs().decode("utf-8", errors="replace")
-        state = container.attrs["State"]
-        if state["Running"]:
-            return text
-        memory = ", out of memory" if state["OOMKilled"] else ""
-        return f"{text}\n[the container ended with exit code {state['ExitCode']}{memory}]"
+        """What the server wrote, and how it ended if it did."""
+        command = ["docker", "logs", self.container]
+        text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        state = json.loads(docker("inspect", "--format={{json .State}}", self.container))
+        if state["Status"] != "running":
+            text += f"\n[exit code {state['ExitCode']}{', out of memory' if state['OOMKilled'] else ''}]"
+        return text
 
     def stop(self) -> None:
-        """Stop the container, by force if it does not stop within ten seconds, and remove it."""
-        container = self._container()
-        if container is None:
-            return
-        try:
-            container.stop(timeout=STOP_SECONDS)
-            container.remove(v=True, force=True)
-        except NotFound:
-            return  # somebody else removed it just now
-
-    def _container(self):
-        """The container as the engine sees it now; None if it is gone."""
-        try:
-            return self._engine.containers.get(self.record["container"])
-        except NotFound:
-            return None
+        """Stop and remove the container; a second call does nothing."""
+        if docker("ps", "--all", "--quiet", f"--filter=id={self.container}"):
+            docker("stop", "--time=10", self.container, timeout=60)
+            docker("rm", "--force", "--volumes", self.container, timeout=60)
 
 
 class DockerBackend:
-    """Builds images and runs containers; see `backends.Backend`.
+    """Builds images, starts and finds containers.
 
     Args:
-        serving_image: the image that the model is added to.
+        image: TensorFlow Serving's image, which the model is added to.
     """
 
     name = "docker"
 
-    def __init__(self, serving_image: str = SERVING_IMAGE):
-        self.serving_image = serving_image
-        try:
-            self._engine = docker.from_env(timeout=WORK_SECONDS)
-            self._cpus = min(MAX_CPUS, self._engine.info()["NCPU"])
-        except (DockerException, requests.RequestException) as error:
-            raise RuntimeError(f"No Docker engine answers ({error}); start it first.") from error
+    def __init__(self, image: str = SERVING_IMAGE):
+        self.image = image
 
     def what(self) -> str:
         """What runs in the containers, for a person to read."""
-        try:
-            stands_in = self._engine.images.get(self.serving_image).labels.get(STAND_IN)
-        except ImageNotFound:  # it will be pulled by the first build
-            stands_in = None
-        return f"{self.serving_image}, {stands_in}" if stands_in else f"TensorFlow Serving from {self.serving_image}"
+        stands_in = docker("image", "inspect", f'--format={{{{index .Config.Labels "{STAND_IN}"}}}}', self.image)
+        return f"{self.image}, {stands_in}" if stands_in else f"TensorFlow Serving from {self.image}"
 
-    def build(self, release: Release) -> str:
-        """Build the image of a release, labelled; its name. See `backends.Backend`."""
-        name = f"{REPOSITORY}:{release.tag}"
-        options = {"buildargs": {"SERVING_IMAGE": self.serving_image}, "labels": _labels(release)}
-        try:
-            self._engine.images.build(path=str(release.context), tag=name, rm=True, forcerm=True, **options)
-        except (BuildError, APIError) as error:
-            lines = [part.get("stream", "") for part in getattr(error, "build_log", ())]
-            raise RuntimeError(f"The image {name} was not built: {error}\n{''.join(lines)}") from error
-        return name
+    def build_command(self, serving_folder: Path, version: int, context: Path) -> list[str]:
+        """What a person types to build the image of a version from its build context."""
+        label, tag = f"--label={LABEL}={serving_folder}", image_tag(serving_folder.name, version)
+        return ["docker", "build", f"--build-arg=SERVING_IMAGE={self.image}", label, f"--tag={tag}", str(context)]
 
-    def run(self, release: Release, port: int = 0, keep_running: bool = True) -> ContainerService:
-        """Run a container of a built release; it outlives this process either way. See `backends.Backend`."""
-        container = self._engine.containers.create(
-            f"{REPOSITORY}:{release.tag}",
-            labels=_labels(release),
-            ports={REST_PORT: ("127.0.0.1", port or None)},
-            nano_cpus=self._cpus * 10**9,
-            **HARDENED,
-        )
-        service = ContainerService(self._engine, release.model_name, {"container": container.id, "url": ""})
-        try:
-            container.start()
-            wait_until_answering(service)
-        except APIError as error:
-            service.stop()
-            raise RuntimeError(f"The container did not start: {error.explanation}") from error
-        except BaseException:  # also when a person interrupts the waiting: leave no container behind
-            service.stop()
-            raise
-        return service
+    def command(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = True) -> list[str]:
+        """What a person types to run the image of a version."""
+        label, cpus = f"--label={LABEL}={serving_folder}", f"--cpus={min(2, os.cpu_count() or 1)}"
+        publish, volume = f"--publish=127.0.0.1:{port or ''}:8501", f"--volume={serving_folder.parent}:{MODELS}:ro"
+        restart = f"--restart={'unless-stopped' if keep_running else 'no'}"
+        options = ["--detach", "--pull=never", label, publish, volume, restart, cpus, "--log-driver=local", *HARDENED]
+        return ["docker", "run", *options, image_tag(serving_folder.name, version)]
 
-    def attach(self, release: Release, record: dict) -> ContainerService:
-        """The service that a record speaks of."""
-        return ContainerService(self._engine, release.model_name, record)
+    def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> ContainerService:
+        """Start a container of a built version; it may not answer yet. RunFailed if it cannot."""
+        command = self.command(serving_folder, port, version, keep_running)
+        return ContainerService(serving_folder, docker(*command[1:], timeout=60))
 
-    def services(self, folder: Path) -> list[ContainerService]:
-        """Every container that carries the label of `folder`, running or not."""
-        found = self._engine.containers.list(all=True, filters={"label": f"{LABEL}={folder}"})
-        return [ContainerService(self._engine, "", {"container": container.id, "url": ""}) for container in found]
+    def find(self, folder: Path) -> list[ContainerService]:
+        """The containers of all models below a folder, running or not."""
+        template = f'--format={{{{.ID}}}}\t{{{{.Label "{LABEL}"}}}}'
+        lines = _lines("ps", "--all", "--no-trunc", f"--filter=label={LABEL}", template)
+        found = [ContainerService(Path(path), name) for name, _, path in (line.partition("\t") for line in lines)]
+        return [service for service in found if service.serving_folder.is_relative_to(folder)]
 
-    def discard(self, release: Release) -> None:
-        """Remove the image of a release, and what an earlier build of it left without a name."""
-        labels = [f"{name}={value}" for name, value in _labels(release).items()]
-        for image in self._engine.images.list(filters={"label": labels}):
-            self._engine.images.remove(image.id, force=True)
-
-
-def _labels(release: Release) -> dict[str, str]:
-    """What an image or container carries."""
-    return {LABEL: str(release.folder), f"{LABEL}.version": str(release.version)}
+    def remove(self, serving_folder: Path) -> bool:
+        """Remove all images of a model that were built for this folder; whether there were any."""
+        images = _lines("image", "ls", "--quiet", f"--filter=label={LABEL}={serving_folder}")
+        if images:
+            docker("image", "rm", "--force", *sorted(set(images)), timeout=60)
+        return bool(images)

@@ -1,12 +1,14 @@
 """A run's Keras model to a version of a served model, in the form TensorFlow Serving loads.
 
 In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output float32 [n, K], probabilities) and
-`metrics.json` (`dataset, classes, positive_class, image_size, validation.threshold`).
-Out: `serving/<model>/<version>/`: a SavedModel with the signatures of `graph.add_endpoints`, and beside it
-`assets.extra/model_info.json` with the classes and the decision rule, which no prediction carries.
+`metrics.json` (`classes, positive_class, image_size, validation.threshold`).
+Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
+(string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
+float32 [n, K]. Decoding, resizing and the decision are inside of the graph. An image that cannot be decoded, or that
+has more pixels than `pixels` allows, gets zeros, an empty label and valid = false; the others of its batch are
+scored as usual.
 """
 
-import logging
 from pathlib import Path
 
 import keras
@@ -14,165 +16,198 @@ import numpy as np
 import tensorflow as tf
 
 from tdsp_vision import paths
-from tdsp_vision.data.tables import read_json
-from tdsp_vision.deployment.graph import Decision, add_endpoints
+from tdsp_vision.data.tables import file_sha256, read_json
+from tdsp_vision.deployment import versions
+from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
-from tdsp_vision.deployment.versions import versions_in
-from tdsp_vision.files import whole_folder, write_json
+from tdsp_vision.files import write_json
 from tdsp_vision.modeling.batches import preprocess
 
-MODEL_INFO = "assets.extra/model_info.json"
-SIGNATURES = {  # name: (inputs, outputs)
-    "serving_default": ({"image_bytes"}, {"scores", "label", "valid"}),
-    "float_images": ({"images"}, {"scores", "label"}),
-    "classify": ({"inputs"}, {"classes", "scores"}),
-}
+AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
 
 
 def export_model(run_folder: Path, serving_folder: Path) -> Path:
-    """Write the next version of a served model; it appears whole and proven to load, or not at all.
+    """The version of a served model that holds a run's model: the one that is there, else the next one, new.
+
+    It appears whole and proven to load, or not at all.
 
     Args:
         run_folder: `outputs/<dataset>/runs/<run_id>`.
-        serving_folder: folder of the served model; versions `1`, `2`, … lie in it.
+        serving_folder: `outputs/<dataset>/serving/<model>`.
 
     Returns:
-        Folder of the new version, one above the highest there.
+        Folder of the version.
 
     Raises:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
-        ValueError: if `metrics.json` and the model do not fit each other, or the export scores differently.
+        ValueError: if the export scores differently from the model.
     """
     info = _model_info(run_folder)
-    model = _load_model(run_folder, info)
-    decision = Decision(info["classes"], info["positive_class"], info["threshold"])
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    add_endpoints(archive, model, decision, info["image_size"])
-    version = serving_folder / str(max(versions_in(serving_folder), default=0) + 1)
-    with whole_folder(version) as draft:
-        logging.getLogger("tensorflow").setLevel(logging.WARNING)  # "Assets written to" names the draft, twice
-        archive.write_out(draft, verbose=False)
-        write_json(draft / MODEL_INFO, info)
-        noise = np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)
-        verify_export(draft, model, [tf.io.encode_png(noise).numpy(), b"not an image"])
-    return version
+    for number in reversed(versions.versions_in(serving_folder)):
+        known = versions.read_model_info(serving_folder / str(number))
+        if {name: known.get(name) for name in info} == info:
+            return serving_folder / str(number)
+    with versions.new_version(serving_folder) as draft:
+        _write_version(draft, run_folder, info)
+    return versions.version_folder(serving_folder)
 
 
-def read_model_info(version_folder: Path) -> dict:
-    """What `export_model` wrote beside a version: `classes, positive_class, threshold, image_size, run_id`."""
-    return read_json(version_folder / MODEL_INFO)
-
-
-def verify_export(version_folder: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
+def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], tolerance: float = 1e-5) -> float:
     """Load a version the way TensorFlow Serving does (v1 loader, Session) and compare it with its Keras model.
 
     Loading in Python proves less: a SavedModel can load there and fail in a Session.
 
     Args:
-        version_folder: the exported version.
+        version: the exported version.
         model: the Keras model it was made from.
-        image_bytes: encoded images, at least one; damaged ones must come back as invalid with zero scores.
+        image_bytes: encoded images, at least one; damaged ones must come back with zero scores.
         tolerance: largest difference of a score that counts as equal.
 
     Returns:
         The largest absolute difference between a served score and the Keras model's.
 
     Raises:
-        ValueError: naming what differs: a signature, which images are valid, or the scores.
+        ValueError: if the scores differ by more.
     """
-    size = read_model_info(version_folder)["image_size"]
-    pictures = [_picture_or_none(encoded, size) for encoded in image_bytes]
-    readable = np.array([picture is not None for picture in pictures])
-    batch = np.stack([np.zeros([size, size, 3], np.float32) if p is None else p for p in pictures])
-    expected = np.asarray(model(batch, training=False))
-    with ServedVersion(version_folder) as served:
-        _check_signatures(served)
-        answer = served.run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
-        scores = {
-            "float_images": served.run("float_images", {"images": batch})["scores"],
-            "classify": served.run("classify", {"inputs": _examples(image_bytes)})["scores"],
-            "serving_default": answer["scores"],
-        }
-    if not np.array_equal(answer["valid"], readable):
-        raise ValueError(f"The export reads {answer['valid'].tolist()} as images, not {readable.tolist()}.")
-    return _largest_difference(scores, expected, readable, tolerance)
+    pictures, valid = decode_batch(tf.constant(image_bytes), versions.read_model_info(version)["image_size"])
+    expected = np.where(valid[:, tf.newaxis], model(pictures, training=False), 0.0)
+    answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
+    largest = float(np.abs(answer["scores"] - expected).max())
+    if not largest <= tolerance:  # written so that NaN fails as well
+        raise ValueError(
+            f"The export differs from the Keras model by {largest:.3g}; at most {tolerance:g} is allowed. "
+            "Export the run again; do not serve this version."
+        )
+    return largest
 
 
-def _largest_difference(
-    scores: dict[str, np.ndarray], expected: np.ndarray, readable: np.ndarray, tolerance: float
-) -> float:
-    """Largest difference of any signature from `expected` float32 [n, K]; ValueError above the tolerance."""
-    masked = np.where(readable[:, np.newaxis], expected, 0.0)  # what a damaged image must score, except as pixels
-    wanted = {name: expected if name == "float_images" else masked for name in scores}
-    largest = {name: float(np.abs(got - wanted[name]).max()) for name, got in scores.items()}
-    for name, difference in largest.items():
-        if not difference <= tolerance:  # written so that NaN fails as well
-            raise ValueError(
-                f"Signature {name!r} differs from the Keras model by {difference:.3g}; "
-                f"at most {tolerance:g} is allowed. Export the run again; do not serve this version."
-            )
-    return max(largest.values())
+def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Decode a batch of which any image may be damaged or too large.
+
+    An error inside `tf.map_fn` fails the whole batch. A dataset can drop an error, so each image goes through a
+    dataset of its own, which puts a blank in its place.
+
+    Args:
+        image_bytes: string [n], encoded images, n at least 1.
+        image_size: side S of the pictures in pixels.
+
+    Returns:
+        Pictures float32 [n, S, S, 3] (zeros for a damaged one) and valid bool [n].
+    """
+    blank = (tf.zeros([image_size, image_size, 3]), False)
+    result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
+
+    def read(content):
+        check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(MAX_PIXELS))
+        with tf.control_dependencies([check]):
+            return preprocess(tf.identity(content), image_size), True
+
+    def read_or_blank(content):
+        return _first(content, read, blank)
+
+    return tf.map_fn(read_or_blank, image_bytes, fn_output_signature=result, parallel_iterations=AT_ONCE)
 
 
-def _check_signatures(served: ServedVersion) -> None:
-    """Raise ValueError unless the version offers exactly the inputs and outputs it must."""
-    for name, (inputs, outputs) in SIGNATURES.items():
-        found = served.signatures.get(name)
-        if found is None or set(found.inputs) != inputs or set(found.outputs) != outputs:
-            raise ValueError(f"Signature {name!r} must map {inputs} to {outputs}; the export has {found}.")
+def _first(content: tf.Tensor, function, otherwise):
+    """`function(content)`, or `otherwise` where it fails."""
+    options = tf.data.Options()  # tuning and rewriting do not pay in a dataset that lives for one image
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    found = tf.data.Dataset.from_tensors(content).map(function).ignore_errors()
+    found = found.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1)
+    return found.with_options(options).get_single_element()
 
 
-def _picture_or_none(encoded: bytes, size: int) -> np.ndarray | None:
-    """`preprocess(encoded)` as an array, None where TensorFlow says that the bytes are no whole image."""
-    try:
-        return preprocess(tf.constant(encoded), size).numpy()
-    except tf.errors.InvalidArgumentError:
-        return None
+def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
+    """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
+
+    With a positive class: that one from the threshold on, else the best other class. Without: the class with the
+    highest score, the first one in a tie.
+    """
+    classes = tf.constant(info["classes"])
+    if not info["positive_class"]:
+        return tf.gather(classes, tf.argmax(scores, axis=1))
+    positive = info["classes"].index(info["positive_class"])
+    others = [index for index in range(len(info["classes"])) if index != positive]
+    best_other = tf.gather(others, tf.argmax(tf.gather(scores, others, axis=1), axis=1))
+    return tf.gather(classes, tf.where(scores[:, positive] >= info["threshold"], positive, best_other))
 
 
-def _examples(image_bytes: list[bytes]) -> np.ndarray:
-    """Serialized tf.train.Example, object [n], each with the feature `image_bytes`."""
-    lists = [tf.train.BytesList(value=[encoded]) for encoded in image_bytes]
-    features = [tf.train.Features(feature={"image_bytes": tf.train.Feature(bytes_list=item)}) for item in lists]
-    examples = [tf.train.Example(features=item).SerializeToString() for item in features]
-    return np.array(examples, dtype=object)
+def _save(folder: Path, model: keras.Model, info: dict) -> None:
+    """Write the SavedModel with its three signatures.
+
+    No output's name ends in `_bytes`: TensorFlow Serving would write it in base64.
+    """
+    model = _without_fused_sums(model)
+    size = info["image_size"]
+
+    def serving_default(image_bytes):
+        """Encoded images, also none at all."""
+        count = tf.size(image_bytes)
+        blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
+        images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)
+        scores = tf.where(valid[:, tf.newaxis], model(images, training=False), 0.0)
+        label = tf.where(valid, _labels(scores, info), "")
+        return {"scores": scores[:count], "label": label[:count], "valid": valid[:count]}
+
+    def float_images(images):
+        scores = model(images, training=False)
+        return {"scores": scores, "label": _labels(scores, info)}
+
+    def classify(inputs):
+        feature = {"image_bytes": tf.io.FixedLenFeature([], tf.string, default_value="")}
+        scores = serving_default(tf.io.parse_example(inputs, feature)["image_bytes"])["scores"]
+        return {"classes": tf.tile([info["classes"]], [tf.shape(scores)[0], 1]), "scores": scores}
+
+    pictures = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
+    inputs = {serving_default: tf.TensorSpec([None], tf.string, name="image_bytes"), float_images: pictures}
+    inputs |= {classify: tf.TensorSpec([None], tf.string, name="inputs")}
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    signatures = {function.__name__: tf.function(function).get_concrete_function(s) for function, s in inputs.items()}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+class _Barrier(keras.layers.Layer):
+    """Gives back what it gets, in an operation that TensorFlow does not optimize away."""
+
+    def call(self, x):
+        return tf.ensure_shape(x, x.shape)
+
+
+def _without_fused_sums(model):
+    """The same model, the same weights, where no sum is computed inside of the convolution or product before it.
+
+    TensorFlow's CPU kernels would do that (oneDNN, seen in 2.21), and their sums keep pointers of one request where
+    another one overwrites them: a server that answers two requests at once crashes within seconds.
+    """
+
+    def call(layer, x, *others, **options):
+        x = [_Barrier()(summand) for summand in x] if isinstance(layer, keras.layers.Add) else x
+        return layer(x, *others, **options)
+
+    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential):
+        return model  # a layer, or a chain, which adds nothing up
+    return keras.models.clone_model(model, clone_function=_without_fused_sums, call_function=call)
+
+
+def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
+    """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
+    model = keras.saving.load_model(run_folder / "model.keras", compile=False)
+    _save(draft, model, info)
+    scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
+    write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
+    verify_export(draft, model, [versions.probe_image(), b"not an image"])
+    for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _model_info(run_folder: Path) -> dict:
-    """Classes and decision rule of a run, checked; the content of `model_info.json`."""
-    file = run_folder / "metrics.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{paths.shown(file)} is missing; finish modeling.ipynb for this run first.")
-    metrics = read_json(file)
-    missing = {"classes", "positive_class", "image_size", "validation"} - set(metrics)
-    if missing:
-        raise ValueError(f"{paths.shown(file)} has no {', '.join(sorted(missing))}; run modeling.ipynb again.")
-    classes, positive = metrics["classes"], metrics["positive_class"]
-    if positive and positive not in classes:
-        raise ValueError(f"{paths.shown(file)}: positive_class is {positive!r}, classes are {classes}.")
-    threshold = metrics["validation"].get("threshold")
-    if positive and threshold is None:
-        raise ValueError(f"{paths.shown(file)} has no threshold for {positive!r}; run modeling.ipynb again.")
-    return {
-        "classes": classes,
-        "positive_class": positive,
-        "threshold": threshold,
-        "image_size": metrics["image_size"],
-        "run_id": run_folder.name,
-    }
-
-
-def _load_model(run_folder: Path, info: dict) -> keras.Model:
-    """The run's Keras model, if its input and output fit `info`."""
-    file = run_folder / "model.keras"
-    if not file.is_file():
-        raise FileNotFoundError(f"{paths.shown(file)} is missing; finish modeling.ipynb for this run first.")
-    model = keras.saving.load_model(file, compile=False)
-    size, count = info["image_size"], len(info["classes"])
-    if model.output_shape[-1] != count or tuple(model.input_shape[1:]) != (size, size, 3):
-        raise ValueError(
-            f"{paths.shown(file)} maps {model.input_shape} to {model.output_shape}; metrics.json speaks of "
-            f"{count} classes and images of {size} x {size} x 3. Run modeling.ipynb again."
-        )
-    return model
+    """Classes and decision rule of a run, and the hash of its model."""
+    for needed in ("metrics.json", "model.keras"):
+        if not (run_folder / needed).is_file():
+            raise FileNotFoundError(f"{paths.shown(run_folder / needed)} is missing; finish modeling.ipynb first.")
+    metrics = read_json(run_folder / "metrics.json")
+    info = {name: metrics.get(name) for name in ("classes", "positive_class", "image_size")}
+    info["threshold"] = metrics.get("validation", {}).get("threshold")
+    return info | {"run_id": run_folder.name, "model_sha256": file_sha256(run_folder / "model.keras")}

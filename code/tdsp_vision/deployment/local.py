@@ -1,159 +1,102 @@
 """The local backend: the embedded server as a process of its own on this machine.
 
-The server's output goes to a file, not to a pipe: a pipe nobody reads would stop a server that is kept running.
-A deployment's servers are known by their command line: it names the deployment's folder.
+A server is known by its command line, which names the model's `models.config`, and by the port that it listens on:
+nothing has to be remembered to find it again. Its output goes to a file beside the versions, not to a pipe, because
+a pipe that nobody reads would stop a server that is kept running.
 """
 
+import contextlib
 import os
+import subprocess
 import sys
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 import psutil
 
-from tdsp_vision import paths
-from tdsp_vision.deployment.backends import Release
-from tdsp_vision.deployment.ready import wait_until_answering
-from tdsp_vision.deployment.versions import versions_in
+from tdsp_vision.deployment.versions import CONFIG, version_folder, write_config
 
-STOP_SECONDS = 20
+LOG = "server.log"
 SERVER = "tdsp_vision.deployment.server"
+CONFIG_FLAG = "--model_config_file="
+STOP_SECONDS = 20
 
 
+@dataclass(frozen=True)
 class LocalService:
-    """A server process; see `backends.Service`. As a context manager it stops at the end of the block.
+    """One running server; `container.ContainerService` has the same attributes and methods."""
 
-    Attributes:
-        record: `pid`; `folder` of versions, which the command line names (a later process with the same pid is not
-            taken for it); `log`, a file, "" if it is not known; `url`.
-    """
+    serving_folder: Path
+    process: psutil.Process
+    backend = "local"
 
-    def __init__(self, model_name: str, record: dict):
-        self.model_name = model_name
-        self.record = record
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 as long as it does not."""
+        with contextlib.suppress(psutil.Error):
+            for connection in self.process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    return connection.laddr.port
+        return 0
 
     @property
     def url(self) -> str:
-        """Where it answers; "" until it has said so in its log."""
-        if not self.record["url"]:
-            lines = [line for line in self.logs().splitlines() if line.startswith('{"url"') and line.endswith("}")]
-            self.record["url"] = orjson.loads(lines[0])["url"] if lines else ""
-        return self.record["url"]
+        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
+        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process() is not None
+        return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
 
     def logs(self) -> str:
-        """What the server wrote to its standard output and error; "" once it was stopped."""
-        log = self.record["log"]
-        return Path(log).read_text(encoding="utf-8", errors="replace") if log and Path(log).is_file() else ""
+        """What the server wrote so far."""
+        log = self.serving_folder / LOG
+        return log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
 
     def stop(self) -> None:
-        """Stop the server, by force if it does not within twenty seconds, and remove its log file."""
-        if process := self._process():
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if self.record["log"]:
-            Path(self.record["log"]).unlink(missing_ok=True)
-
-    def __enter__(self) -> "LocalService":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.stop()
-
-    def _process(self) -> psutil.Process | None:
-        """The process, if it still runs; a child that has ended is taken off the process table."""
-        try:
-            process = psutil.Process(self.record["pid"])
-            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() == os.getpid():
-                process.wait()
-            command = process.cmdline()  # empty in the moment of its start
-            return process if not command or self.record["folder"] in command else None
-        except psutil.Error:  # it is gone, or the number is now another user's
-            return None
+        """Stop the server, by force if it does not within twenty seconds, and remove its log."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.terminate()
+            if psutil.wait_procs([self.process], STOP_SECONDS)[1]:
+                self.process.kill()
+        (self.serving_folder / LOG).unlink(missing_ok=True)
 
 
 class LocalBackend:
-    """Runs the embedded server; see `backends.Backend`."""
+    """Starts and finds embedded servers."""
 
     name = "local"
 
-    def build(self, release: Release) -> str:
-        """The build context is all that the embedded server needs."""
-        return paths.shown(release.context)
+    def command(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = True) -> list[str]:
+        """What a person types to start the server."""
+        command = [sys.executable, "-m", SERVER, f"{CONFIG_FLAG}{serving_folder / CONFIG}", f"--rest_api_port={port}"]
+        return command if keep_running else [*command, f"--parent_pid={os.getpid()}"]
 
-    def run(self, release: Release, port: int = 0, keep_running: bool = True) -> LocalService:
-        """Start a server of a release; see `backends.Backend`. Unless kept running it ends with this process."""
-        return self.start(release.model_name, release.models, port, keep_running, log_folder=release.folder)
+    def run(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = False) -> LocalService:
+        """Start a server of what `models.config` names; it may not answer yet. It ends with us, or is kept running."""
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+        command = self.command(serving_folder, port, version, keep_running)
+        with (serving_folder / LOG).open("wb") as log:
+            # A session of its own: an interrupted notebook cell does not interrupt the server.
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+            return LocalService(serving_folder, psutil.Popen(command, env=environment, **streams))
 
-    def attach(self, release: Release, record: dict) -> LocalService:
-        """The service that a record speaks of."""
-        return LocalService(release.model_name, record)
-
-    def services(self, folder: Path) -> list[LocalService]:
-        """Every server process whose model lies below `folder`."""
+    def find(self, folder: Path) -> list[LocalService]:
+        """The running servers of all models below a folder."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []  # None: it has ended, or belongs to another user
-            below = [part for part in command if part.startswith(f"{folder}{os.sep}")]
-            if SERVER in command and below:
-                found.append(LocalService("", {"pid": process.pid, "folder": below[0], "log": "", "url": ""}))
-        return found
+            command = process.info["cmdline"] or []  # none for a process that has ended and was not waited for
+            if SERVER in command:
+                config = next(word for word in command if word.startswith(CONFIG_FLAG)).removeprefix(CONFIG_FLAG)
+                found.append(LocalService(Path(config).parent, process))
+        return [service for service in found if service.serving_folder.is_relative_to(folder)]
 
-    def discard(self, release: Release) -> None:
-        """Nothing was built beside the context."""
+    def start(self, serving_folder: Path, port: int = 0) -> LocalService:
+        """Serve the highest version in a folder until this process ends; it answers when this returns."""
+        from tdsp_vision.deployment.deployment import wait_until_served
 
-    def start(
-        self,
-        model_name: str,
-        serving_folder: Path,
-        port: int = 0,
-        keep_running: bool = False,
-        log_folder: Path | None = None,
-    ) -> LocalService:
-        """Serve the highest version in a folder, and return once it answers.
-
-        Args:
-            model_name: name of the model in the URL.
-            serving_folder: folder of versions, as `export.export_model` fills it.
-            port: port on the loopback address; 0 for any free one.
-            keep_running: whether the server outlives this process, however this process ends.
-            log_folder: where its log goes; None for the folder of temporary files.
-
-        Raises:
-            FileNotFoundError: if the folder holds no version.
-            RuntimeError: if the server does not come up, with its log.
-        """
-        paths.checked_name("MODEL_NAME", model_name)
-        if not versions_in(serving_folder):
-            raise FileNotFoundError(f"{paths.shown(serving_folder)} holds no version; export a model first.")
-        command = [sys.executable, "-m", SERVER, "--model-name", model_name]
-        command += ["--model-base-path", str(serving_folder), "--port", str(port)]
-        if not keep_running:
-            command += ["--parent-pid", str(os.getpid())]
-        handle, log = tempfile.mkstemp(prefix=f"{model_name}-", suffix=".log", dir=log_folder)
-        with os.fdopen(handle, "wb"):
-            pid = _spawn(command, handle)
-        service = LocalService(model_name, {"pid": pid, "folder": str(serving_folder), "log": log, "url": ""})
-        try:
-            wait_until_answering(service)
-        except BaseException:  # also when a person interrupts the waiting: leave no process behind
-            service.stop()
-            raise
+        newest = version_folder(serving_folder)
+        write_config(serving_folder, int(newest.name))
+        service = self.run(serving_folder, port)
+        wait_until_served(service, newest)
         return service
-
-
-def _spawn(command: list[str], log: int) -> int:
-    """Start a process that writes to an open file; its pid. It is no Popen, which wants to see its end."""
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
-    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    actions += [(os.POSIX_SPAWN_DUP2, log, output) for output in (1, 2)]
-    # A session of its own: an interrupted notebook cell does not interrupt the server.
-    return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)

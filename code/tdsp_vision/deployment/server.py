@@ -1,14 +1,23 @@
-"""The embedded server: TensorFlow Serving's REST and gRPC protocols over a v1 Session, in one process.
+"""The embedded server: TensorFlow Serving's REST protocol for one model on this machine, where Docker is not at hand.
 
-    python -m tdsp_vision.deployment.server --model-name NAME --model-base-path FOLDER [--port 0] [--grpc-port 0]
+    python -m tdsp_vision.deployment.server --model_config_file=SERVING/MODEL/models.config --rest_api_port=8501
 
-It serves the highest version below FOLDER at http://127.0.0.1:PORT/v1/models/NAME, takes up a higher one as soon as it
-appears there, and prints one line of JSON, `{"url", "port", "grpc_port", "version"}`, once it answers (`grpc_port` is
-null without gRPC). Warnings and errors go to standard error. On SIGTERM and SIGINT it takes no more requests, ends
-those that run, and stops; so it does when its parent process ends, where `--parent-pid` names that. A bearer key comes
-from the file of `--key-file` or the environment variable TDSP_SERVING_KEY: a command line can be read by everybody.
+It stands in for TensorFlow Serving and says so in the header `Server`. It reads the same files (`versions`), takes
+the folder of the config for the model's base path, loads a new version beside the old one, and answers
+
+    GET  /v1/models/MODEL[/versions/N][/metadata]
+    POST /v1/models/MODEL[/versions/N]:predict       {"instances": […]} or {"inputs": …}, bytes as {"b64": "…"}
+
+with TensorFlow Serving's status codes and `{"error": "…"}`. gRPC, labels, classify and regress calls, and metrics are
+left to the real one. It listens on 127.0.0.1 only. A key in the environment variable TDSP_SERVING_KEY is asked for in
+every request (`Authorization: Bearer <key>`). On SIGTERM it ends the requests that run, and stops.
+Source: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
+import asyncio
+import base64
+import gc
+import hmac
 import logging
 import os
 import signal
@@ -20,123 +29,230 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+import numpy as np
+import orjson
+import tensorflow as tf
 import uvicorn
+from google.protobuf import text_format
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tdsp_vision.deployment.bounded_http import BoundedHttp
-from tdsp_vision.deployment.protocol import to_json
-from tdsp_vision.deployment.versions import versions_in
+from tdsp_vision.deployment.session import RequestError, ServedVersion
+from tdsp_vision.deployment.versions import probe_image, versions_in
 
-LOOPBACK = "127.0.0.1"
-MAX_REQUEST_BYTES = 64 * 1024 * 1024
-MAX_WAITING = 64
-STOP_SECONDS = 8  # for requests that run when the server is told to stop
-KEY_VARIABLE = "TDSP_SERVING_KEY"
-SWITCH_SECONDS = 0.0005  # a thread that computes gives way after so long; the network must not wait ten times that
-PORT = click.IntRange(0, 65535)
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn that says on standard output when it answers, and stops gRPC together with itself."""
-
-    ready_line = b""
-    grpc_server = None
-
-    async def startup(self, sockets=None) -> None:
-        await super().startup(sockets=sockets)
-        sys.stdout.buffer.write(self.ready_line + b"\n")
-        sys.stdout.flush()
-
-    async def shutdown(self, sockets=None) -> None:
-        stopped = self.grpc_server.stop(STOP_SECONDS) if self.grpc_server else None
-        await super().shutdown(sockets=sockets)
-        if stopped:
-            stopped.wait()
+NAME = "tdsp-vision embedded server, stands in for TensorFlow Serving"
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_VALUES = 3_000_000  # in one request: a value of two characters takes up to 70 bytes once it is parsed
+MAX_REQUESTS = 32  # that wait or run
+EXPECTED = '{"instances": [{"b64": "<base64 of an image file>"}, …]}, or the same list under the key "inputs"'
+HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}
 
 
-def _stop_with_parent(parent_pid: int) -> None:
-    """Ask this process to stop when the one that started it is gone: an orphan gets another parent."""
-    while os.getppid() == parent_pid:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+class Versions:
+    """The versions of one model, kept in step with its folder: the new one is loaded before the old one goes.
+
+    Attributes:
+        loaded: version by number; replaced as a whole, and a request keeps the version that it began with.
+        errors: why a version cannot be loaded, by number; it is not tried again.
+    """
+
+    def __init__(self, config_file: Path):
+        self.config_file, self.name = config_file, config_file.parent.name
+        self.loaded: dict[int, ServedVersion] = {}
+        self.errors: dict[int, str] = {}
+
+    def refresh(self) -> None:
+        """Read config and folder once: load what is wanted and new, then drop what is no longer wanted."""
+        servers = text_format.Parse(self.config_file.read_text(encoding="utf-8"), ModelServerConfig())
+        named = set(servers.model_config_list.config[0].model_version_policy.specific.versions)
+        there = versions_in(self.config_file.parent)
+        wanted = named & set(there) if named else set(there[-1:])
+        for number in wanted - set(self.loaded) - set(self.errors):
+            try:
+                version = ServedVersion(self.config_file.parent / str(number))
+                version.run("serving_default", {"image_bytes": np.array([probe_image()], dtype=object)})  # the first
+            except Exception as error:  # TensorFlow raises whatever it likes on a damaged version: its status tells it
+                logging.error("version %d cannot be loaded: %s", number, error)
+                self.errors[number] = str(error)
+            else:
+                self.loaded = self.loaded | {number: version}
+        if wanted & set(self.loaded) and set(self.loaded) - wanted:
+            self.loaded = {number: version for number, version in self.loaded.items() if number in wanted}
+            gc.collect()  # a graph refers to itself, so its memory is not freed at once
+
+    def watch(self, parent_pid: int | None) -> None:
+        """Refresh every second; files that cannot be read leave everything as it is. Stop without the parent."""
+        while True:
+            time.sleep(1)
+            if parent_pid not in (None, os.getppid()):  # an orphan gets another parent
+                os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                self.refresh()
+            except (OSError, ValueError, text_format.ParseError):
+                logging.exception("%s cannot be read; what is loaded stays", self.config_file)
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
-    """A socket on an address; binding before TensorFlow loads shows a taken port at once."""
-    # The protocol is named because asyncio turns off Nagle's algorithm (40 ms a request) only where it is.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def application(versions: Versions, key: str) -> Starlette:
+    """The web application; `key` is asked for in every request, "" for none."""
+    workers = ThreadPoolExecutor(2)  # TensorFlow spreads one request over all cores, so more gain nothing
+    waiting = set()
+
+    def find(request: Request) -> tuple[int, ServedVersion]:
+        """Number and version that answer a request; the highest where it names none."""
+        given = request.headers.get("authorization", "").encode()
+        if key and not hmac.compare_digest(given, f"Bearer {key}".encode()):  # as slow for a wrong first letter
+            raise RequestError(401, "This service asks for its key, in the header: Authorization: Bearer <key>")
+        model, loaded = request.path_params["model"], versions.loaded
+        number = request.path_params.get("version", max(loaded, default=0))
+        if model != versions.name or number not in loaded:
+            problem = (400, "Malformed request") if ":" in model else (404, "Servable not found for request")
+            raise RequestError(problem[0], f"{problem[1]}: {model}, version {number}")
+        return number, loaded[number]
+
+    async def status(request: Request) -> Response:
+        """The state of all versions, or of the one that is asked for."""
+        asked = request.path_params.get("version")
+        if asked not in versions.errors:
+            find(request)
+        entries = []
+        for number, problem in sorted((versions.errors | dict.fromkeys(versions.loaded, "")).items(), reverse=True):
+            code = {"error_code": "UNKNOWN" if problem else "OK", "error_message": problem}
+            if asked in (None, number):
+                state = "END" if problem else "AVAILABLE"
+                entries.append({"version": str(number), "state": state, "status": code})
+        return _json({"model_version_status": entries})
+
+    async def metadata(request: Request) -> Response:
+        number, version = find(request)
+        spec = {"name": versions.name, "signature_name": "", "version": str(number)}
+        return _json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": version.metadata()}}})
+
+    async def predict(request: Request) -> Response:
+        """Scores; 429 while too many others wait or run, 413 for a body that is too long."""
+        body, full = bytearray(), len(waiting) >= MAX_REQUESTS
+        waiting.add(request)
+        try:
+            async for chunk in request.stream():  # to its end, so that the sender gets the answer
+                if len(body) <= MAX_BODY_BYTES and not full:
+                    body += chunk
+            _, version = find(request)
+            if full:
+                raise RequestError(429, "The server is busy; send this request again later.")
+            if len(body) > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
+                limits = f"{MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values"
+                raise RequestError(413, f"The request is longer than {limits}; send fewer images at a time, as files.")
+            answer = await asyncio.get_running_loop().run_in_executor(workers, _answer, version, body)
+            return Response(answer, media_type="application/json")
+        finally:
+            waiting.discard(request)
+
+    model, version = "/v1/models/{model}", "/v1/models/{model}/versions/{version:int}"
+    routes = [Route(path, status) for path in (model, version)]
+    routes += [Route(path + "/metadata", metadata) for path in (model, version)]
+    routes += [Route(path + ":predict", predict, methods=["POST"]) for path in (model, version)]
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys([RequestError, HTTPException, Exception], _error))
+
+
+def _answer(version: ServedVersion, body: bytearray) -> bytes:
+    """Body of the answer to a predict call; each signature of an export has one input."""
     try:
-        listener.bind((host, port))
+        document = orjson.loads(body)
+        (form,) = {"instances", "inputs"} & set(document)
+        name = document.get("signature_name") or "serving_default"
+        ((key, tensor),) = version.signatures[name].inputs.items()
+        feed = _feed(document.pop(form), form, key, tensor.dtype)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
+    content = {"outputs": (outputs := version.run(name, {key: feed}))}
+    if form == "instances":
+        content = {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
+    return orjson.dumps(content, _plain, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _feed(value: object, form: str, key: str, dtype: int) -> np.ndarray:
+    """What a request says for an input, as an array; a Python error where that is not strings or not numbers."""
+
+    def unnamed(item):
+        if isinstance(item, dict) and "b64" not in item:
+            ((name, item),) = item.items()
+            if name != key:
+                raise KeyError(name)
+        return item
+
+    if form == "instances" and type(value) is not list:
+        raise TypeError("'instances' is no list")
+    value = [unnamed(item) for item in value] if form == "instances" else unnamed(value)
+    if dtype == tf.string.as_datatype_enum:
+        values = np.array([_bytes(item) for item in value] if type(value) is list else _bytes(value), dtype=object)
+    else:
+        values = np.array(value, dtype=object)  # else NumPy would take a text or None for a number
+        if set(map(type, values.ravel())) - {int, float}:
+            raise TypeError("other than numbers, or lists of one level differ in length")
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("a number is too large")
+    if not values.size:
+        raise ValueError(f"shape {values.shape}")
+    return values
+
+
+def _bytes(value: str | dict) -> bytes:
+    """Bytes of one JSON value: text as UTF-8, or `{"b64": …}`."""
+    return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
+
+
+def _plain(value: np.ndarray | bytes) -> list | str:
+    """What orjson does not know, as what it does: an array of bytes, and each of them."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, HEADERS.get(status), media_type="application/json")
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    """As TensorFlow Serving: below /v1/ an unknown path is a bad request, whatever the method."""
+    if isinstance(error, HTTPException):
+        path = request.url.path[:200]
+        error = RequestError(400 if path.startswith("/v1/") else 404, f"Malformed request: {request.method} {path}")
+    elif not isinstance(error, RequestError):
+        error = RequestError(500, "Internal error; the server's log has the details.")
+    return _json({"error": error.message}, error.status)
+
+
+def serve(config_file: Path, port: int, host: str = "127.0.0.1", parent_pid: int | None = None) -> None:
+    """Load what is wanted and answer until SIGTERM; ends at once where the port is taken or nothing can be loaded."""
+    try:
+        listener = socket.create_server((host, port), backlog=128)  # it listens before it loads: nobody else can
     except OSError as error:
-        listener.close()
-        raise click.ClickException(f"PORT {port} on {host} cannot be used ({error.strerror}).") from error
-    return listener
-
-
-def _key(key_file: Path | None) -> str:
-    """The bearer key, "" for none."""
-    key = (key_file.read_text(encoding="utf-8") if key_file else os.environ.get(KEY_VARIABLE, "")).strip()
-    if key_file and not key:
-        raise click.ClickException(f"{key_file} is empty; write a key into it, or leave --key-file out.")
-    return key
-
-
-def _labels(context, parameter, pairs: tuple[str, ...]) -> dict[str, int]:
-    """`NAME=VERSION` pairs as a dict."""
-    split = [pair.rpartition("=") for pair in pairs]
-    if wrong := [pair for pair, (name, _, number) in zip(pairs, split, strict=True) if not (name and number.isdigit())]:
-        raise click.BadParameter(f"{wrong[0]!r} is not of the form NAME=VERSION, for instance stable=3")
-    return {name: int(number) for name, _, number in split}
+        sys.exit(f"PORT {port} cannot be used ({os.strerror(error.errno)}).")
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer may wait for 40 ms
+    versions = Versions(config_file)
+    versions.refresh()
+    if not versions.loaded:
+        sys.exit(f"No version in {config_file.parent} can be served: {versions.errors or 'none is there'}")
+    threading.Thread(target=versions.watch, args=[parent_pid], daemon=True).start()
+    sys.setswitchinterval(0.0005)  # seconds; the network must not wait ten times that for a thread that computes
+    # h11 and not httptools, which drops the body of a request that offers HTTP/2 (Upgrade: h2c).
+    options = {"http": "h11", "ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
+    options |= {"server_header": False, "headers": [("Server", NAME)], "timeout_graceful_shutdown": 8}
+    app = application(versions, os.environ.get("TDSP_SERVING_KEY", ""))
+    uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 
 @click.command()
-@click.option("--model-name", required=True, help="Name of the model in the URL.")
-@click.option("--model-base-path", "folder", required=True, type=click.Path(path_type=Path), help="Folder of versions.")
-@click.option("--host", default=LOOPBACK, help="Address to listen on; 0.0.0.0: every one of this machine.")
-@click.option("--port", default=0, type=PORT, help="Port for REST; 0: any free one.")
-@click.option("--grpc-port", type=PORT, help="Port for gRPC; 0: any free one; not named: no gRPC.")
-@click.option("--model-version", "wanted", type=int, multiple=True, help="Serve this version; repeatable.")
-@click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VERSION", help="Label of a version.")
-@click.option("--poll-seconds", default=1.0, help="How often to look for a new version; 0: never.")
-@click.option("--max-request-bytes", default=MAX_REQUEST_BYTES, help="Longest body that is accepted.")
-@click.option("--max-waiting", default=MAX_WAITING, help="Requests that may wait or run; the next is refused (429).")
-@click.option("--key-file", type=click.Path(path_type=Path, exists=True), help=f"Bearer key; or {KEY_VARIABLE}.")
-@click.option("--parent-pid", type=int, help="Stop when this parent process ends.")
-def main(model_name, folder, host, port, grpc_port, wanted, labels, poll_seconds, **options) -> None:
-    """Serve the highest version of a model, or those named, over TensorFlow Serving's protocols."""
+@click.option("--model_config_file", required=True, type=click.Path(path_type=Path), help="models.config of the model.")
+@click.option("--rest_api_port", default=0, help="0: any free one.")
+@click.option("--parent_pid", type=int, help="Stop when this parent process ends.")
+def main(model_config_file: Path, rest_api_port: int, parent_pid: int | None) -> None:
+    """Serve what a models.config names, on this machine."""
     logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
-    if options["parent_pid"] is not None:
-        threading.Thread(target=_stop_with_parent, args=[options["parent_pid"]], daemon=True).start()
-    key = _key(options["key_file"])
-    if not versions_in(folder):
-        raise click.ClickException(f"There is no version in {folder}; export a model first.")
-    listener = _bound_socket(host, port)
-
-    from tdsp_vision.deployment.app import App  # TensorFlow takes seconds: after the checks above
-    from tdsp_vision.deployment.loaded import LoadedVersions
-    from tdsp_vision.deployment.routes import Routes
-
-    versions = LoadedVersions(model_name, folder, wanted, labels)
-    versions.refresh()
-    if not versions.available():
-        raise click.ClickException(f"No version in {folder} can be served: {versions.states or 'none is wanted'}")
-    if poll_seconds > 0:
-        versions.watch(poll_seconds)
-    workers, limits = ThreadPoolExecutor(os.cpu_count() or 1), (options["max_request_bytes"], options["max_waiting"])
-    server = _Server(_uvicorn_config(App(Routes(versions), workers, key, *limits)))
-    ready = {"url": f"http://{host}:{listener.getsockname()[1]}", "port": listener.getsockname()[1], "grpc_port": None}
-    if grpc_port is not None:
-        from tdsp_vision.deployment.grpc_service import start_grpc
-
-        server.grpc_server, ready["grpc_port"] = start_grpc(versions, workers, f"{host}:{grpc_port}", key, *limits)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    server.ready_line = to_json(ready | {"version": versions.available()[-1]})
-    server.run(sockets=[listener])
-
-
-def _uvicorn_config(app) -> uvicorn.Config:
-    quiet = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
-    return uvicorn.Config(app, **quiet, http=BoundedHttp, timeout_graceful_shutdown=STOP_SECONDS)
+    serve(model_config_file, rest_api_port, parent_pid=parent_pid)
 
 
 if __name__ == "__main__":

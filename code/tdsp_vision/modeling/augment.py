@@ -1,38 +1,71 @@
-"""Augmentation of one batch: a pipeline of imgaug, uint8 images [b, S, S, 3] and a seed in, such images out.
+"""Augmentation by pipelines of imgaug, `iaa`: of one batch, of files on request, and to look at.
 
-The pipeline itself is written in the notebook, from the augmenters of `imgaug_numpy2.iaa`. An augmenter of imgaug
-carries its random numbers with it and moves on with every call, so what a batch becomes would depend on all calls
-before it, and threads would race for it. Here each call works on a copy of its own that is seeded for this batch.
+imgaug's last release, 0.4.0, is older than NumPy 2: import `iaa` from here. An augmenter of imgaug carries its random
+numbers with it and moves on with every call; here each call works on a copy that is seeded for its batch, so the same
+seed gives the same pictures in any thread. Pictures are uint8 [b, S, S, 3], RGB.
 """
 
-from collections.abc import Sequence
+import hashlib
+import importlib
+import json
+import re
+import types
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
-from tdsp_vision.modeling.imgaug_numpy2 import RNG, iaa
+from tdsp_vision.data.tables import file_sha256
+from tdsp_vision.files import whole_folder
+from tdsp_vision.modeling.batches import PREPROCESS_VERSION, as_uint8, image_batches
+from tdsp_vision.paths import checked_name
+
+BATCH = 32
 
 
-def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
-    """What the augmenter makes of a batch: the same for the same images and seed, in any thread and at any time.
+class _NumPyWithComplex(types.ModuleType):
+    """NumPy, and the name `complex` that it dropped and `imgaug.parameters` reads."""
 
-    Copying and seeding cost about 1 ms, so that batches are cheap and single images are not.
+    complex = complex
+
+    def __getattr__(self, name: str):
+        return getattr(np, name)
+
+
+def _import_augmenters() -> types.ModuleType:
+    """`imgaug.augmenters`, which reads `np.sctypes`, dropped in NumPy 2, once, while it is imported."""
+    kinds = {"float": "efdg", "int": "bhil", "uint": "BHIL"}
+    np.sctypes = {kind: [np.dtype(code).type for code in codes] for kind, codes in kinds.items()}
+    try:
+        augmenters = importlib.import_module("imgaug.augmenters")
+    finally:
+        del np.sctypes
+    importlib.import_module("imgaug.parameters").np = _NumPyWithComplex("numpy")
+    return augmenters
+
+
+iaa = _import_augmenters()
+RNG = importlib.import_module("imgaug.random").RNG
+
+
+def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed) -> np.ndarray:
+    """What the augmenter makes of a batch: the same for the same images and seed.
 
     Args:
-        augmenter: one augmenter of imgaug, or several as one: `iaa.Sequential` (one after the other), `iaa.OneOf`
-            (each image goes through one of them). It is not changed.
-        images: uint8 [b, h, w, 3], RGB; not changed.
-        seed: non-negative integers, for `numpy.random.SeedSequence`.
+        augmenter: one augmenter of imgaug, or several as one (`iaa.Sequential`, `iaa.OneOf`). It is not changed.
+        images: uint8 [b, h, w, 3]; not changed.
+        seed: a non-negative integer or several, for `numpy.random.SeedSequence`.
 
     Returns:
         uint8 [b, h, w, 3].
 
     Raises:
-        ValueError: if `augmenter` is no augmenter, `images` is not such an array, or the images change their size.
+        ValueError: if `augmenter` is no augmenter, or the images change their size.
     """
     if not isinstance(augmenter, iaa.Augmenter):
         raise ValueError(f"The pipeline is {augmenter!r}; it must be one augmenter: put several into iaa.Sequential.")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"The images are {images.dtype} {list(images.shape)}; imgaug gets uint8 [b, h, w, 3].")
     own = augmenter.deepcopy()
     _seed(own, np.random.SeedSequence(seed))
     rows = own.augment_images(list(images))  # as a list: images that come back in different sizes raise no error
@@ -42,7 +75,7 @@ def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed: int | Sequ
             f"The pipeline {augmenter.name} turned images of {list(images.shape[1:])} into {sorted(map(list, shapes))};"
             " they must keep their size: use keep_size=True, or end the pipeline with iaa.Resize."
         )
-    return np.stack(rows) if len(rows) else images.copy()
+    return np.stack(rows)
 
 
 def _seed(augmenter: iaa.Augmenter, source: np.random.SeedSequence) -> None:
@@ -58,3 +91,59 @@ def _seed(augmenter: iaa.Augmenter, source: np.random.SeedSequence) -> None:
         members += [children] if alone else children
     for member, own in zip(members, source.spawn(len(members)), strict=True):
         _seed(member, own)
+
+
+def augment_files(
+    pipelines: dict[str, iaa.Augmenter], files: list[Path], folder: Path, image_size: int, copies: int, seed: int
+) -> tuple[list[Path], np.ndarray]:
+    """Write `copies` versions of each image by each pipeline as PNG files, unless they are there.
+
+    They lie in `folder/<digest>`, which covers the content of the images, the pipelines, copies, seed and size.
+
+    Args:
+        pipelines: name to augmenter; each is applied to each original, separately.
+        files: the images to learn from, never those of the test.
+
+    Returns:
+        the new files, and the number of each one's original in `files`, int.
+    """
+    settings = [pipelines_digest(pipelines), image_size, copies, seed, PREPROCESS_VERSION]
+    digest = hashlib.sha256(json.dumps([*map(file_sha256, files), *settings]).encode()).hexdigest()[:12]
+    versions = [(checked_name("The name of a pipeline", name), copy) for name in pipelines for copy in range(copies)]
+    made = [(row, name, copy) for row in range(len(files)) for name, copy in versions]
+    home = folder / digest
+    if not home.exists():
+        with whole_folder(home) as draft:
+            for step, batch in enumerate(image_batches(files, image_size, BATCH)):
+                for number, (name, copy) in enumerate(versions):
+                    pictures = augment_batch(pipelines[name], as_uint8(batch).numpy(), [seed, step, number])
+                    for row, picture in enumerate(pictures, step * BATCH):
+                        Image.fromarray(picture).save(draft / f"{row:06}-{name}-{copy}.png", compress_level=1)
+    return [home / f"{row:06}-{name}-{copy}.png" for row, name, copy in made], np.array([row for row, *_ in made], int)
+
+
+def pipelines_digest(pipelines: dict[str, iaa.Augmenter]) -> str:
+    """sha256 (hex) of names and augmenters, to tell whether two runs augmented alike.
+
+    The text of an augmenter leaves out some of its parameters (`keep_size` of a crop), so what it does to an image
+    of noise counts too; addresses in memory, which some texts contain, do not.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, [8, 64, 64, 3], np.uint8)
+    digest = hashlib.sha256()
+    for name, augmenter in pipelines.items():
+        digest.update(f"{name} {re.sub(r' at 0x[0-9a-f]+', '', repr(augmenter))} ".encode())
+        digest.update(augment_batch(augmenter, noise, 0).tobytes())
+    return digest.hexdigest()
+
+
+def before_and_after(files: list[Path], pipelines: dict[str, iaa.Augmenter], image_size: int, seed: int = 0) -> Figure:
+    """Each image (a row) as the network gets it without augmentation, and what each pipeline makes of it."""
+    originals = np.concatenate([as_uint8(batch) for batch in image_batches(files, image_size, BATCH)])
+    columns = [originals, *(augment_batch(augmenter, originals, seed) for augmenter in pipelines.values())]
+    figure, axis = plt.subplots(figsize=(1.5 * len(columns), 1.5 * len(files) + 0.3), layout="constrained")
+    axis.imshow(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1))
+    axis.set_xticks((np.arange(len(columns)) + 0.5) * image_size, ["before", *pipelines])
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_yticks([])
+    plt.close(figure)
+    return figure

@@ -3,7 +3,7 @@
 outputs/<dataset>/features/<network>-<size>-<digest>.npz holds `sha256` (n hex strings) and `features` [n, d] float32.
 The digest covers the network with its weights, the size and the preprocessing; rows are found by the sha256 of the
 image's bytes, so one changed image recomputes one row, and two datasets or runs never mix. Runs at the same time share
-the work: one fills the cache, the others wait for it at `<network>….lock`.
+the work: one fills the cache, the others wait for it at `<network>….lock`. All of it may be deleted at any time.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -29,7 +28,7 @@ CHUNK = 4096  # images between two writes of the cache; what a killed run can lo
 def predict_files(
     model: keras.Model, files: list[Path], image_size: int, batch_size: int = 32, quiet: bool | None = None
 ) -> np.ndarray:
-    """What a model, a featurizer or a classifier, says of image files; streamed, so memory holds a few batches.
+    """What a model, a featurizer or a classifier, makes of image files; memory holds a few batches.
 
     Args:
         model: from float32 [n, image_size, image_size, 3] to float32 [n, d].
@@ -49,11 +48,10 @@ def predict_files(
     # One trace for batches of any size; Keras' own `predict` has a second one for the last, smaller batch.
     signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
     call = tf.function(lambda images: model(images, training=False), [signature])
-    batches = image_batches(files, image_size, batch_size)
     done = 0
     with tqdm(total=len(files), desc="images", unit="image", disable=quiet) as progress:
         try:
-            for images in batches:
+            for images in image_batches(files, image_size, batch_size):
                 rows[done : done + len(images)] = call(images)
                 done += len(images)
                 progress.update(len(images))
@@ -77,7 +75,7 @@ class FeatureCache:
     """Features on disk for one network and size; see the module's contract.
 
     Args:
-        folder: of the cache; it may be deleted at any time.
+        folder: of the cache.
         featurizer: from float32 [n, image_size, image_size, 3] to float32 [n, d].
 
     Attributes:
@@ -86,13 +84,28 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, featurizer: keras.Model, image_size: int):
-        self.path = folder / f"{featurizer.name}-{image_size}-{network_digest(featurizer, image_size)}.npz"
+        self.path = folder / f"{featurizer.name[:60]}-{image_size}-{network_digest(featurizer, image_size)}.npz"
         self.featurizer, self.image_size = featurizer, image_size
         self.computed = 0
 
-    def features(self, files: list[Path], quiet: bool | None = None) -> np.ndarray:
-        """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept."""
+    def features(self, files: list[Path], expected=None, quiet: bool | None = None) -> np.ndarray:
+        """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept.
+
+        Args:
+            files: image files.
+            expected: sha256 of each, as the manifest has it; None compares nothing.
+
+        Raises:
+            ValueError: if a file cannot be decoded, or its content is not the expected one.
+        """
         digests = file_digests(files)
+        wanted = digests if expected is None else list(expected)
+        changed = [file for file, digest, hoped in zip(files, digests, wanted, strict=True) if digest != hoped]
+        if changed:
+            raise ValueError(
+                f"{len(changed)} of {len(files)} images are not those that stage 1 wrote down, the first of them "
+                f"{shown(changed[0])}: bring the originals back, or run the first notebook again."
+            )
         # Who comes while another fills the cache waits and finds it full. The lock goes with the name of the drafts.
         name = self.path.name[:40]
         with file_lock(self.path.parent / f"{name}.lock"):
@@ -118,14 +131,20 @@ class FeatureCache:
             return {}
         try:
             with np.load(self.path, allow_pickle=False) as stored:
-                return dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
-        except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+                known = dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
+            return known
+        except Exception as error:  # whatever is wrong with it (zipfile, zlib, numpy), the features can be computed
             warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=4)
             return {}
 
     def _write(self, known: dict[str, np.ndarray]) -> None:
-        with whole_file(self.path) as draft, draft.open("wb") as file:
-            np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
+        """Keep the rows; a full disk costs the cache and not the run."""
+        try:
+            with whole_file(self.path) as draft, draft.open("wb") as file:
+                np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
+        except OSError as error:
+            message = f"The features cannot be kept in {shown(self.path.parent)} ({error.strerror})"
+            warnings.warn(f"{message}; this run goes on, and the next one computes them again.", stacklevel=4)
 
 
 def network_digest(model: keras.Model, image_size: int) -> str:

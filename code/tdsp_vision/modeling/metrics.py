@@ -1,92 +1,302 @@
-"""The metrics themselves, for many weightings of the same images at once: the bootstrap takes a thousand.
+"""How good scores are, how sure that is, and how a score becomes a decision: a block of `metrics.json`.
 
-Arrays: weights float [b, n] say how often each image counts in each of b draws (`np.ones((1, n))`: once); truth bool
-[n] and score float [n] are of one class. Where a class has no image in a draw, its numbers are NaN.
+Arrays: labels are class names [n]; scores float [n, K], probabilities that sum to 1, columns in the order of `classes`;
+targets int [n], 0 to K - 1; groups [n] name what belongs together (a patient, a lesion, copies of a picture).
+
+With a positive class, precision, recall, F1, AUC and average precision are about that class; without one
+(`positive_class` "") they are means over the classes, each against the rest. `ece`, the calibration error, is about the
+most likely class, `ece_positive` about the score of the positive one; `brier` ends at 1 for two classes, else at 2;
+`log_loss` is in nats; `top5_accuracy` exists for more than five classes.
+
+Intervals are of 95 % and count groups, not images, since ten photos of one lesion are no ten independent cases. They
+come from formulas that keep their promise for few images and cannot be zero wide where nothing was wrong: Wilson's for
+shares, Newcombe's for the AUC, and for means over the classes the combination by Zou and Donner.
 """
 
-from typing import NamedTuple
-
 import numpy as np
+import pandas as pd
+from scipy.stats import rankdata, t
+from sklearn import metrics as sk
 
-from tdsp_vision.modeling.calibration import expected_calibration_error
-
+FEWEST_GROUPS = 5  # of each class, for an interval: with fewer it is right and so wide that it says nothing
+OF_ALL_IMAGES = ("accuracy", "top5_accuracy")  # their intervals need no class to be large enough
+BINS = 10  # of the calibration error
+Z = 1.959964  # 95 % of a normal distribution lie within so many deviations
+SLACK = 1e-12  # shares such as 9 / 10 and 1 - 0.1 differ in their last bit
 SMALLEST = float(np.finfo(np.float32).eps)  # scores are float32; a logarithm of 0 would end every mean
 
 
-class Case(NamedTuple):
-    """What is measured: targets and calls int [n], 0 to K - 1; scores float64 [n, K]; the positive class's number."""
+def decide(scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None) -> np.ndarray:
+    """Class names [n] for scores [n, K].
 
-    targets: np.ndarray
-    calls: np.ndarray
-    scores: np.ndarray
-    positive: int | None
-
-
-def overall(case: Case, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Each headline metric as float [b]; about the positive class, without one means over the classes."""
-    each, total = by_class(case, weights), weights.sum(axis=1)
-    right, surest = case.targets == case.calls, case.scores.max(axis=1)
-    about = slice(None) if case.positive is None else [case.positive]
-    found = {"accuracy": weights @ right / total, "balanced_accuracy": each["recall"].mean(axis=1)}
-    found |= {name: each[name][:, about].mean(axis=1) for name in ("precision", "recall", "f1", "auc")}
-    found |= {"average_precision": each["average_precision"][:, about].mean(axis=1)}
-    found |= {"macro_auc": each["auc"].mean(axis=1)}
-    found |= {"ece": expected_calibration_error(surest, case.scores.argmax(axis=1) == case.targets, weights)}
-    if case.positive is not None:
-        found |= {"sensitivity": found["recall"], "specificity": each["specificity"][:, case.positive]}
-        of_class = case.scores[:, case.positive], case.targets == case.positive
-        found |= {"ece_positive": expected_calibration_error(*of_class, weights)}
-    return found | {name: weights @ losses / total for name, losses in _losses(case).items()}
+    With a positive class: that class where its score reaches `threshold`, else the best of the others. Without:
+    the class with the highest score.
+    """
+    names = np.array(classes, dtype=object)
+    if not positive_class:
+        return names[scores.argmax(axis=1)]
+    scores = np.asarray(scores, np.float64)  # in float32 a threshold between two neighbours could round onto one
+    positive = classes.index(positive_class)
+    others = np.where(np.arange(len(classes)) == positive, -np.inf, scores)
+    return np.where(scores[:, positive] >= threshold, positive_class, names[others.argmax(axis=1)])
 
 
-def by_class(case: Case, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall, F1, specificity, AUC and average precision of each class against the rest, float [b, K]."""
-    n_classes = case.scores.shape[1]
-    cells = np.eye(n_classes**2)[case.targets * n_classes + case.calls]
-    confusion = (weights @ cells).reshape(-1, n_classes, n_classes)  # rows true, columns called
-    hits, true, called = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
-    others = weights.sum(axis=1, keepdims=True) - true
-    curves = [(case.targets == k, case.scores[:, k], weights) for k in range(n_classes)]
-    return {
-        "precision": _share(hits, called, 0.0),
-        "recall": _share(hits, true, np.nan),
-        "f1": _share(2 * hits, true + called, 0.0),
-        "specificity": _share(others - called + hits, others, np.nan),
-        "auc": np.column_stack([auc_of_class(*curve) for curve in curves]),
-        "average_precision": np.column_stack([average_precision(*curve) for curve in curves]),
-    }
+def choose_threshold(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: list[str],
+    positive_class: str,
+    wanted_sensitivity: float | None = None,
+) -> float | None:
+    """The threshold for `decide`; None without a positive class. Pass the validation side, never the test side.
+
+    It lies midway between two neighbouring scores, so rounding does not decide a case.
+
+    Args:
+        wanted_sensitivity: above 0, at most 1: the highest threshold that finds this share of the positive images.
+            The promise holds on validation only: with 20 positive images there, a sensitivity of 0.95 is one miss,
+            and the test may well show less. None: the highest balanced accuracy (Youden 1950,
+            doi 10.1002/1097-0142(1950)3:1<32).
+    """
+    if not positive_class:
+        return None
+    score = np.asarray(scores[:, classes.index(positive_class)], np.float64)
+    false_rate, true_rate, points = sk.roc_curve(labels == positive_class, score, drop_intermediate=False)
+    # The first point, above every score, is left out: calling nothing positive is no better than calling everything.
+    if wanted_sensitivity is None:
+        best = points[1:][np.argmax((true_rate - false_rate)[1:])]
+    else:
+        best = points[1:][np.argmax(true_rate[1:] >= wanted_sensitivity - SLACK)]
+    below = score[score < best]
+    lower = below.max() if len(below) else 0.0
+    middle = (best + lower) / 2
+    return float(middle if middle > lower else best)  # between neighbouring floats there is no middle
 
 
-def auc_of_class(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve, float [b], as the share of pairs in the right order (Mann and Whitney 1947)."""
-    inside, outside = _by_score(truth, score, weights)
-    wins = (inside * (outside.cumsum(axis=1) - outside / 2)).sum(axis=1)
-    return _share(wins, inside.sum(axis=1) * outside.sum(axis=1), np.nan)
+def evaluate(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: list[str],
+    positive_class: str,
+    threshold: float | None,
+    groups: np.ndarray | None = None,
+) -> dict:
+    """One block of `metrics.json`, `validation` or `test`; plain floats, None where a number has no meaning.
+
+    Time and memory grow with n and K, not with K²: 20,000 images of 200 classes take seconds.
+
+    Args:
+        labels: class names [n], each class at least once.
+        scores: float [n, K].
+        threshold: from `choose_threshold`; None without a positive class.
+        groups: [n], the column `group` of the manifest; None: each image stands for itself.
+
+    Returns:
+        each metric by name; `intervals`, name to [low, high] or None; `no_interval`, the sentence why, or None;
+        `auc_ci`, the interval of the AUC once more; `per_class`, `confusion_matrix`, `n`, `threshold`.
+    """
+    scores = np.asarray(scores, np.float64)
+    calls = pd.Index(classes).get_indexer(decide(scores, classes, positive_class, threshold))
+    targets = pd.Index(classes).get_indexer(np.asarray(labels, object))
+    groups = _numbered(groups, len(targets))
+    truths = targets[:, None] == np.arange(len(classes))
+    each = _of_each_class(truths, calls, scores)
+    positive = classes.index(positive_class) if positive_class else None
+    block = _headlines(targets, calls, scores, each, positive)
+    reason = _too_few(classes, targets, groups, positive)
+    found = _intervals(block, each["recall"], truths, calls, scores, groups, positive)
+    intervals = {name: None if reason and name not in OF_ALL_IMAGES else pair for name, pair in found.items()}
+    block |= {"intervals": intervals, "auc_ci": intervals["auc"], "no_interval": reason or None}
+    rows = pd.DataFrame(each | {"n": truths.sum(axis=0)}, index=classes).astype({"n": object})
+    matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
+    block |= {"per_class": rows.to_dict("index"), "confusion_matrix": matrix.tolist()}
+    return block | {"n": len(labels), "threshold": threshold}
 
 
-def average_precision(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean precision over the found images of the class, float [b]; scikit-learn's definition, no interpolation."""
-    inside, outside = (part[:, ::-1] for part in _by_score(truth, score, weights))
-    found = inside.cumsum(axis=1)
-    precision = _share(found, found + outside.cumsum(axis=1), 0.0)
-    return _share((inside * precision).sum(axis=1), found[:, -1], np.nan)
+def _of_each_class(truths: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Float [K] of each class against the rest: truths bool [n, K], calls int [n]."""
+    kinds = range(truths.shape[1])
+    given = {"labels": kinds, "zero_division": 0}
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(truths.argmax(axis=1), calls, **given)
+    spared, alarms = sk.multilabel_confusion_matrix(truths.argmax(axis=1), calls, labels=kinds)[:, 0].T
+    average = np.array([sk.average_precision_score(truths[:, k], scores[:, k]) for k in kinds])
+    found = {"precision": precision, "recall": recall, "f1": f1, "specificity": spared / (spared + alarms)}
+    return found | {"auc": _areas(truths, scores)[0], "average_precision": average}
 
 
-def _losses(case: Case) -> dict[str, np.ndarray]:
-    """Per image: the Brier score (Brier 1950; of two classes one is counted, so it ends at 1) and minus log score."""
-    rows = np.arange(len(case.targets))
-    squares = (case.scores - np.eye(case.scores.shape[1])[case.targets]) ** 2
-    brier = squares.sum(axis=1) / (2 if case.scores.shape[1] == 2 else 1)
-    return {"brier": brier, "log_loss": -np.log(case.scores[rows, case.targets].clip(SMALLEST, 1 - SMALLEST))}
+def _headlines(targets, calls, scores, each: dict[str, np.ndarray], positive: int | None) -> dict:
+    """The metrics of all images together."""
+    n, n_classes = scores.shape
+    own, surest = scores[np.arange(n), targets], scores.max(axis=1)
+    about = list(range(n_classes)) if positive is None else [positive]
+    block = {"accuracy": (calls == targets).mean(), "balanced_accuracy": each["recall"].mean()}
+    block |= {name: each[name][about].mean() for name in ("precision", "recall", "f1", "auc", "average_precision")}
+    block["ece"] = calibration_error(surest, scores.argmax(axis=1) == targets)
+    # The Brier score (Brier 1950); of two classes one is counted, so it ends at 1.
+    squares = (scores**2).sum(axis=1) - 2 * own + 1
+    block["brier"] = squares.mean() / (2 if n_classes == 2 else 1)
+    block["log_loss"] = -np.log(own.clip(SMALLEST, 1 - SMALLEST)).mean()
+    if n_classes > 5:
+        block["top5_accuracy"] = ((scores > own[:, None]).sum(axis=1) < 5).mean()
+    block = {name: float(value) for name, value in block.items()}
+    block |= dict.fromkeys(("sensitivity", "specificity", "ece_positive"))
+    if positive is not None:
+        truth, score = targets == positive, scores[:, positive]
+        block |= {"sensitivity": block["recall"], "specificity": float(each["specificity"][positive])}
+        block["ece_positive"] = calibration_error(score, truth)
+    return block
 
 
-def _by_score(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight inside and outside the class for each different score, lowest first, [b, scores]."""
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
-    weights, truth = weights[:, order], truth[order]
-    return tuple(np.add.reduceat(weights * chosen, starts, axis=1) for chosen in (truth, ~truth))
+def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
+    """Mean gap between promised and observed share over 10 equal bins, weighted by their images (Guo et al. 2017).
+
+    Args:
+        probability: float [n], 0 to 1: of the most likely class, or of one class.
+        happened: bool [n]: that class was right.
+    """
+    bins = np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
+    return float(np.abs(np.bincount(bins, np.asarray(probability, float) - happened)).sum() / len(bins))
 
 
-def _share(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), empty), where=whole > 0)
+def _areas(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC [K] of each column against the rest, and what each image contributes to it, [n, K], summing to 0.
+
+    The AUC is the share of pairs in the right order (Mann and Whitney 1947); an image's contribution is how its own
+    share differs from the mean (DeLong et al. 1988, doi 10.2307/2531595).
+
+    Args:
+        truths: bool [n, K], each column with images inside and outside.
+        scores: float [n, K].
+    """
+    areas, influence = np.empty(scores.shape[1]), np.empty(scores.shape)
+    for k, (truth, score) in enumerate(zip(truths.T, scores.T, strict=True)):
+        inside, outside, ranks = truth.sum(), (~truth).sum(), rankdata(score)
+        share = np.empty(len(score))
+        share[truth] = (ranks[truth] - rankdata(score[truth])) / outside
+        share[~truth] = 1 - (ranks[~truth] - rankdata(score[~truth])) / inside
+        areas[k] = share[truth].mean()
+        influence[:, k] = (share - areas[k]) / np.where(truth, inside, outside)
+    return areas, influence
+
+
+def _numbered(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """Group of each image as int [n], from 0 on."""
+    return pd.factorize(np.arange(n) if groups is None else np.asarray(groups))[0]
+
+
+def _count(groups: np.ndarray, chosen: np.ndarray) -> int:
+    return len(np.unique(groups[chosen]))
+
+
+def _too_few(classes: list[str], targets: np.ndarray, groups: np.ndarray, positive: int | None) -> str:
+    """Why there are no intervals by class, a sentence; "" where there are."""
+    sides = {name: targets == k for k, name in enumerate(classes)}
+    if positive is not None and len(classes) > 2:
+        sides = {classes[positive]: targets == positive, "all other classes": targets != positive}
+    counts = {name: _count(groups, chosen) for name, chosen in sides.items()}
+    few = [name for name in counts if counts[name] < FEWEST_GROUPS]
+    if not few:
+        return ""
+    name = min(few, key=counts.get)
+    return (
+        f"No 95 % interval: the {sides[name].sum()} images of {name} come from {counts[name]} "
+        f"group{'s' * (counts[name] > 1)} of images that belong together (a patient, a lesion, copies of a picture); "
+        f"below {FEWEST_GROUPS} groups of a class an interval says nothing."
+    )
+
+
+def _intervals(block: dict, recall: np.ndarray, truths, calls, scores, groups, positive: int | None) -> dict:
+    """[low, high] by name, as if there were groups enough."""
+    found = {name: share_interval(block[name], _count(groups, ...)) for name in OF_ALL_IMAGES if name in block}
+    sizes = [_count(groups, truth) for truth in truths.T]
+    limits = np.array([share_interval(share, n) for share, n in zip(recall, sizes, strict=True)])
+    right = truths[np.arange(len(calls)), calls]
+    influence = truths * (right[:, None] - recall) / truths.sum(axis=0)
+    found["balanced_accuracy"] = _mean_interval(recall, limits, influence, groups)
+    if positive is None:
+        about = slice(1, None) if len(sizes) == 2 else slice(None)  # of two classes, both have the same curve
+        found["recall"] = found["balanced_accuracy"]
+    else:
+        about, truth = slice(positive, positive + 1), truths[:, positive]
+        found["recall"] = found["sensitivity"] = limits[positive].tolist()
+        found["specificity"] = share_interval(block["specificity"], _count(groups, ~truth))
+        found["precision"] = share_interval(block["precision"], _count(groups, calls == positive))
+    return found | {"auc": auc_with_interval(truths[:, about], scores[:, about], groups)[1]}
+
+
+def share_interval(share: float, n: int) -> list[float] | None:
+    """95 % interval [low, high] of a share of n cases (Wilson 1927, doi 10.2307/2276774); None for n = 0."""
+    if n == 0:
+        return None
+    middle, half = share + Z**2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + Z**2 / n), (middle + half) / (1 + Z**2 / n)
+    return [max(float(min(low, share)), 0.0), min(float(max(high, share)), 1.0)]
+
+
+def auc_interval(area: float, inside: int, outside: int) -> list[float]:
+    """95 % interval [low, high] of an AUC from so many cases inside and outside the class.
+
+    Method 5 of Newcombe 2006 (doi 10.1002/sim.2324): all areas that the measured one does not contradict. With binormal
+    scores it holds the true one in 93 to 98 of 100 tests from a single case of the class on; the percentile bootstrap
+    in 28 with one case, 61 with two and 84 with five.
+    """
+    areas = np.append(np.linspace(0, 1, 2001), area)
+    pairs = (inside + outside) / 2 - 1
+    variance = areas * (1 - areas) * (1 + pairs * ((1 - areas) / (2 - areas) + areas / (1 + areas)))
+    possible = areas[np.abs(areas - area) <= Z * np.sqrt(variance / (inside * outside))]
+    return [float(possible.min()), float(possible.max())]
+
+
+def auc_with_interval(truth: np.ndarray, score: np.ndarray, groups: np.ndarray) -> tuple[float, list[float]]:
+    """AUC and its 95 % interval [low, high]: truth bool and score float [n], or both [n, k]: then of the mean of k."""
+    truth, score = (np.reshape(array, (len(truth), -1)) for array in (truth, score))
+    areas, influence = _areas(truth, score)
+    sizes = [(_count(groups, side), _count(groups, ~side)) for side in truth.T]
+    limits = np.array([auc_interval(area, *size) for area, size in zip(areas, sizes, strict=True)])
+    return float(areas.mean()), _mean_interval(areas, limits, influence, groups)
+
+
+def _mean_interval(values: np.ndarray, limits: np.ndarray, influence: np.ndarray, groups: np.ndarray) -> list[float]:
+    """Interval of the mean of [K] values from the limits [K, 2] of each (Zou and Donner 2008, doi 10.1002/sim.3095).
+
+    influence [n, K]: what each image contributes; its sums over the groups tell how the values go together.
+    """
+    sums = pd.DataFrame(influence).groupby(groups).sum().to_numpy()
+    deviation = np.sqrt((sums**2).sum(axis=0))
+    sums = sums / np.where(deviation > 0, deviation, 1)
+    together = sums.T @ sums
+    np.fill_diagonal(together, 1)
+    below, above = (np.abs(limits[:, side] - values) for side in (0, 1))
+    low, high = (np.sqrt(max(width @ together @ width, 0)) / len(values) for width in (below, above))
+    return [float(max(values.mean() - low, 0)), float(min(values.mean() + high, 1))]
+
+
+def paired_auc_difference(
+    truth: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float | None, float | None]:
+    """AUC of `second` minus AUC of `first`, and its 95 % interval low, high: two models on the same images.
+
+    What is hard for both cancels; two separate intervals that overlap say less. By the contributions of whole groups
+    (DeLong et al. 1988; Obuchowski 1997, doi 10.2307/2533959) with Student's t for few groups.
+
+    Args:
+        truth: bool, of one class [n], or of k classes against the rest [n, k]: then of the mean of their AUCs.
+        first, second: float, the scores of the two; as `truth`.
+        groups: [n], what belongs together; None: each image stands for itself.
+
+    Returns:
+        difference, low, high; low and high are None where a class has fewer than 5 groups, or where both order every
+        pair of images alike, so that nothing is known about how a difference would vary.
+    """
+    truth, groups = np.reshape(truth, (len(truth), -1)), _numbered(groups, len(truth))
+    (before, one), (after, two) = (
+        _areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)
+    )
+    difference = float((after - before).mean())
+    sums = pd.Series((two - one).mean(axis=1)).groupby(groups).sum()
+    fewest = min(_count(groups, side) for column in truth.T for side in (column, ~column))
+    error = np.sqrt((sums**2).sum() * fewest / max(fewest - 1, 1))
+    if fewest < FEWEST_GROUPS or error == 0:
+        return difference, None, None
+    half = float(t.ppf(0.975, fewest - 1) * error)
+    return difference, difference - half, difference + half

@@ -1,4 +1,11 @@
-"""Figures of one run, in the colours of Okabe and Ito (2008), which colour-blind people can tell apart."""
+"""Figures of one run, in the colours of Okabe and Ito (2008), which colour-blind people can tell apart.
+
+Arrays: labels are class names [n]; scores float [n, K], columns in the order of `classes`; images float32
+[n, S, S, 3], RGB, 0 to 255; maps float32 [n, S, S], positive where a place speaks for the class. Of many classes a
+figure shows the dozen that matter most and says so. Each function returns a closed figure: a cell shows it once.
+"""
+
+import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,147 +13,170 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
+from sklearn.calibration import CalibrationDisplay
 
 from tdsp_vision.data.plots import BLUE, COLORS, GRAY, ORANGE
+from tdsp_vision.modeling.metrics import BINS, calibration_error
+
+MOST = 12  # classes in a figure
+FEWEST = 100  # images in a reliability diagram, for it to show anything
+FOR_AND_AGAINST = "RdBu_r"  # red for, blue against: told apart by colour-blind people (ColorBrewer 2.0)
 
 
 def roc_and_precision_recall(
     labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
 ) -> Figure:
-    """ROC and precision-recall curves of labels [n] and scores [n, K], with the chosen threshold as a point.
+    """ROC and precision-recall curves, with the chosen threshold as a point.
 
-    Of two classes with a positive one there is its curve alone, else one for each class against the rest: the positive
-    class first, without one the mean of the ROC curves (macro) in black. Dotted in the right half: guessing.
+    Of two classes with a positive one there is its curve alone, else one for each class against the rest, the positive
+    class first. Of many classes: the dozen with the lowest AUC. Dotted: guessing.
     """
-    figure, (roc, recall) = plt.subplots(1, 2, figsize=(10, 4.4))
-    only = positive_class and len(classes) == 2
-    names = [positive_class] if only else sorted(classes, key=lambda name: name != positive_class)
-    grid, mean = np.linspace(0, 1, 501), []
-    colors = [color for color in COLORS if color not in (ORANGE, "#000000")]  # those of the threshold and the mean
-    for color, name in zip(_cycle(colors), names, strict=False):
+    areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
+    names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
+    names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
+    figure, (roc, recall) = plt.subplots(1, 2, figsize=(10, 4.6))
+    for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
-        style = {"color": color, "lw": 2 if name == positive_class else 1.3}
-        false_rate, true_rate, _ = sk.roc_curve(truth, score)
-        mean.append(np.interp(grid, false_rate, true_rate))
-        roc.plot(false_rate, true_rate, **style, label=f"{name}: AUC {sk.roc_auc_score(truth, score):.3f}")
-        precision, found, _ = sk.precision_recall_curve(truth, score)
-        average = sk.average_precision_score(truth, score)
-        recall.step(found, precision, where="post", **style, label=f"{name}: average precision {average:.3f}")
+        look = {"name": name, "curve_kwargs": {"color": color, "lw": 2 if name == positive_class else 1.3}}
+        sk.RocCurveDisplay.from_predictions(truth, score, ax=roc, **look)
+        look["curve_kwargs"] |= {"drawstyle": "steps-post"}
+        sk.PrecisionRecallDisplay.from_predictions(truth, score, ax=recall, **look)
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
-        if threshold is not None and name == positive_class:
-            _mark_threshold(roc, recall, truth, score >= threshold, threshold)
-    if not positive_class:
-        areas = [sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)]
-        roc.plot([0, *grid], [0, *np.mean(mean, axis=0)], color="black", lw=2, label=f"macro: AUC {np.mean(areas):.3f}")
+    if threshold is not None:
+        truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
+        point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
+        roc.scatter(called[~truth].mean(), called[truth].mean(), **point)
+        recall.scatter(called[truth].mean(), sk.precision_score(truth, called, zero_division=0), **point)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
-    roc.set(title="ROC", xlabel="1 - specificity", ylabel="sensitivity (recall)", aspect="equal")
+    few = f" of the {len(names)} classes with the lowest AUC" if len(names) == MOST < len(classes) else ""
+    roc.set(title=f"ROC{few}", xlabel="1 - specificity", ylabel="sensitivity (recall)")
     recall.set(title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.03))
     for axis, place in ((roc, "lower right"), (recall, "lower left")):
-        axis.legend(loc=place, fontsize=8 if len(names) < 6 else 6)
+        _legend(axis, loc=place, fontsize=8 if len(names) < 6 else 6)
     return _finish(figure)
-
-
-def _mark_threshold(roc, recall, truth: np.ndarray, called: np.ndarray, threshold: float) -> None:
-    right = (called & truth).sum() / truth.sum()
-    point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
-    roc.scatter((called & ~truth).sum() / (~truth).sum(), right, **point)
-    recall.scatter(right, sk.precision_score(truth, called, zero_division=0), **point)
 
 
 def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
-    """Counts [K, K], rows true and columns predicted; the shade is the share of the row."""
+    """Counts [K, K], rows true and columns predicted; the shade is the share of the row.
+
+    Of many classes: the dozen with the most mistakes, in their order.
+    """
     counts = np.asarray(matrix)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    side = 2.2 + 0.75 * len(classes)
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST])
+    names = [classes[k].replace("$", r"\$") for k in shown]  # a class may be called $x$
+    shares = (counts / counts.sum(axis=1, keepdims=True).clip(min=1))[np.ix_(shown, shown)]
+    side = 2.2 + 0.75 * len(names)
     figure, axis = plt.subplots(figsize=(side + 0.6, side))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        shade = "white" if shares[row, column] > 0.6 else "black"
-        text = f"{count}\n{shares[row, column]:.0%}"
-        axis.text(column, row, text, ha="center", va="center", color=shade)
-    axis.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 4 else 45)
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set(xlabel="predicted", ylabel="true", title="Test images")
+    look = {"cmap": "Blues", "im_kw": {"vmin": 0, "vmax": 1}, "colorbar": False}
+    drawn = sk.ConfusionMatrixDisplay(shares, display_labels=names).plot(ax=axis, **look)
+    for text, count, share in zip(drawn.text_.flat, counts[np.ix_(shown, shown)].flat, shares.flat, strict=True):
+        text.set_text(f"{count}\n{share:.0%}")
+    axis.tick_params("x", rotation=0 if len(names) < 4 else 45)
+    few = f": the {len(names)} of {len(classes)} classes with the most mistakes" if len(names) < len(classes) else ""
+    axis.set(xlabel="predicted", ylabel="true", title=f"Test images{few}")
     return _finish(figure)
 
 
-def score_histogram(labels: np.ndarray, score: np.ndarray, positive_class: str, threshold: float) -> Figure:
-    """How the score [n] of the positive class is spread in either group, with the threshold that divides them."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2))
-    bins = np.linspace(0, 1, 26)
-    for color, name, chosen in (
-        (BLUE, f"not {positive_class}", labels != positive_class),
-        (ORANGE, positive_class, labels == positive_class),
-    ):
-        axis.hist(score[chosen], bins, color=color, alpha=0.6, label=f"{name} (n = {chosen.sum()})")
-    axis.axvline(threshold, color="black", ls="--", lw=1, label=f"threshold {threshold:.3f}")
-    axis.set(xlabel=f"score of {positive_class}", ylabel="images")
-    axis.legend(fontsize=8)
-    return _finish(figure)
+AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on training", "rate": "learning rate"}
 
 
-def c_sweep(sweep: pd.DataFrame, chosen: float) -> Figure:
-    """Cross-validated AUC against C (columns c, auc_mean, auc_deviation), with the chosen C."""
+def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
+    """Results against the values that were tried, both named after their columns, with the chosen value."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    axis.errorbar(sweep.c, sweep.auc_mean, sweep.auc_deviation, color=BLUE, marker="o", capsize=3)
-    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: C = {chosen:g}")
-    axis.set(xscale="log", xlabel="C (small regularizes more)", ylabel="AUC, cross-validated on training")
-    axis.legend(fontsize=8)
+    axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
+    axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
+    axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
+    _legend(axis)
     return _finish(figure)
 
 
-def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy and AUC by epoch, as far as `history` has them, with the epoch kept; call it after each epoch.
+def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Loss and accuracy by epoch, of training and (with val_ before it) validation, with the epoch that was kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
+            axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
+        axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.set(xlabel="epoch", ylabel=name)
+        _legend(axis)
+    return _finish(figure)
+
+
+def calibration_curves(
+    scores: dict[str, np.ndarray], labels: np.ndarray, classes: list[str], positive_class: str
+) -> Figure:
+    """Reliability diagrams side by side: what the scores promise, and what came true, in ten bins.
+
+    On the diagonal, scores are probabilities; below it they promise too much. The bars count the images.
 
     Args:
-        history: columns epoch, and any of loss, accuracy and auc, with val_ before it for validation.
-        best_epoch: the epoch whose weights were kept; None while training.
-
-    Raises:
-        ValueError: if none of these columns is there.
+        scores: title to float [n, K], such as {"before": …, "after": …}.
+        positive_class: the diagram is about its score; "" for the score of the most likely class.
     """
-    names = [name for name in ("loss", "accuracy", "auc") if {name, f"val_{name}"} & set(history)]
-    if not names:
-        raise ValueError(
-            f"The history has the columns {list(history)}; it needs loss, accuracy or auc (or val_loss, …)."
-        )
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.4), squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=True):
-        for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
-            if column in history:
-                axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
-        if best_epoch is not None:
-            axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ends = (history.epoch.min() - 0.5, history.epoch.max() + 0.5)
-        axis.set(xlabel="epoch", ylabel=name.replace("auc", "AUC"), xlim=ends)
-        axis.legend(fontsize=8)
+    shape = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1], "layout": "constrained"}
+    figure, axes = plt.subplots(2, len(scores), figsize=(4.2 * len(scores), 5), **shape)
+    what = f"score of {positive_class}" if positive_class else "score of the most likely class"
+    for (curve, bars), (title, rows) in zip(axes.T, scores.items(), strict=True):
+        if positive_class:
+            probability, happened = rows[:, classes.index(positive_class)], labels == positive_class
+        else:
+            probability, happened = rows.max(axis=1), np.array(classes, dtype=object)[rows.argmax(axis=1)] == labels
+        probability = np.clip(probability, 0, 1)  # a float32 score may lie a rounding above 1
+        CalibrationDisplay.from_predictions(happened, probability, n_bins=BINS, ax=curve, color=BLUE)
+        curve.get_legend().remove()
+        curve.set_title(f"{title}: calibration error {calibration_error(probability, happened):.3f}", fontsize=10)
+        curve.set(xlabel="", ylim=(-0.03, 1.03))
+        curve.set_ylabel(f"share {positive_class or 'right'}", parse_math=False)
+        counts, _, places = bars.hist(probability, np.linspace(0, 1, BINS + 1), color=BLUE, alpha=0.4, rwidth=0.9)
+        bars.bar_label(places, [f"{count:.0f}" if count else "" for count in counts], fontsize=7)
+        bars.set_ylabel("images")
+        bars.margins(y=0.3)  # for the numbers, also those of the tallest bar of the other diagram
+        bars.set_xlabel(what, parse_math=False)
+    if len(labels) < FEWEST:
+        figure.suptitle(f"{len(labels)} images are too few to show more than chance; {FEWEST} would be enough")
     return _finish(figure)
 
 
-def losses_side_by_side(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Loss of several trainings by epoch, each with columns `loss` and `val_loss`: left training, right validation."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    styles = ("-", "--", "-.", ":")
-    for axis, column, title in zip(axes, ("loss", "val_loss"), ("training", "validation"), strict=True):
-        for number, (name, table) in enumerate(curves.items()):
-            style, color = styles[number % len(styles)], COLORS[number % len(COLORS)]
-            axis.plot(range(1, len(table) + 1), table[column], style, color=color, label=name)
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("loss")
-    axes[0].legend(frameon=False, loc="upper right")
+def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], class_name: str) -> Figure:
+    """Each photo and, to its right, its map on the photo in gray, four such pairs in a row.
+
+    All maps share one scale, so a pale one means weak evidence; the strongest 0.5 % of all places are cut off.
+
+    Args:
+        captions: one per image, say true class, predicted class and score.
+        class_name: what the maps speak for or against, for the colour bar.
+    """
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
+    shape = {"figsize": (3.3 * columns, 2.1 * rows + 0.8), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(rows, 2 * columns, **shape)
+    limit = float(np.percentile(np.abs(maps), 99.5)) or 1.0
+    pairs = axes.reshape(-1, 2)
+    for (photo, overlay), image, evidence, caption in zip(pairs, images, maps, captions, strict=False):
+        photo.imshow(image / 255)
+        photo.set_title(caption, loc="left", fontsize=8, parse_math=False)
+        overlay.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+        colored = overlay.imshow(evidence, cmap=FOR_AND_AGAINST, vmin=-limit, vmax=limit, alpha=0.6)
+    for axis in axes.flat:
+        axis.axis("off")
+    bar = figure.colorbar(colored, ax=axes, orientation="horizontal", shrink=0.5, aspect=40)
+    bar.set_ticks([-limit, 0, limit])
+    bar.set_ticklabels([f"speaks against {class_name}", "0", f"speaks for {class_name}"], parse_math=False)
     return _finish(figure)
 
 
-def _cycle(colors):
-    while True:
-        yield from colors
+def _legend(of, **settings) -> None:
+    """A small legend in which a class may be called $x$."""
+    for text in of.legend(**{"fontsize": 8} | settings).get_texts():
+        text.set_parse_math(False)
 
 
 def _finish(figure: Figure) -> Figure:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     plt.close(figure)
     return figure

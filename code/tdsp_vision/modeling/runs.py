@@ -8,35 +8,33 @@ outputs/<dataset>/latest.txt      id of the run that was finished last
 import contextlib
 import itertools
 import platform
+import re
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
-from tdsp_vision.data.tables import read_json, write_csv
+from tdsp_vision.data.tables import read_csv, read_json, write_csv
 from tdsp_vision.files import whole_folder, write_json, write_text
-from tdsp_vision.paths import DatasetPaths, OutputPaths, checked_name, shown
+from tdsp_vision.paths import DatasetPaths, OutputPaths, shown
 
-if TYPE_CHECKING:  # keras takes seconds to import, and finding a run needs none of it
-    import keras
-    import matplotlib.figure
+PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
+LIMITS = "Scores hold for images like those in the dataset, taken in the same way."
+OF_PATIENTS = "Not a medical device: not tested on patients, not to be used for any decision about them. "
 
 
 def new_run_id(name: str) -> str:
-    """`20260131-142501-<name>`, by local time; `save_run` numbers a second run of the same name and second.
-
-    Raises:
-        ValueError: if `name` holds anything but letters, digits, '.', '_' and '-'.
-    """
-    return checked_name("RUN_NAME", f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
+    """`20260131-142501-<name>`, by local time; what a folder's name should not hold becomes `-`."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^\w.-]+", "-", name)[:80]
 
 
 def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicted, classes: list[str]) -> pd.DataFrame:
     """Columns path, split, label, predicted, score_<class> for each image; scores [n, K], predicted [n]."""
     table = manifest[["path"]].assign(split=split, label=manifest.label, predicted=predicted)
-    return table.assign(**{f"score_{name}": scores[:, k] for k, name in enumerate(classes)})
+    columns = [f"score_{name}" for name in classes]
+    return table.join(pd.DataFrame(scores, manifest.index, columns))
 
 
 def model_card(
@@ -52,69 +50,66 @@ def model_card(
 
     Args:
         about: the head of `metrics.json`.
-        leaks: from `leakage`, as evidence that the test was apart.
+        leaks: from `leakage`, as evidence that the test was apart; patients are spoken of only where it knows some.
         trust: the notebook's answers to "how far can this be trusted?", and objections as a list.
         settings: seed and grouping, for whoever repeats the run.
         origin: by which rule, or by whom, the threshold was chosen on validation.
     """
-    packages = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
+    said = "the class with the highest score" if threshold is None else f"{origin}; the test was not used"
+    patients = {"patient_id", "lesion_id"} & set(leaks.kept_together)
     return {
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "purpose": "Teaching and research on image classification.",
-        "limits": "Not a medical device: not tested on patients, not to be used for any decision about them. "
-        "Scores hold for images like those in the dataset, taken in the same way.",
+        "limits": (OF_PATIENTS if patients else "") + LIMITS,
         "model": about,
-        "decision": {
-            "threshold": threshold,
-            "origin": "the class with the highest score" if threshold is None else f"{origin}; the test was not used",
-        },
+        "decision": {"threshold": threshold, "origin": said},
         "data": read_json(dataset.info),
         "torn_groups": leaks.to_dict("records"),
         "trust": trust,
         "settings": settings,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
 
 
 def save_run(
     outputs: OutputPaths,
     run_id: str,
-    model: "keras.Model",
+    model: Any,
     tables: dict[str, pd.DataFrame],
     documents: dict[str, dict],
-    figures: dict[str, "matplotlib.figure.Figure"],
+    figures: dict[str, Any],
 ) -> Path:
     """Write a run folder and make it the latest; returns it.
 
     Args:
         run_id: from `new_run_id`; `-2`, `-3`, … is added where another run has taken it, so no training is lost.
-        model: from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
+        model: keras.Model, from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
         tables: splits, history and predictions; each becomes `<name>.csv`.
         documents: metrics, model_card (which gets the `run_id`) and parameters; each becomes `<name>.json`.
-        figures: each becomes `figures/<name>.png`.
+        figures: of matplotlib; each becomes `figures/<name>.png`.
     """
     for number in itertools.count(1):
         folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
+        documents = documents | {"model_card": documents["model_card"] | {"run_id": folder.name}}
         with contextlib.suppress(FileExistsError), whole_folder(folder) as draft:
-            _write(draft, folder.name, model, tables, documents, figures)
+            for name, table in tables.items():
+                write_csv(draft / f"{name}.csv", table)
+            for name, document in documents.items():
+                write_json(draft / f"{name}.json", document)
+            (draft / "figures").mkdir()
+            for name, figure in figures.items():
+                figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
+            model.save(draft / "model.keras")
             break
     write_text(outputs.latest, folder.name + "\n")
     return folder
 
 
-def _write(draft: Path, run_id: str, model: "keras.Model", tables: dict, documents: dict, figures: dict) -> None:
-    for name, table in tables.items():
-        write_csv(draft / f"{name}.csv", table)
-    for name, document in documents.items():
-        write_json(draft / f"{name}.json", {"run_id": run_id} | document if name == "model_card" else document)
-    (draft / "figures").mkdir()
-    for name, figure in figures.items():
-        figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
-    model.save(draft / "model.keras")
+def find_run(outputs: OutputPaths, run: str) -> Path:
+    """Folder of a run: an id, "latest", or "best".
 
-
-def find_run(outputs: OutputPaths, run: str, experiment: str = "") -> Path:
-    """Folder of a run: "latest", "best" (of an experiment of the run history, see `tracking.best_run`), or an id.
+    The best has the highest AUC on validation (balanced accuracy decides between equal ones, then the newest) among
+    the runs with the same images, labels and sides as the newest one: an AUC on other images is another question.
 
     Raises:
         ValueError: if there is no such run; the message lists those there are.
@@ -122,17 +117,26 @@ def find_run(outputs: OutputPaths, run: str, experiment: str = "") -> Path:
     known = sorted(path.name for path in outputs.runs.glob("[!.]*") if (path / "metrics.json").is_file())
     if not known:
         raise ValueError(f"There is no run in {shown(outputs.runs)}; run the modeling notebook first.")
-    latest = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
-    if run == "latest" and latest not in known:
-        raise ValueError(
-            f"RUN is 'latest', and {shown(outputs.latest)} names no run that is still there ({latest!r}); "
-            f"name one of {', '.join(map(repr, known))}."
-        )
     if run == "best":
-        from tdsp_vision.modeling.tracking import best_run  # MLflow takes seconds to import
-
-        return outputs.runs / best_run(outputs, experiment)
-    run_id = latest if run == "latest" else run
+        return _best(outputs, known)
+    run_id, named = run, ""
+    if run == "latest":
+        run_id = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
+        named = f", and {shown(outputs.latest)} names {run_id!r}, which is not there"
     if run_id not in known:
-        raise ValueError(f"RUN is {run!r}; allowed are 'latest', 'best' and {', '.join(map(repr, known))}.")
+        allowed = ", ".join(map(repr, known))
+        raise ValueError(f"RUN is {run!r}{named}; allowed are 'latest', 'best' and {allowed}.")
     return outputs.runs / run_id
+
+
+def _best(outputs: OutputPaths, known: list[str]) -> Path:
+    metrics, tasks = {}, {}
+    for name in known:
+        metrics[name], splits = read_json(outputs.runs / name / "metrics.json"), outputs.runs / name / "splits.csv"
+        rows = read_csv(splits).sort_values("path").to_csv(index=False) if splits.is_file() else name
+        tasks[name] = (metrics[name]["positive_class"], rows)
+    alike = [name for name in known if tasks[name] == tasks[known[-1]]]
+    sides = {name: metrics[name]["validation"] for name in alike}
+    best = max(alike, key=lambda name: (sides[name]["auc"], sides[name]["balanced_accuracy"], name))
+    print(f"{best} is the best of the {len(alike)} runs (of {len(known)}) with the images and sides of the newest one")
+    return outputs.runs / best

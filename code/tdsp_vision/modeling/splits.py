@@ -14,10 +14,52 @@ from sklearn.model_selection import StratifiedGroupKFold
 SPLITS = ("train", "validation", "test")
 # What each value of GROUP_BY keeps together: columns of the manifest ("group" joins the three below it).
 GROUP_BY = {"auto": "group", "patient": "patient_id", "lesion": "lesion_id", "cluster": "cluster", "none": None}
+# What sides are called on disk and in tables.
+ALIASES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
+POSITIVE_WORDS = "malignant positive abnormal defect defective faulty disease diseased infected cancer tumor tumour"
+
+
+def positive_class(wanted: str, classes: list[str], sensitivity: float = 0.0) -> str:
+    """The class that must not be missed, "" for none.
+
+    Args:
+        wanted: `POSITIVE_CLASS`: a class, "" or "auto": the one class whose name says it (`POSITIVE_WORDS`), if any.
+        sensitivity: `SENSITIVITY`, which means nothing without such a class.
+
+    Raises:
+        ValueError: for fewer than two classes, a name that is no class, or a sensitivity of no class.
+    """
+    if len(classes) < 2:
+        raise ValueError(f"The manifest, corrections included, has the classes {classes}; a classifier needs two.")
+    named = [name for name in classes if name.casefold() in POSITIVE_WORDS.split()]
+    found = (named[0] if len(named) == 1 else "") if wanted == "auto" else wanted
+    if found and found not in classes:
+        raise ValueError(
+            f"POSITIVE_CLASS is {wanted!r}; allowed are 'auto', '' and the classes, which after the corrections are "
+            f"{', '.join(map(repr, classes))}."
+        )
+    if sensitivity and not found:
+        raise ValueError(f"SENSITIVITY is {sensitivity}, and there is no positive class; name it in POSITIVE_CLASS.")
+    return found
+
+
+def without_small_classes(manifest: pd.DataFrame, group_by: str, least: int) -> pd.DataFrame:
+    """The manifest without the classes of fewer than `least` groups; prints what is left out. 0 keeps all."""
+    groups = _group_ids(manifest, group_by).groupby(manifest.label).nunique()
+    small = groups[groups < least]
+    if len(small):
+        names = ", ".join(f"{label} ({count})" for label, count in small.items())
+        print(f"left out, having fewer than {least} groups (MIN_CLASS_SIZE): {names}")
+    return manifest[~manifest.label.isin(small.index)].reset_index(drop=True)
 
 
 def split_manifest(
-    manifest: pd.DataFrame, group_by: str, test_fraction: float, validation_fraction: float, seed: int
+    manifest: pd.DataFrame,
+    group_by: str,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+    division: str = "drawn",
 ) -> pd.Series:
     """Assign each image to "train", "validation" or "test".
 
@@ -27,35 +69,55 @@ def split_manifest(
         test_fraction: share of the images for the test, 0 to 1 (exclusive).
         validation_fraction: share of all images for validation; the two leave something for training.
         seed: same seed, same images, same splits.
+        division: `SPLIT`: "drawn"; "given" keeps the column `split` of the manifest, and draws from its training side
+            what it lacks; "auto" is "given" where there is such a column.
 
     Returns:
         the split of each image, aligned with the manifest's index. Shares are met as closely as whole groups allow.
 
     Raises:
-        ValueError: if a column that `group_by` needs is missing, or a class has too few groups for three sides.
+        ValueError: if a column that is needed is missing or wrong, or a class has too few groups for three sides.
     """
-    if not (test_fraction > 0 and validation_fraction > 0 and test_fraction + validation_fraction < 1):
-        raise ValueError(
-            f"TEST_FRACTION is {test_fraction} and VALIDATION_FRACTION {validation_fraction}; each must be above 0, "
-            "and together they must leave something for training."
-        )
     ordered = manifest.sort_values("path")
     groups = _group_ids(ordered, group_by)
-    split = pd.Series("train", index=ordered.index, name="split")
-    held_out = _take(ordered.label, groups, test_fraction, seed, groups_left=2)
-    split[held_out] = "test"
-    rest = split != "test"
-    share = validation_fraction / (1 - test_fraction)
-    split[_take(ordered.label[rest], groups[rest], share, seed, groups_left=1)] = "validation"
+    split = _given(ordered) if division == "given" or division == "auto" and "split" in manifest else None
+    split = pd.Series("train", index=ordered.index) if split is None else split
+    if not (split == "test").any():
+        rest = split == "train"
+        split[_take(ordered.label[rest], groups[rest], test_fraction, seed, groups_left=2)] = "test"
+        validation_fraction /= 1 - test_fraction
+    if not (split == "validation").any():
+        rest = split == "train"
+        split[_take(ordered.label[rest], groups[rest], validation_fraction, seed, groups_left=1)] = "validation"
     _check_each_class_everywhere(ordered.label, split)
-    return split.reindex(manifest.index)
+    return split.reindex(manifest.index).rename("split")
 
 
-def leakage(manifest: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+def _given(manifest: pd.DataFrame) -> pd.Series:
+    if "split" not in manifest:
+        raise ValueError("SPLIT is 'given', and the manifest has no column 'split'; take 'drawn' or 'auto'.")
+    names = manifest.split.astype("string").str.strip().str.casefold()
+    split = names.replace(ALIASES)
+    wrong = manifest.split[~split.isin(SPLITS)]
+    if len(wrong):
+        raise ValueError(
+            f"The column 'split' of the manifest holds {wrong.iloc[0]!r} ({len(wrong)} such images); allowed are "
+            f"{', '.join([*SPLITS, *ALIASES])}. Correct it, or take SPLIT 'drawn'."
+        )
+    return split.astype(object)
+
+
+def leakage(manifest: pd.DataFrame, split: pd.Series, forbidden: bool = False) -> pd.DataFrame:
     """What lies on two sides: one row per key that the manifest knows, with groups and images that are torn.
+
+    Args:
+        forbidden: stop where anything is torn.
 
     Returns:
         columns kept_together (patient_id, lesion_id, cluster), groups (how many there are), torn_groups, torn_images.
+
+    Raises:
+        ValueError: if it is forbidden, naming the first key and how many groups are torn.
     """
     rows = []
     for key in ("patient_id", "lesion_id", "cluster"):
@@ -63,26 +125,37 @@ def leakage(manifest: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
             sides = split.groupby(manifest[key]).nunique()
             torn = sides.index[sides > 1]
             rows.append((key, len(sides), len(torn), int(manifest[key].isin(torn).sum())))
+            if forbidden and len(torn):
+                raise ValueError(
+                    f"{len(torn)} of {len(sides)} groups by {key} lie on two sides of the split; take GROUP_BY 'auto' "
+                    "and SPLIT 'drawn', or another GROUP_BY to go on with a division that leaks."
+                )
     return pd.DataFrame(rows, columns=["kept_together", "groups", "torn_groups", "torn_images"])
 
 
-def check_no_leakage(manifest: pd.DataFrame, split: pd.Series) -> None:
-    """Stop if any patient, lesion or near-duplicate cluster lies on two sides.
+def group_folds(
+    targets: np.ndarray, groups: np.ndarray, seed: int, folds: int = 5
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds of whole groups for cross-validation: row numbers of the rest, which has every class, and of the fold.
 
-    Raises:
-        ValueError: naming the first key and how many groups are torn.
+    Args:
+        targets, groups: [n].
+        folds: at most this many; fewer where the smallest class has fewer groups.
+
+    Returns:
+        each row is in one fold; [] where a class is a single group.
     """
-    for row in leakage(manifest, split).itertuples():
-        if row.torn_groups:
-            raise ValueError(
-                f"{row.torn_groups} of {row.groups} groups by {row.kept_together} lie on two sides of the split; "
-                "use GROUP_BY 'auto'."
-            )
+    labels, names = pd.Series(targets), pd.Series(groups).astype(str)
+    fewest = names.groupby(labels).nunique().min()
+    if fewest < 2:
+        return []
+    fold = _fold_numbers(labels, names, min(folds, fewest), seed)
+    pairs = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in np.unique(fold)]
+    whole = all(len(np.unique(targets[rest])) == labels.nunique() for rest, _ in pairs)
+    return pairs if whole else []
 
 
 def _group_ids(manifest: pd.DataFrame, group_by: str) -> pd.Series:
-    if group_by not in GROUP_BY:
-        raise ValueError(f"GROUP_BY is {group_by!r}; allowed are {', '.join(map(repr, GROUP_BY))}.")
     column = GROUP_BY[group_by]
     if column is None:
         return pd.Series(range(len(manifest)), index=manifest.index)
@@ -99,13 +172,11 @@ def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_
     share in each class; before that counts that each class is in it and has `groups_left` groups outside it.
     """
     parts = Fraction(share).limit_denominator(20)
-    if not 0 < parts < 1:
-        raise ValueError(f"A share of {share:.3f} of the images cannot be set aside; take 0.05 to 0.9.")
     kinds = groups.groupby(labels).nunique()
     if kinds.min() < 2:
         raise ValueError(
             f"The class {kinds.idxmin()!r} has too few groups of images to be split; what belongs together stays on "
-            "one side, so three are needed: add images of other cases."
+            "one side, so three are needed: add images of other cases, or leave such classes out by MIN_CLASS_SIZE 3."
         )
     n_folds = min(parts.denominator, kinds.max())
     count = max(1, round(share * n_folds))
@@ -140,5 +211,5 @@ def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:
         label, side = empty.index[0]
         raise ValueError(
             f"No image of class {label!r} is left for {side}: {int((labels == label).sum())} images in too few groups; "
-            "add images of that class, or change TEST_FRACTION and VALIDATION_FRACTION."
+            "add images of that class, leave small classes out by MIN_CLASS_SIZE, or change the fractions."
         )

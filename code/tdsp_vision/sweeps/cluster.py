@@ -39,14 +39,9 @@ def connect(address: str, gpus: float) -> tuple[Callable[..., dict], int]:
     # A lost node ends as many trials as it runs, so a retry says nothing about the trial itself.
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5)(run_trial)
 
-    def run(trial, environment, stop) -> dict:
-        reference = task.remote(trial, environment)
-        while not ray.wait([reference], timeout=0.5)[0]:
-            if stop.is_set():
-                ray.cancel(reference, force=True)
-                return {"status": "stopped"}
+    def run(trial, environment) -> dict:
         try:
-            return ray.get(reference)
+            return ray.get(task.remote(trial, environment))
         except ray.exceptions.RayError as error:  # a failure of this trial's machines only
             return {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
 

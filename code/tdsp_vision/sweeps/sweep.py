@@ -9,7 +9,6 @@ Results are sorted by validation. By the test, the best of many would partly be 
 say how good the model is would be too high.
 """
 
-import datetime
 import hashlib
 import itertools
 import json
@@ -18,8 +17,6 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +27,11 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, write_text
-from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings
+from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings, refuse
 from tdsp_vision.sweeps.trial import Trial, make_trial, run_trial
 
 METRICS = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+RESULTS = ["status", "validation", "test", "train_seconds", "seconds", "run", "error", "notebook"]
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one data set in one place
 
 
@@ -41,7 +39,6 @@ _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")  # a sweep is about one dat
 class Sweep:
     """A sweep: `choices` name -> values to try, `ranges` name -> (low, high, log), `others` all that does not vary."""
 
-    notebook: Path
     others: dict[str, object]
     choices: dict[str, list]
     ranges: dict[str, tuple[float, float, bool]]
@@ -55,7 +52,7 @@ class Sweep:
 
     def trial(self, values: Mapping[str, object]) -> Trial:
         """The trial with the values of what varies; nothing else of this sweep shapes it."""
-        return make_trial(values, self.others, self.notebook)
+        return make_trial(values, self.others)
 
     @property
     def folder(self) -> Path:
@@ -66,11 +63,7 @@ class Sweep:
 
 
 def plan_sweep(
-    choices: Mapping[str, str],
-    fixed: Mapping[str, object],
-    ranges: Mapping[str, str],
-    metric: str = "auc",
-    trials: int | None = None,
+    choices: Mapping[str, str], fixed: Mapping[str, object], ranges: Mapping[str, str], metric: str = "auc", trials=None
 ) -> Sweep:
     """A sweep over the modeling notebook; every value is typed and checked here.
 
@@ -85,47 +78,37 @@ def plan_sweep(
     names = [*choices, *ranges, *fixed]
     for name in names:
         if name not in LIMITS["model"]:
-            others = [stage for stage, limits in LIMITS.items() if name in limits]
-            more = f"; stage {others[0]} has it" if others else f"; the nearest is {nearest(name, LIMITS['model'])}"
-            raise ParameterError(f"{name} is no parameter of the modeling notebook, and a sweep runs that only{more}.")
+            near = nearest(name, LIMITS["model"])
+            raise ParameterError(f"{name} is no parameter of the modeling notebook; the nearest of those is {near}.")
         if names.count(name) > 1:
             raise ParameterError(f"{name} is given more than once; give it once: its values, its range or its value.")
         if name == "RUN_NAME" or (name in _PLACES and name not in fixed):
             raise ParameterError(f"{name} cannot vary in a sweep, which is about one data set and names its own runs.")
-    if not choices and not ranges:
-        raise ParameterError("Nothing varies: give values with -g NAME VALUE,VALUE or, for a search, a range with -r.")
-    if ranges and not trials:
-        raise ParameterError("A range is searched: say with --trials how many trials there may be in all.")
-    notebook = paths.NOTEBOOKS["model"]
+    if not (choices or ranges) or (ranges and not trials):
+        raise ParameterError("Give values with -g NAME VALUE,VALUE or, for a search, ranges with -r and --trials.")
     # Which run is the previous one would depend on the order in which trials end.
-    others = defaults(notebook) | {"COMPARE": "none"}
+    others = defaults(paths.NOTEBOOKS["model"]) | {"COMPARE": "none"}
     others |= {name: LIMITS["model"][name].read(name, value) for name, value in fixed.items()}
     tried = {name: _values(name, text) for name, text in sorted(choices.items())}
     spans = {name: _range(name, text) for name, text in sorted(ranges.items())}
     ends = tried | {name: [low, high] for name, (low, high, _) in spans.items()}
     for values in itertools.product(*ends.values()):
         check_parameters("model", others | dict(zip(ends, values, strict=True)))
-    return Sweep(notebook, others, tried, spans, metric, trials)
+    return Sweep(others, tried, spans, metric, trials)
 
 
 def _values(name: str, text: str) -> list:
     """Values between the commas that are outside of brackets: `[1,2],[3]` has two."""
     parts = re.findall(r"(?:[^,\[\](){}]|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+", text) or [""]
-    values = [LIMITS["model"][name].read(name, part.strip()) for part in parts]
-    for value in values:
-        if values.count(value) > 1:
-            raise ParameterError(f"{name} has the value {value!r} more than once in {text!r}; give it once.")
-    return values
+    return [LIMITS["model"][name].read(name, part.strip()) for part in parts]
 
 
 def _range(name: str, text: str) -> tuple[float, float, bool]:
-    limit = LIMITS["model"][name]
-    found = re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
-    if limit.kind not in (int, float) or not found:
-        raise ParameterError(f"{name} is {text!r}; a range of numbers is written 0.1..0.5 or 0.0001..0.01:log.")
-    low, high = limit.read(name, found[1]), limit.read(name, found[2])
+    limit, found = LIMITS["model"][name], re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
+    numbers = found and limit.kind in (int, float)
+    low, high = (limit.read(name, end) for end in found.groups()[:2]) if numbers else (0, 0)
     if low >= high or (found[3] and low <= 0):
-        raise ParameterError(f"{name} is {text!r}; a range ends above its start, and with :log starts above 0.")
+        refuse(name, text, "a range of numbers, the lower one first, as in 0.1..0.5, or 0.0001..0.01:log above 0")
     return low, high, bool(found[3])
 
 
@@ -139,37 +122,23 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
         pandas.DataFrame, a row for each trial, best validation first; see `results_table`.
 
     Raises:
-        RunFailed: another process runs the same sweep.
-        KeyboardInterrupt: interrupted; no trial runs any more, and the same command goes on from there.
+        BlockingIOError: another process runs the same sweep.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    stop, started = threading.Event(), time.monotonic()
-    try:
-        with file_lock(sweep.folder / "lock", wait=False):
-            study, left = _study(sweep)
-            before, total = len(_finished(study)), len(_finished(study)) + left
 
-            def show(study, asked) -> None:
-                ended = _finished(study)
-                gone, done = time.monotonic() - started, len(ended) - before
-                rest = f", about {clock(gone / done * (total - len(ended)))} left" if len(ended) < total else ""
-                trial, result = _trial_of(sweep, asked), asked.user_attrs["result"]
-                value = measure(trial, result, "validation", sweep.metric)
-                how = result["status"] if value is None else f"validation {sweep.metric} {value:.3f}"
-                label = f"{len(ended)}/{total} {trial.title} ".ljust(40, ".")
-                click.echo(f"{label} {result.get('seconds', 0):.0f} s  {how}{rest}")
-                write_text(sweep.folder / "results.csv", results_table(sweep, study).to_csv(index=False))
+    def show(study, asked) -> None:
+        words = " ".join(f"{name}={value}" for name, value in asked.params.items())
+        result = asked.user_attrs
+        score = "" if result["validation"] is None else f", validation {sweep.metric} {result['validation']:.3f}"
+        click.echo(f"{words} ".ljust(40, ".") + f" {result['seconds']:.0f} s, {result['status']}{score}")
+        write_text(sweep.folder / "results.csv", results_table(sweep, study).to_csv(index=False))
 
-            old = signal.signal(signal.SIGINT, lambda *_: stop.set())
-            try:
-                objective = partial(_objective, sweep, run, stop)
-                study.optimize(objective, n_trials=left, n_jobs=jobs, callbacks=[show], catch=(RunFailed,))
-            finally:
-                signal.signal(signal.SIGINT, old)
-    except BlockingIOError:
-        raise RunFailed(f"Sweep {sweep.folder.name} is running already; wait until it ends.") from None
+    with file_lock(sweep.folder / "lock", wait=False):
+        study, left = _study(sweep)
+        how = {"n_trials": left, "n_jobs": jobs, "callbacks": [show], "catch": (RunFailed,)}
+        study.optimize(partial(_objective, sweep, run), **how, show_progress_bar=sys.stderr.isatty())
     return results_table(sweep, study)
 
 
@@ -191,39 +160,31 @@ def _study(sweep: Sweep):
     return study, max(0, sweep.trials - len(complete))
 
 
-def _objective(sweep: Sweep, run: Callable[..., dict], stop: threading.Event, asked) -> float:
-    """Draw values, run their trial, and return its metric; the result goes into the study as well."""
-    for name, values in sweep.choices.items():
-        asked.suggest_categorical(name, [json.dumps(value) for value in values])
+def _objective(sweep: Sweep, run: Callable[..., dict], asked) -> float:
+    """Draw values, run their trial, note in the study what came of it, and return its metric."""
+    values = {}
+    for name, choices in sweep.choices.items():
+        values[name] = json.loads(asked.suggest_categorical(name, [json.dumps(value) for value in choices]))
     for name, (low, high, log) in sweep.ranges.items():
         draw = asked.suggest_int if isinstance(low, int) else asked.suggest_float
-        draw(name, low, high, log=log)
-    trial = _trial_of(sweep, asked)
+        values[name] = draw(name, low, high, log=log)
+    trial = sweep.trial(values)
     # What a trial needs on another machine too: where the workspace lies, and where history is kept.
     ours = {name: value for name, value in os.environ.items() if name.startswith(("TDSP_", "MLFLOW_"))}
-    result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())}, stop)
-    if result["status"] == "stopped":
-        raise KeyboardInterrupt("interrupted; the same command goes on from there")
-    asked.set_user_attr("result", result)
+    result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())})
+    folder = trial.run()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if folder else {}
+    result |= {side: measure(metrics.get(side, {}), sweep.metric) for side in ("validation", "test")}
+    result |= {"train_seconds": metrics.get("seconds", {}).get("train"), "notebook": paths.shown(trial.executed)}
+    for name, value in result.items():
+        asked.set_user_attr(name, value)
     if result["status"] == "failed":
         raise RunFailed(result["error"])
-    value = measure(trial, result, "validation", sweep.metric)
-    return math.nan if value is None else value
+    return math.nan if result["validation"] is None else result["validation"]
 
 
-def _trial_of(sweep: Sweep, asked) -> Trial:
-    values = {name: json.loads(v) if name in sweep.choices else v for name, v in asked.params.items()}
-    return sweep.trial({name: values[name] for name in sweep.names})
-
-
-def _finished(study) -> list:
-    return [one for one in study.get_trials(deepcopy=False) if "result" in one.user_attrs]
-
-
-def measure(trial: Trial, result: dict, side: str, metric: str) -> float | None:
-    """A metric of `side` (validation, test, seconds) of the trial's run; balanced accuracy where there is no AUC."""
-    file = trial.outputs.runs / str(result.get("run")) / "metrics.json"
-    block = json.loads(file.read_text(encoding="utf-8")).get(side, {}) if file.is_file() else {}
+def measure(block: Mapping[str, float | None], metric: str) -> float | None:
+    """A metric of a block of metrics.json; balanced accuracy where there is no AUC."""
     return block.get("balanced_accuracy") if metric == "auc" and block.get("auc") is None else block.get(metric)
 
 
@@ -231,17 +192,12 @@ def results_table(sweep: Sweep, study):
     """pandas.DataFrame, a row for each trial that ended, best validation first: what varies, status, run, error,
     executed notebook, seconds of training, the metric (0 to 1) on validation and test; and on validation its mean,
     lowest and highest value over SEED for the combination that the row belongs to."""
-    import pandas as pd
-
-    rows = []
-    for one in _finished(study):
-        trial, result = _trial_of(sweep, one), one.user_attrs["result"]
-        row = {name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in trial.values.items()}
-        row |= {"status": result["status"], "run": result.get("run"), "error": result.get("error")}
-        row |= {"notebook": paths.shown(trial.executed), "train_seconds": measure(trial, result, "seconds", "train")}
-        row |= {side: measure(trial, result, side, sweep.metric) for side in ("validation", "test")}
-        rows.append(row)
-    table = pd.DataFrame(rows).drop_duplicates(sweep.names).astype({"validation": float, "test": float})
+    table = study.trials_dataframe(attrs=("params", "user_attrs"))
+    table.columns = [column.removeprefix("params_").removeprefix("user_attrs_") for column in table]
+    table = table.reindex(columns=[*sweep.names, *RESULTS]).dropna(subset="status").drop_duplicates(sweep.names)
+    for name in sweep.choices:  # lists stay text, by which rows can be grouped
+        table[name] = [text if text.startswith("[") else json.loads(text) for text in table[name]]
+    table = table.astype({"validation": float, "test": float})
     over_seeds = table.groupby([name for name in sweep.names if name != "SEED"] or [0] * len(table)).validation
     for name, how in (("mean", "mean"), ("lowest", "min"), ("highest", "max")):
         table[name] = over_seeds.transform(how)
@@ -279,24 +235,21 @@ def in_words(sweep: Sweep, table) -> str:
     return "\n".join([*lines, f"{len(done)} of {len(table)} done: {paths.shown(sweep.folder / 'results.csv')}"])
 
 
-def clock(seconds: float) -> str:
-    """`0:01:05`, or `1 day, 1:00:00`."""
-    return str(datetime.timedelta(seconds=round(seconds)))
+def _end(*_) -> None:
+    """End this process as a kill does, which is safe: its kernels end within seconds, and a trial is done or not."""
+    click.echo("interrupted; the same command goes on from there", err=True)
+    os._exit(130)
 
 
 @click.command("sweep")
 @click.option("choices", "-g", "--grid", nargs=2, multiple=True, metavar="NAME VALUES", help="Values, as in 224,448.")
 @click.option("fixed", "-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="Same in all trials.")
 @click.option("file", "-f", "--file", type=click.Path(path_type=Path), help="YAML file of such parameters; -p wins.")
-@click.option(
-    "ranges", "-r", "--range", nargs=2, multiple=True, metavar="NAME LOW..HIGH[:log]", help="A range to search."
-)
+@click.option("ranges", "-r", "--range", nargs=2, multiple=True, metavar="NAME LOW..HIGH[:log]", help="To search.")
 @click.option("--trials", type=click.IntRange(1), help="Search: how many in all, earlier ones of this search included.")
 @click.option("--jobs", type=click.IntRange(1), help="Trials at once; default 1, with --ray what the cluster holds.")
 @click.option("--metric", type=click.Choice(list(METRICS)), default="auc", show_default=True, help="Of the validation.")
-@click.option(
-    "--ray", metavar="ADDRESS|auto", help="Run on this Ray cluster; outputs on a folder that all nodes share."
-)
+@click.option("--ray", metavar="ADDRESS|auto", help="Run on this Ray cluster; all nodes share outputs.")
 @click.option("--gpus", type=click.FloatRange(0), default=0, show_default=True, help="Ray: GPUs a trial.")
 def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus) -> None:
     """Run the modeling notebook for many combinations of its parameters.
@@ -310,6 +263,7 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus)
       python -m tdsp_vision sweep -g SVM_FEATURES last,pooled -g SEED 0,1,2,3,4
       python -m tdsp_vision sweep --trials 20 -p CLASSIFIER dnn -r LEARNING_RATE 1e-4..1e-3:log
     """
+    signal.signal(signal.SIGINT, _end)
     given = (read_settings(file) if file else {}) | as_settings(fixed, "-p")
     made = plan_sweep(as_settings(choices, "-g"), given, as_settings(ranges, "-r"), metric, trials)
     run, room = run_trial, 1

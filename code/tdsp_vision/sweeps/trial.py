@@ -13,10 +13,8 @@ import contextlib
 import hashlib
 import json
 import shutil
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +28,11 @@ from tdsp_vision.runner import attach_to_history, run_notebook
 
 @dataclass(frozen=True)
 class Trial:
-    """What to run: `values` vary in the sweep, `parameters` are all that the notebook gets, RUN_NAME among them."""
+    """What to run: `parameters` are all that the notebook gets, RUN_NAME, which is `name`, among them."""
 
-    values: dict[str, object]
+    name: str
     parameters: dict[str, object]
     notebook: Path
-
-    @property
-    def name(self) -> str:
-        return self.parameters["RUN_NAME"]
-
-    @property
-    def title(self) -> str:
-        """`CLASSIFIER=svm IMAGE_SIZE=224`."""
-        return " ".join(f"{name}={value}" for name, value in self.values.items())
 
     @property
     def outputs(self) -> paths.OutputPaths:
@@ -60,57 +49,47 @@ class Trial:
         return found[0].parent if found else None
 
 
-def make_trial(values: Mapping[str, object], others: Mapping[str, object], notebook: Path) -> Trial:
+def make_trial(values: Mapping[str, object], others: Mapping[str, object]) -> Trial:
     """The trial with `values` of what varies and `others`, every other parameter; its name is the digest of all."""
-    parameters = dict(others) | dict(values) | {"RUN_NAME": ""}
+    notebook, parameters = paths.NOTEBOOKS["model"], dict(others) | dict(values) | {"RUN_NAME": ""}
     data = paths.DatasetPaths(parameters["DATA_DIR"], parameters["DATASET_NAME"])
     files = [file.read_bytes() for file in (data.manifest, data.corrections) if file.is_file()]
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     content = [parameters, code, [hashlib.sha256(file).hexdigest() for file in files]]
     name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return Trial(dict(values), parameters | {"RUN_NAME": name}, notebook)
+    return Trial(name, parameters | {"RUN_NAME": name}, notebook)
 
 
-def run_trial(trial: Trial, environment: Mapping[str, str], stop: threading.Event | None = None) -> dict:
+def run_trial(trial: Trial, environment: Mapping[str, str]) -> dict:
     """Run a trial to its end, or find that it was done before.
 
     Args:
         environment: variables for the kernel, on top of this process's own.
-        stop: once it is set, the kernel is ended.
 
     Returns:
-        `status` "done" with `run` (id) and `seconds`, "failed" with `error` (a sentence), or "stopped".
+        `status` "done" with `run` (id) and `seconds`, or "failed" with `error` (a sentence) and `seconds`.
     """
-    stop, started = stop or threading.Event(), time.monotonic()
-    while not stop.is_set():
-        with contextlib.suppress(BlockingIOError), file_lock(trial.executed.parent / "lock", wait=False):
-            result = {"status": "done", "run": trial.run().name} if trial.run() else _run(trial, environment, stop)
-            return result | {"seconds": round(time.monotonic() - started, 1)}
-        time.sleep(0.2)  # another process works on it
-    return {"status": "stopped"}
+    started = time.monotonic()
+    with file_lock(trial.executed.parent / "lock"):  # another process may work on it
+        result = {"status": "done", "run": trial.run().name} if trial.run() else _run(trial, environment)
+    return result | {"seconds": round(time.monotonic() - started, 1)}
 
 
-def _run(trial: Trial, environment: Mapping[str, str], stop: threading.Event) -> dict:
+def _run(trial: Trial, environment: Mapping[str, str]) -> dict:
     _end_kernels_of(trial)
     for draft in trial.outputs.runs.glob(f".*-{trial.name}.*"):  # of a killed kernel
         shutil.rmtree(draft)
     own = dict(environment) | {"TDSP_TRIAL": str(trial.executed.parent)}
     error = f"the notebook ran to its end and left no run named {trial.name}"
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(run_notebook, trial.notebook, trial.parameters, trial.executed, environment=own)
-        while not future.done():
-            time.sleep(0.1)
-            if stop.is_set():
-                _end_kernels_of(trial)
-        try:
-            future.result()
-        except (ParameterError, RunFailed) as failure:
-            error = str(failure).splitlines()[0]
+    try:
+        run_notebook(trial.notebook, trial.parameters, trial.executed, environment=own)
+    except (ParameterError, RunFailed) as failure:
+        error = str(failure).splitlines()[0]
     if run := trial.run():  # a run that was saved counts, even where a later cell failed
         attach_to_history(trial.outputs, run.name, trial.executed)
         return {"status": "done", "run": run.name}
-    return {"status": "stopped"} if stop.is_set() else {"status": "failed", "error": error}
+    return {"status": "failed", "error": error}
 
 
 def _end_kernels_of(trial: Trial) -> None:

@@ -1,143 +1,100 @@
 """ConfusionMatrixUI: the confusion matrix as buttons; a cell shows the images that were counted in it.
 
-predictions as in `results_state`. Reads image files below `root`, those of the visible page only, and never writes.
+predictions as in `results`. Reads image files below `root`, those of the visible page only, and never writes.
 """
 
-from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from sklearn.metrics import confusion_matrix
 
-from tdsp_vision.data.plots import ORANGE
-from tdsp_vision.widgets.gallery import gallery
-from tdsp_vision.widgets.pages import Pages, pager
-from tdsp_vision.widgets.results_state import confusion_counts, judged
+from tdsp_vision.widgets import pictures
+from tdsp_vision.widgets.results import judged
 
-FEW = 6  # classes up to which a cell has room for its share as well
-MOST = 25  # classes that are shown; hundreds of buttons open fast, thousands do not
+MOST = 15  # classes up to which there is a button for each cell; of more, a field in which a cell is searched
 
 
-class ConfusionMatrixUI(widgets.VBox):
-    """Press a cell and see its images, most confidently wrong first; `cell` holds (true, predicted), `pages.rows` them.
+class ConfusionMatrixUI(pictures.Panel):
+    """Press a cell and see its images; `cell` holds (true, predicted), `pages.rows` the rows.
 
     It opens with the most frequent mistake; where there is none, with the largest cell. Rows are true classes, columns
-    predicted ones; the shade is the share of the row, as in the figure `modeling.plots.confusion_matrix`.
+    predicted ones; the shade is the share of the row. More than `MOST` classes have a field to search in instead.
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, by row number; see `results_state`.
+        predictions: path, label, predicted, score_<class>, by row number.
         classes: names, in the order of rows and columns.
         page_size: images on a page.
-
-    Raises:
-        ValueError: if the predictions do not fit (`results_state.judged`).
     """
 
-    def __init__(self, root: Path, predictions: pd.DataFrame, classes: Sequence[str], page_size: int = 12):
-        self.root, self.classes = Path(root), list(classes)
+    def __init__(self, root: Path, predictions: pd.DataFrame, classes: list[str], page_size: int = 12):
+        self.root, self.classes = Path(root), classes
         self.table = judged(predictions, classes).sort_values("loss", ascending=False, kind="stable")
-        self.matrix = Matrix(confusion_counts(self.table, classes), self.classes, self.choose)
-        self.pages, self.about, self.gallery = Pages(size=page_size), widgets.HTML(), widgets.HTML()
-        super().__init__([self.matrix, self.about, pager(self.pages), self.gallery])
+        self.counts = confusion_matrix(self.table.label, self.table.predicted, labels=classes)
+        self.mistakes = self.counts * ~np.eye(len(classes), dtype=bool)
+        self.pages, self.about, self.gallery = pictures.Pages(size=page_size), widgets.HTML(), widgets.HTML()
+        self.buttons: dict[tuple[int, int], widgets.Button] = {}
+        matrix = self._matrix() if len(classes) <= MOST else self._search()
+        super().__init__([matrix, self.about, self.pages, self.gallery])
         self.pages.observe(self._draw, "visible")
-        self.choose(*self.matrix.largest())
+        counts = self.mistakes if self.mistakes.any() else self.counts
+        self.choose(*np.unravel_index(counts.argmax(), counts.shape))
 
     def choose(self, true: int, predicted: int) -> None:
         """Show the images of class number `true` that were called class number `predicted`."""
         self.cell = self.classes[true], self.classes[predicted]
-        self.matrix.mark(true, predicted)
-        self.about.value = f"<b>{escape(self.matrix.in_words(true, predicted))}</b>; most confidently wrong first"
+        for cell, button in self.buttons.items():
+            button.layout.border = f"3px solid {pictures.ORANGE if cell == (true, predicted) else 'transparent'}"
+        order = "least sure first" if true == predicted else "most confidently wrong first"
+        self.about.value = f"<b>{escape(self.in_words(true, predicted))}</b>; {order}"
         found = (self.table.label == self.cell[0]) & (self.table.predicted == self.cell[1])
         self.pages.show(tuple(self.table.index[found].tolist()))
 
-    def _draw(self, _=None) -> None:
-        rows = self.table.loc[list(self.pages.visible)]
-        captions = [f"{Path(row.path).name}\nconfidence {row.confidence:.2f}" for row in rows.itertuples()]
-        self.gallery.value = gallery([self.root / path for path in rows.path], captions)
-
-
-class Matrix(widgets.VBox):
-    """A button for each count that calls `choose(true, predicted)`, class numbers; with names and totals around them.
-
-    counts: int [K, K], rows true, columns predicted. Of more than `MOST` classes, those with most mistakes are shown.
-    """
-
-    def __init__(self, counts: np.ndarray, classes: list[str], choose: Callable[[int, int], None]):
-        self.counts, self.classes, self.choose = counts, classes, choose
-        self.mistakes = counts * ~np.eye(len(classes), dtype=bool)
-        self.shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-        # Styles and layout are shared by all cells, so that hundreds of them open fast.
-        colors = [*map(shade, np.arange(11) / 10), (ORANGE, "#000000")]
-        self.styles = [widgets.ButtonStyle(button_color=back, text_color=text) for back, text in colors]
-        self.small = widgets.Layout(width="auto", height="26px", margin="0", padding="0")
-        hardest = np.argsort(-self.mistakes.sum(axis=0) - self.mistakes.sum(axis=1), kind="stable")
-        self.shown, self.marked = sorted(hardest[:MOST].tolist()), None
-        self.buttons = {(i, k): self._button(i, k) for i in self.shown for k in self.shown}
-        few = f"shown: the {len(self.shown)} of {len(classes)} classes with the most mistakes"
-        rest = [_text(few, wide=True)] if len(self.shown) < len(classes) else []
-        super().__init__([self._grid(), *rest], layout=widgets.Layout(overflow="auto"))
-
-    def largest(self) -> tuple[int, int]:
-        """The most frequent mistake among all classes; where there is none, the largest cell."""
-        counts = self.mistakes if self.mistakes.any() else self.counts
-        return np.unravel_index(counts.argmax(), counts.shape)
-
-    def mark(self, true: int, predicted: int) -> None:
-        """Show that this cell, and no other, is open."""
-        for cell in {self.marked, (true, predicted)} & self.buttons.keys():
-            self.buttons[cell].style = self.styles[-1 if cell == (true, predicted) else round(10 * self.shares[cell])]
-        self.marked = (true, predicted)
-
     def in_words(self, true: int, predicted: int) -> str:
-        """What the cell says, for those who do not see its place and shade."""
-        share = (
-            f"{self.counts[true, predicted]} of {self.counts[true].sum()} images, {self.shares[true, predicted]:.0%}"
-        )
+        """What a cell says, for those who do not see its place and shade."""
+        count, total = self.counts[true, predicted], self.counts[true].sum()
+        share = f"{count} of {total} images, {count / max(total, 1):.0%}"
         return f"True {self.classes[true]}, called {self.classes[predicted]}: {share}"
 
-    def _button(self, true: int, predicted: int) -> widgets.Button:
-        count, share = self.counts[true, predicted], self.shares[true, predicted]
-        words = f"{count} ({share:.0%})" if len(self.shown) <= FEW else str(count)
-        looks = {
-            "style": self.styles[round(10 * share)],
-            "layout": self.small,
-            "tooltip": self.in_words(true, predicted),
-        }
-        button = widgets.Button(description=words, disabled=not count, tabbable=True, **looks)
-        button.on_click(lambda _: self.choose(true, predicted))
-        return button
+    def static_html(self) -> str:
+        """The matrix as a table, and the images of the open cell."""
+        table = pd.DataFrame(self.counts, self.classes, self.classes).rename_axis("true ↓ called →")
+        return f"{table.to_html(max_rows=MOST, max_cols=MOST)}{self.about.value}{self.gallery.value}"
 
-    def _grid(self) -> widgets.GridBox:
-        names, upright = [self.classes[k] for k in self.shown], len(self.shown) > FEW
-        cells = [_text("true ↓ called →"), *(_text(name, True, upright) for name in [*names, "all"])]
-        for true, name in zip(self.shown, names, strict=True):
-            cells += [_text(name), *(self.buttons[true, k] for k in self.shown), _text(self.counts[true].sum(), True)]
-        totals = [*self.counts.sum(axis=0)[self.shown], self.counts.sum()]
-        cells += [_text("all"), *(_text(total, True) for total in totals)]
-        width = "minmax(2.4em, 4em)" if upright else "minmax(5.5em, 8em)"
-        columns = f"max-content repeat({len(names)}, {width}) 4em"
-        layout = widgets.Layout(grid_template_columns=columns, grid_gap="2px", align_items="flex-end")
-        return widgets.GridBox(cells, layout=layout)
+    def _draw(self, _=None) -> None:
+        rows = self.table.loc[list(self.pages.visible)]
+        captions = [f"{Path(row.path).name}\nconfidence {row.confidence:.3f}" for row in rows.itertuples()]
+        self.gallery.value = pictures.gallery([self.root / path for path in rows.path], captions)
 
+    def _search(self) -> widgets.Combobox:
+        """A field that offers every cell with images, the most frequent mistakes first."""
+        cells = sorted(np.argwhere(self.counts).tolist(), key=lambda cell: -self.mistakes[*cell])
+        offered = {self.in_words(*cell): cell for cell in cells}
+        search = pictures.control(widgets.Combobox, "Cell", "520px", placeholder="type a class", options=tuple(offered))
 
-def shade(share: float) -> tuple[str, str]:
-    """Colours "#rrggbb" of a cell and of its text, for a share of 0 to 1: one hue, pale to dark, and the text that has
-    the higher contrast on it (relative luminance, WCAG 2.2)."""
-    red, green, blue, _ = colormaps["Blues"](share)
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in (red, green, blue)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    text = "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#ffffff"
-    return "#" + "".join(f"{round(255 * value):02x}" for value in (red, green, blue)), text
+        def take(change) -> None:
+            if change["new"] in offered:
+                self.choose(*offered[change["new"]])
+                search.value = ""  # a full field would offer nothing but itself
 
+        search.observe(take, "value")
+        return search
 
-def _text(words: object, centred: bool = False, upright: bool = False, wide: bool = False) -> widgets.HTML:
-    turned = "writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9em; margin: 4px auto"
-    turned = turned if upright else "line-height: 26px; " + ("" if wide else "max-width: 9em")
-    style = f"overflow: hidden; text-overflow: ellipsis; white-space: nowrap; {turned}"
-    style += "; text-align: center" if centred and not upright else ""
-    text = f'<div style="{style}" title="{escape(str(words))}">{escape(str(words))}</div>'
-    return widgets.HTML(text, layout={"margin": "0 4px", "height": "auto"})
+    def _matrix(self) -> widgets.GridBox:
+        """A button for each count, with names around them."""
+        cells = [widgets.Label(words) for words in ("true ↓ called →", *self.classes)]
+        for true, name in enumerate(self.classes):
+            cells.append(widgets.Label(name))
+            for predicted, count in enumerate(self.counts[true]):
+                button = pictures.button(str(count), tooltip=self.in_words(true, predicted), disabled=not count)
+                share = count / max(self.counts[true].sum(), 1)
+                button.style.button_color = f"rgba(0,114,178,{0.6 * share:.2f})"
+                button.style.text_color = "var(--jp-ui-font-color0)"
+                button.on_click(lambda _, true=true, predicted=predicted: self.choose(true, predicted))
+                self.buttons[true, predicted] = button
+                cells.append(button)
+        columns = f"minmax(4em, max-content) repeat({len(self.classes)}, minmax(3em, 8em))"
+        return widgets.GridBox(cells, layout={"grid_template_columns": columns, "grid_gap": "2px", "overflow": "auto"})

@@ -1,42 +1,68 @@
 """ParamsUI: a form for the parameters of a notebook, and a headless run with what it holds.
 
-The fields and their checks come from the notebook as it is saved (`params_fields`), the run is a process of its own
-(`background_run`), what is seen of it is a `RunView`. A kernel has one run per stage: where the cell with the form is
-executed again, the new form shows the run that is going. `parameter_table` is the static twin.
+What may be given is said by `parameters.LIMITS`, the defaults by the notebook as it is saved. A run is a process of
+its own, `python -m tdsp_vision run --watched …`, so the kernel stays usable. A kernel has one run per stage: where the
+cell with the form is executed again, the new form shows the run that is going.
 """
 
 import functools
+import json
+import os
 import shlex
+import subprocess
+import sys
+import threading
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import ipywidgets as widgets
+import pandas as pd
+import traitlets
 
 from tdsp_vision import paths
-from tdsp_vision.data.plots import BLUE, ORANGE
-from tdsp_vision.parameters import Parameter, require_one_of
-from tdsp_vision.widgets.background_run import BackgroundRun
-from tdsp_vision.widgets.params_fields import ParameterForm, as_text
-from tdsp_vision.widgets.run_view import RunView
+from tdsp_vision.parameters import LIMITS, ParameterError, check_parameters, defaults
+from tdsp_vision.widgets import pictures
 
-LONG = 40  # letters; a longer default gets a field of several lines
-WRAP = widgets.Layout(flex_flow="row wrap")
-COLUMNS = widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(min(270px, 100%), 1fr))", width="100%")
-STYLE = f"""<style>
-.tdsp-field {{ padding: 4px 8px 8px; border-left: 3px solid transparent; overflow: hidden }}
-.tdsp-field.tdsp-changed {{ border-left-color: {BLUE} }}
-.tdsp-field.tdsp-wrong {{ border-left-color: {ORANGE} }}
-.tdsp-field > * {{ margin: 0; width: auto }}
-.tdsp-field > .widget-inline-hbox {{ flex-direction: column; align-items: stretch; height: auto }}
-.tdsp-field > .widget-inline-hbox > * {{ flex: none; width: auto; box-sizing: border-box }}
-.tdsp-field .widget-label, .tdsp-field .widget-label-basic {{ font: 600 13px/1.6 var(--jp-code-font-family);
-  height: auto; text-align: left }}
-.tdsp-field select {{ height: var(--jp-widgets-inline-height) }}
-.tdsp-form .widget-html-content {{ line-height: 1.35; white-space: normal; overflow-wrap: anywhere }}
-.tdsp-form .widget-html, .tdsp-form .widget-html-content {{ height: auto; width: 100% }}
-.tdsp-form pre {{ overflow-x: auto; line-height: 1.35 }}
-.tdsp-form small {{ color: var(--jp-ui-font-color2) }}
-</style>"""
+ENDS = {0: "done", 1: "failed", 130: "stopped"}
+LIFE = "A run goes on when this page is closed, and ends when the kernel is restarted or shut down."
+
+
+class BackgroundRun(traitlets.HasTraits):
+    """Starts, follows and stops one run at a time. Observers of the traits are called in the reading thread.
+
+    The process prints lines of JSON (`runner.Progress`) and then plain text: the table of results, or what went wrong.
+    Its standard input is a pipe that carries nothing. Closing it ends the run as Ctrl-C does, and the system closes it
+    when this kernel ends, however that happens: no run outlives the kernel that started it.
+    """
+
+    status = traitlets.Unicode("idle", help="idle, running, done, failed or stopped")
+    progress = traitlets.Dict(help="the last line of JSON; {} before the first")
+    printed = traitlets.Unicode(help="everything else that the process printed")
+
+    def start(self, command: list[str]) -> None:
+        """Start a command; returns at once. Does nothing while a run is going."""
+        if self.status != "running":
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            # A session of its own: to interrupt the kernel does not interrupt the run.
+            self.process = subprocess.Popen(command, cwd=paths.ROOT, text=True, start_new_session=True, **pipes)
+            self.progress, self.printed, self.status = {}, "", "running"
+            self.thread = threading.Thread(target=self._follow, daemon=True)
+            self.thread.start()
+
+    def stop(self) -> None:
+        """End the run and its kernel as Ctrl-C does; returns at once. It changes no trait: how it ended is read."""
+        if self.status == "running":
+            self.process.stdin.close()
+
+    def _follow(self) -> None:
+        with self.process as process:
+            for line in process.stdout:
+                if line.startswith('{"step":'):
+                    self.progress = json.loads(line)
+                else:
+                    self.printed += line
+        self.status = ENDS.get(process.returncode, "failed")
 
 
 @functools.cache
@@ -45,101 +71,116 @@ def run_of(stage: str) -> BackgroundRun:
     return BackgroundRun()
 
 
-class Field(widgets.VBox):
-    """One parameter: its control, and below it what it means, or the sentence that says what is wrong with `text`."""
+class ParameterForm:
+    """Texts of all fields, by name, and what they mean; a truth is the text `True` or `False`."""
 
-    def __init__(self, parameter: Parameter, choices: list[str], allowed: str):
-        self.default, self._note = as_text(parameter.default), widgets.HTML()
-        self.control = _control(parameter, self.default, choices)
-        said = choices or isinstance(parameter.default, bool | str)  # by the control itself, or there is no limit
-        self._help = escape(parameter.comment) + ("" if said else f" <small>({escape(allowed)})</small>")
-        super().__init__([self.control, self._note])
-        self.add_class("tdsp-field")
+    def __init__(self, stage: str):
+        self.stage, self.limits, self.defaults = stage, LIMITS[stage], defaults(paths.NOTEBOOKS[stage])
+        self.texts = {name: as_text(default) for name, default in self.defaults.items()}
 
-    @property
-    def text(self) -> str:
-        return as_text(self.control.value)
+    def values(self) -> dict[str, object]:
+        """Values by name; ParameterError with the sentence with which a run would refuse the first wrong text."""
+        texts = {name: "" if text.strip() == '""' else text for name, text in self.texts.items()}
+        values = {name: self.limits[name].read(name, text) for name, text in texts.items()}
+        check_parameters(self.stage, values)
+        return values
 
-    @text.setter
-    def text(self, text: str) -> None:
-        self.control.value = text == "True" if isinstance(self.control, widgets.Checkbox) else text
+    def is_used(self, name: str) -> bool:
+        """Whether the parameter has an effect: one whose meaning begins with `dnn:` has none where `svm` is chosen."""
+        words = {*self.limits[name].meaning.partition(":")[0].split(", ")}
+        chosen = [self.texts[other] for other, limit in self.limits.items() if words <= {*limit.words}]
+        return not chosen or chosen[0] in {*words, "auto"}
 
-    def mark(self, changed: bool, error: str) -> None:
-        """Show `error`, or else the help; a bar at the left says changed (blue) or wrong (orange)."""
-        self._note.value = f'<b role="alert">{escape(error)}</b>' if error else self._help
-        for name, on in (("tdsp-changed", changed), ("tdsp-wrong", bool(error))):
-            (self.add_class if on else self.remove_class)(name)
-
-
-def _control(parameter: Parameter, text: str, choices: list[str]) -> widgets.DOMWidget:
-    about = {"description": parameter.name, "tooltip": parameter.comment, "tabbable": True}
-    if isinstance(parameter.default, bool):
-        return widgets.Checkbox(parameter.default, indent=False, **about)
-    if choices:
-        return widgets.Dropdown(options=choices, value=text, **about)
-    return widgets.Textarea(text, rows=4, **about) if len(text) > LONG else widgets.Text(text, **about)
-
-
-class ParamsUI(widgets.VBox):
-    """A form with one field per parameter, and buttons that run its notebook headless with what changed.
-
-    Args:
-        notebook: "data", "model", "deploy", or the path of that notebook.
-        run: what starts and follows the process; `run_of` the stage where nothing is given.
-
-    Raises:
-        ParameterError: for anything but one of the three notebooks.
-        DeclarationError: if the notebook's parameters or checks cannot be read.
-    """
-
-    def __init__(self, notebook: Path | str, run: BackgroundRun | None = None):
-        stages = {path.resolve(): stage for stage, path in paths.NOTEBOOKS.items()}
-        self.stage = stages.get(Path(notebook).resolve(), str(notebook))
-        require_one_of("notebook", self.stage, paths.NOTEBOOKS)
-        self.form, self.run = ParameterForm(paths.NOTEBOOKS[self.stage]), run or run_of(self.stage)
-        self.fields = {
-            name: Field(parameter, self.form.choices(name), self.form.allowed(name))
-            for name, parameter in self.form.parameters.items()
-        }
-        wide = widgets.Layout(width="auto", min_width="148px", max_width="100%")  # it may name many fields
-        self.start = widgets.Button(icon="play", tooltip="Run the notebook headless", tabbable=True, layout=wide)
-        self.reset = widgets.Button(description="Defaults", tooltip="Set all parameters back", tabbable=True)
-        self.told, self.view = widgets.HTML(), RunView(self.run)
-        buttons = widgets.HBox([self.start, self.view.stop, self.reset], layout=WRAP)
-        style = widgets.HTML(STYLE, layout=widgets.Layout(display="none"))
-        grid = widgets.GridBox([*self.fields.values()], layout=COLUMNS)
-        super().__init__([style, grid, self.told, buttons, self.view])
-        self.add_class("tdsp-form")
-        for field in self.fields.values():
-            field.control.observe(self._check, "value")
-        self.start.on_click(self._start)
-        self.reset.on_click(self._reset)
-        self.run.observe(self._check, "status")
-        self._check()
-
-    def arguments(self) -> list[str]:
-        """Arguments of `python -m tdsp_vision`: what changed, and always the classifier where there is one."""
-        given = self.form.changed()
-        if "CLASSIFIER" in self.form.parameters:  # a run that names none takes svm and then dnn
-            given = {"CLASSIFIER": self.form.texts["CLASSIFIER"]} | given
+    def command(self) -> list[str]:
+        """The run: with the classifier where there is one, and what is used and changed; ParameterError as `values`."""
+        given = {name: as_text(value) for name, value in self.values().items() if value != self.defaults[name]}
+        given = {name: text for name, text in given.items() if self.is_used(name)}
+        given |= {name: self.texts[name] for name in ("CLASSIFIER",) if name in self.texts}
         return ["run", "--stage", self.stage, *(part for pair in given.items() for part in ("-p", *pair))]
 
+
+def as_text(value: object) -> str:
+    """`value` as `Limit.read` reads it back: text as it is, lists and mappings as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+class ParamsUI(pictures.Panel):
+    """A form with one field per parameter, and buttons that run the notebook headless with what changed.
+
+    Args:
+        stage: "data", "model" or "deploy".
+        run: what starts and follows the process; `run_of` the stage where nothing is given.
+    """
+
+    def __init__(self, stage: str, run: BackgroundRun | None = None):
+        self.form, self.run = ParameterForm(stage), run or run_of(stage)
+        self.controls = {name: _control(name, self.form) for name in self.form.texts}
+        self.notes = {name: widgets.HTML() for name in self.controls}
+        self.fields = {name: widgets.VBox([self.controls[name], self.notes[name]]) for name in self.controls}
+        columns = {"grid_template_columns": "repeat(auto-fill, minmax(min(420px, 100%), 1fr))", "grid_gap": "8px 16px"}
+        grid = widgets.GridBox([*self.fields.values()], layout=columns)
+        self.start, self.stop = pictures.button("Run", icon="play"), pictures.button("Stop", icon="stop")
+        self.terminal, self.words = widgets.HTML(), widgets.HTML()
+        self.link = widgets.Output()  # its links, unlike those of an HTML widget, open in JupyterLab itself
+        super().__init__([grid, self.terminal, pictures.wrapping([self.start, self.stop]), self.words, self.link])
+        for control in self.controls.values():
+            control.observe(self._check, "value")
+        self.start.on_click(self._start)  # no button is ever off: one that were would lose the keyboard
+        self.stop.on_click(lambda _: self.run.stop())
+        self.run.observe(self._follow)
+        self._check()
+        self._follow()
+
+    def static_html(self) -> str:
+        """A table of all parameters."""
+        limits, form = self.form.limits, self.form
+        rows = {name: [repr(form.defaults[name]), limits[name].allowed, limits[name].meaning] for name in limits}
+        return pd.DataFrame.from_dict(rows, "index", columns=["default", "allowed", "meaning"]).to_html()
+
     def _check(self, _=None) -> None:
-        """Read the fields, and say what is wrong, or what a run would be."""
-        with self.view.lock:
-            self.form.texts = {name: field.text for name, field in self.fields.items()}
-            errors, changed = self.form.errors(), self.form.changed()
-            for name, field in self.fields.items():
-                field.mark(name in changed, errors.get(name, ""))
-            self.start.disabled = bool(errors) or self.run.going
-            self.start.description = "Fix " + ", ".join(errors) if errors else "Run"
-            command = escape(shlex.join(["python", "-m", "tdsp_vision", *self.arguments()]))
-            self.told.value = "" if errors else f"The same in a terminal: <code>{command}</code>"
+        """Read the fields; say beside each what it means or what is wrong, and below what the run would be."""
+        self.form.texts = {name: control.value for name, control in self.controls.items()}
+        try:
+            self.command, self.error = ["python", "-m", "tdsp_vision", *self.form.command()], ""
+            self.terminal.value = f"The same in a terminal: <code>{escape(shlex.join(self.command))}</code>"
+        except ParameterError as error:
+            self.error, self.terminal.value = str(error), pictures.alert(str(error))
+        for name, note in self.notes.items():
+            limit, wrong = self.form.limits[name], self.error.startswith((f"{name} ", f"{name}["))
+            allowed = f" ({limit.allowed})" if limit.kind not in (str, bool) else ""
+            note.value = pictures.alert(self.error) if wrong else escape(limit.meaning + allowed)
+            self.fields[name].layout.display = None if wrong or self.form.is_used(name) else "none"
 
-    def _start(self, _) -> None:
-        if not self.start.disabled:
-            self.run.start([*self.arguments(), "--watched"])
+    def _start(self, _=None) -> None:
+        if not self.error:
+            self.run.start([sys.executable, *self.command[1:], "--watched"])
 
-    def _reset(self, _) -> None:
-        for field in self.fields.values():
-            field.text = field.default
+    def _follow(self, _=None) -> None:
+        """Show where the run is, or how it ended, and the notebook that it has executed, if only in part."""
+        self.words.value = in_words(self.run)
+        notebook = Path(self.run.progress.get("notebook", ""))
+        ended = self.run.status in ENDS.values() and notebook.is_file()
+        self.link.outputs = (link(notebook),) if ended else ()
+
+
+def _control(name: str, form: ParameterForm) -> widgets.DOMWidget:
+    """A list to choose from, or a field to type in; the value of either is a text."""
+    words = ("True", "False") if form.limits[name].kind is bool else form.limits[name].words
+    traits = {"description": name, "layout": {"width": "98%"}, "style": {"description_width": "15em"}}
+    kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
+    return kind(value=form.texts[name], **traits)
+
+
+def in_words(run: BackgroundRun) -> str:
+    """Where a run is, or how it ended, as HTML; nothing before there is one."""
+    at = {"title": "The run", "cell": 0, "cells": 0, "seconds": 0} | run.progress
+    bar = f'<progress value="{at["cell"]}" max="{at["cells"] or 1}"></progress> cell {at["cell"]} of {at["cells"]}'
+    words = f'<b role="status">{escape(at["title"])}: {run.status}</b> {bar}, {at["seconds"]} s. {LIFE}'
+    return f"{words}<pre style='color:inherit'>{escape(run.printed.strip())}</pre>" * (run.status != "idle")
+
+
+def link(notebook: Path) -> dict:
+    """Cell output with a link to an executed notebook, as seen from the folder of the notebook that shows it."""
+    target, shown = quote(os.path.relpath(notebook)), escape(paths.shown(notebook))
+    html = f'<a href="{target}">Open the executed notebook</a>: <code>{shown}</code>'
+    return {"output_type": "display_data", "data": {"text/html": html, "text/plain": shown}, "metadata": {}}

@@ -1,140 +1,208 @@
 """ResultsUI: one image at a time with all its scores, what spoke for a class, and the training images it resembles.
 
-Reads the image files below `root`, of the image in view only, and never writes. `results_state` says what is shown.
+predictions: path, label, predicted and score_<class> for each class; its index, whole numbers, each once, are the rows
+by which images are named: in the modeling notebook those of the manifest. Image files are read below `root`, of the
+image in view only, and nothing is written. `judged`, `select` and `nearest_training_images` need no front end.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
-from tdsp_vision.widgets.controls import dropdown, narrow
-from tdsp_vision.widgets.gallery import gallery
-from tdsp_vision.widgets.pages import Pages, pager
-from tdsp_vision.widgets.results_state import ORDERS, SHOWN, heat_picture, judged, select
-from tdsp_vision.widgets.score_chart import ScoreChart
-from tdsp_vision.widgets.thumbnails import as_html, thumbnail
+from tdsp_vision.widgets import pictures
 
-SIDE = 360  # pixels; of the picture that is looked at
-NEIGHBOUR = 110  # pixels; of one that resembles it
+SHOWN = ("all", "correct", "wrong")
+SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
+BARS = 10  # scores that are shown; of more classes the highest, and what is named
+FAR = 5.0  # standard deviations; further away is as far
 
 
-class ResultsUI(widgets.VBox):
-    """Step through predictions; `pages.rows` are those that the filters leave, in order.
+def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """`predictions` with three more columns.
+
+    Returns:
+        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which below 0.5 means
+        that a threshold has called it; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
+    """
+    scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
+    own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
+    return predictions.assign(
+        correct=own == called,
+        confidence=scores[rows, called],
+        loss=-np.log(scores[rows, own].clip(np.finfo(float).eps, 1)),  # a score of 0 has no logarithm
+    )
+
+
+def select(table: pd.DataFrame, shown: str = "all", label: str = "") -> tuple[int, ...]:
+    """Row numbers of `table`, which comes from `judged`, that are left: the most confidently wrong first.
+
+    Args:
+        shown: all, correct or wrong.
+        label: a true class; "" for all.
+    """
+    keep = (shown == "all") | (table.correct == (shown == "correct"))
+    left = table[keep & ((label == "") | (table.label == label))]
+    return tuple(left.loss.sort_values(ascending=False, kind="stable").index.tolist())
+
+
+def nearest_training_images(
+    features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5
+) -> Callable[[int], pd.DataFrame]:
+    """A function that finds the training images which look most like a given one to the frozen network.
+
+    Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
+    classes. Each feature counts the same whatever its unit; cosine would forget how unusual an image is. It is given as
+    root mean square over the features: two unrelated images are about 1.4 apart.
+
+    Args:
+        features: float [n, d], one row per row of the manifest.
+        manifest: n rows with path and label.
+        train: bool [n], the training side.
+        k: how many at most.
+
+    Returns:
+        row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
+    """
+    scaler = StandardScaler().fit(features[train])
+    space = np.clip(scaler.transform(features), -FAR, FAR)  # one wild feature hides nothing
+    rows = np.flatnonzero(train)
+    search = NearestNeighbors(n_neighbors=min(k + 1, len(rows)), algorithm="brute").fit(space[rows])
+
+    def nearest(row: int) -> pd.DataFrame:
+        distances, places = search.kneighbors(space[[row]])
+        alike = manifest.iloc[rows[places[0]]][["path", "label"]]
+        alike["distance"] = distances[0] / np.sqrt(space.shape[1])
+        return alike[rows[places[0]] != row].head(k)
+
+    return nearest
+
+
+def heat_picture(photo: Image.Image, evidence: np.ndarray) -> Image.Image:
+    """A photo in gray with the evidence on it, red for and blue against (ColorBrewer 2.0).
+
+    Args:
+        evidence: float [S, S], positive where a place speaks for the class. It is stretched to the photo's shape, as
+            the network squeezed the photo; colors end at the 99.5th percentile of this map.
+    """
+    limit = float(np.percentile(np.abs(evidence), 99.5)) or 1.0
+    colored = Image.fromarray(colormaps["RdBu_r"](evidence / (2 * limit) + 0.5, bytes=True)[..., :3])
+    return Image.blend(photo.convert("L").convert("RGB"), colored.resize(photo.size), 0.6)
+
+
+def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[str, float]) -> str:
+    """Scores by class, 0 to 1, as horizontal bars in HTML; true and called class say so in words and color.
+
+    Args:
+        threshold: class to the score from which on it is called; a line across its bar.
+    """
+    words = {label: " true", predicted: " called"} if label != predicted else {label: " true, called"}
+    words |= {name: f"{words.get(name, '')} from {at:.3f}" for name, at in threshold.items()}
+    shown = [name for name in scores.index if name in words or name in scores.nlargest(BARS).index]
+    lines = []
+    for name, score in scores[shown].items():
+        color = pictures.BLUE if name == label else pictures.ORANGE if name == predicted else pictures.GRAY
+        at, line = 100 * threshold.get(name, 2), "var(--jp-ui-font-color0, black)"
+        mark = f"linear-gradient(to right, transparent {at}%, {line} {at}% {at + 0.7}%, transparent {at + 0.7}%)"
+        bar = f"linear-gradient(to right, {color} {score:.2%}, var(--jp-layout-color2, #ddd) {score:.2%})"
+        text = f"<span>{escape(name)}</span>", f"<span>{score:.3f}{words.get(name, '')}</span>"
+        lines.append(f'{text[0]}<div style="height:16px;background:{mark}, {bar}"></div>{text[1]}')
+    rest = f"{len(scores) - len(shown)} classes with lower scores are left out" * (len(shown) < len(scores))
+    grid = "display:grid;grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto;gap:6px 8px;align-items:center"
+    return f'<div style="{grid}">{"".join(lines)}</div>{rest}'
+
+
+def in_words(row: pd.Series) -> str:
+    """What is known of one row of `judged`, as HTML."""
+    called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
+    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}"
+    return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}<br>{escape(row.path)}"
+
+
+class ResultsUI(pictures.Panel):
+    """Step through predictions, the most confidently wrong first; `pages.rows` are those that the filters leave.
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, by row number; see `results_state`.
+        predictions: path, label, predicted, score_<class>, by row number.
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
-            for the image in view, while a heat map is asked for; the last hundred are kept.
-        neighbours: row number -> columns path, label, distance; see `results_state.nearest_training_images`. Called
-            only for the image in view.
-
-    Raises:
-        ValueError: if the predictions do not fit (`results_state.judged`).
+            for the image in view, while a heat map is asked for.
+        neighbours: row number -> columns path, label, distance; see `nearest_training_images`. Called only for the
+            image in view.
+        threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
     """
 
     def __init__(
-        self,
-        root: Path,
-        predictions: pd.DataFrame,
-        classes: Sequence[str],
-        explain: Callable[[int, int], np.ndarray] | None = None,
-        neighbours: Callable[[int], pd.DataFrame] | None = None,
+        self, root: Path, predictions: pd.DataFrame, classes: list[str], explain=None, neighbours=None, threshold=None
     ):
-        self.table, self.pages = judged(predictions, classes), Pages(size=1)
-        self.one = OneResult(Path(root), self.table, classes, explain, neighbours)
-        self.shown, self.order = dropdown("Show", SHOWN), dropdown("Order", list(ORDERS.items()))
-        self.label = dropdown("True class", [("all", ""), *((name, name) for name in classes)])
-        self.confidence = _range("Confidence", "Score of the class that was called: lowest and highest")
-        self.heat = dropdown("Heat map", [("off", -1), *((f"for {name}", k) for k, name in enumerate(classes))])
-        filters = [self.shown, self.label, self.confidence, self.order]
-        super().__init__(
-            [_wrapping(filters), _wrapping([pager(self.pages), *([self.heat] if explain else [])]), self.one]
-        )
-        self._choose()
-        self._draw()
-        for control in filters:
-            control.observe(self._choose, "value")
+        self.root, self.table, self.classes = Path(root), judged(predictions, classes), classes
+        self.explain, self.neighbours = explain, neighbours
+        self.threshold = {name: score for name, score in (threshold or {}).items() if name}
+        self.shown = pictures.control(widgets.Dropdown, "Show", options=SHOWN)
+        labels = [("all", ""), *((name, name) for name in classes)]
+        self.label = pictures.control(widgets.Dropdown, "True class", options=labels)
+        heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
+        self.heat = pictures.control(widgets.Dropdown, "Heat map", options=heats)
+        self.pages = pictures.Pages(size=1)
+        self.about, self.alike = widgets.HTML(), widgets.HTML()
+        self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
+        self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
+        chosen = [self.shown, self.label, self.heat] if explain else [self.shown, self.label]
+        beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
+        super().__init__([pictures.wrapping([*chosen, self.pages]), self.about, beside, self.alike])
+        self.shown.observe(self._choose, "value")
+        self.label.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
         self.heat.observe(self._draw, "value")
+        self._choose()
+        self._draw()
+
+    def static_html(self) -> str:
+        """The image in view, its scores and its neighbours."""
+        return self.about.value + self.picture.value + self.chart.value + self.alike.value
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
-        values = (self.shown.value, self.label.value, self.confidence.value, self.order.value)
-        self.pages.show(select(self.table, *values))
+        self.pages.show(select(self.table, self.shown.value, self.label.value))
 
     def _draw(self, _=None) -> None:
-        self.one.draw(*self.pages.visible, heat=self.heat.value)
+        """Show the image in view; where there is none, say so."""
+        self.picture.value = self.map.value = self.chart.value = self.alike.value = ""
+        self.about.value = "No image fits these filters."
+        for row in map(self.table.loc.__getitem__, self.pages.visible):
+            scores = row[[f"score_{name}" for name in self.classes]].set_axis(self.classes).astype(float)
+            self.about.value = in_words(row)
+            self.picture.value = pictures.picture(self.root / row.path, f"{row.label}: {row.path}", SIDE)
+            self.chart.value = score_chart(scores, row.label, row.predicted, self.threshold)
+            self.alike.value = self._neighbours(row) if self.neighbours else ""
+            if self.heat.value >= 0:
+                self.map.value = "computing the heat map …"
+                self.map.value = self._heat_map(row)
+        self.map.layout.display = None if self.map.value else "none"
 
+    def _heat_map(self, row: pd.Series) -> str:
+        """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""
+        name = self.classes[self.heat.value]
+        try:
+            photo = pictures.thumbnail(self.root / row.path, SIDE)
+            drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
+        except Exception as error:
+            return pictures.alert(f"{type(error).__name__}: {error}")
+        words = f"red speaks for {name}, blue against it; scaled to this picture"
+        return f"{pictures.picture(drawn, f'heat map for {name}', SIDE)}{escape(words)}"
 
-class OneResult(widgets.VBox):
-    """All that is known of one row: picture, heat map, scores, neighbours. Arguments as for `ResultsUI`."""
-
-    def __init__(self, root: Path, table: pd.DataFrame, classes: Sequence[str], explain, neighbours):
-        self.root, self.table, self.classes, self.neighbours = root, table, list(classes), neighbours
-        self.explain = explain and lru_cache(maxsize=100)(explain)
-        size = {"width": f"{SIDE}px", "max_width": "100%"}
-        self.picture, self.map = widgets.HTML(layout=size), widgets.HTML(layout=size)
-        self.about, self.alike, self.chart = widgets.HTML(), widgets.HTML(), ScoreChart(classes)
-        self.beside = _wrapping([self.picture, self.map, self.chart.figure])
-        super().__init__([self.about, self.beside, self.alike])
-
-    def draw(self, number: int | None = None, heat: int = -1) -> None:
-        """Show row `number` with the heat map of class number `heat` (-1: none); no row shows that none is left."""
-        self.beside.layout.display = self.alike.layout.display = "none" if number is None else None
-        if number is None:
-            self.about.value = "No image fits these filters: show all, or widen the confidence."
-            return
-        row = self.table.loc[number]
-        photo = thumbnail(self.root / row.path, SIDE)
-        self.about.value, self.picture.value = _in_words(row), as_html(photo, f"{row.label}: {row.path}", SIDE)
-        self.chart.draw([row[f"score_{name}"] for name in self.classes], row.label, row.predicted)
-        self.map.layout.display = "none" if heat < 0 else None
-        if heat >= 0:
-            self.map.value = "computing the heat map …"
-            self.map.value = _heat_map(photo, self.explain(number, heat), self.classes[heat])
-        if self.neighbours:
-            self.alike.value = _neighbours(self.root, self.neighbours(number), row.label)
-
-
-def _heat_map(photo: bytes, evidence: np.ndarray, name: str) -> str:
-    """The photo under its heat map, and what the colours mean, as HTML."""
-    said = f"red speaks for {escape(name)}, blue against it; scaled to this picture"
-    drawn = as_html(heat_picture(photo, evidence), f"heat map: what speaks for {name}", SIDE)
-    return f'{drawn}<div style="line-height: 1.3">{said}</div>'
-
-
-def _neighbours(root: Path, found: pd.DataFrame, label: str) -> str:
-    """Training images with label and distance, as HTML."""
-    same = (found.label == label).sum()
-    captions = [f"{row.label}\ndistance {row.distance:.2f}" for row in found.itertuples()]
-    said = f"<b>Nearest training images</b>: {same} of {len(found)} have the label {escape(label)}, too"
-    return said + gallery([root / path for path in found.path], captions, NEIGHBOUR)
-
-
-def _in_words(row: pd.Series) -> str:
-    """What is known of one row, as HTML."""
-    verdict = "right" if row.correct else "wrong"
-    called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>: {verdict}"
-    numbers = f"confidence {row.confidence:.2f}, loss {row.loss:.2f}"
-    return f'<div style="line-height: 1.4">{called}; {numbers}<br>{escape(row.path)}</div>'
-
-
-def _range(description: str, tooltip: str) -> widgets.FloatRangeSlider:
-    # Not `tabbable`: its handles and its numbers are reached by themselves, and the whole would be one more stop.
-    values = {"min": 0, "max": 1, "step": 0.01, "value": (0, 1), "readout_format": ".2"}
-    settings = {"description": description, "tooltip": tooltip, "continuous_update": False}
-    return widgets.FloatRangeSlider(**values, **settings, **narrow("320px"))
-
-
-def _wrapping(children: list[widgets.Widget]) -> widgets.HBox:
-    """Side by side, and below each other where the page is narrow."""
-    return widgets.HBox(
-        children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
-    )
+    def _neighbours(self, row: pd.Series) -> str:
+        """Training images with label and distance."""
+        found = self.neighbours(int(row.name))
+        captions = [f"{near.label}\ndistance {near.distance:.2f}" for near in found.itertuples()]
+        same = f"{(found.label == row.label).sum()} of {len(found)} have the label {escape(row.label)}, too"
+        shown = pictures.gallery([self.root / path for path in found.path], captions, NEIGHBOUR)
+        return f"<b>Nearest training images</b>: {same}{shown}"

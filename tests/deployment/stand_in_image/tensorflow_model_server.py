@@ -8,15 +8,20 @@ from pathlib import Path
 
 from tdsp_vision.deployment import server
 
-# From `tensorflow_model_server --help`, release 2.20; only those that this project passes.
+# From `main.cc` of TensorFlow Serving; only those that this project passes.
 FLAGS = {
     "port",
     "rest_api_port",
-    "model_name",
-    "model_base_path",
-    "max_num_load_retries",
+    "model_config_file",
+    "model_config_file_poll_wait_seconds",
     "file_system_poll_wait_seconds",
+    "max_num_load_retries",
     "rest_api_timeout_in_ms",
+    "rest_api_num_threads",
+    "grpc_max_threads",
+    "tensorflow_intra_op_parallelism",
+    "tensorflow_inter_op_parallelism",
+    "enable_profiler",
     "enable_grpc_healthcheck_service",
     "enable_batching",
     "batching_parameters_file",
@@ -31,10 +36,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"unknown argument: {', '.join(sorted(unknown))}")
     for name in ("batching_parameters_file", "monitoring_config_file"):
         Path(flags[name]).read_text(encoding="utf-8")
-    sys.argv = ["tensorflow_model_server", "--host", "0.0.0.0", "--poll-seconds", "0"]
-    sys.argv += ["--model-name", flags["model_name"], "--model-base-path", flags["model_base_path"]]
-    sys.argv += ["--port", flags["rest_api_port"], "--grpc-port", flags["port"]]
-    server.main()
+    server.serve(Path(flags["model_config_file"]), int(flags["rest_api_port"]), host="0.0.0.0")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""What the widgets share: pictures as HTML, pages of rows, controls, and the panel that each of them stands in.
+
+Image files are read when they come into view and never written. A file that cannot be read is shown as a box with the
+reason; no widget fails because of it. Colors are those of the figures for data, and JupyterLab's CSS variables for the
+rest, so that a dark theme stays readable.
+"""
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+import traitlets
+from PIL import Image
+
+from tdsp_vision.data import plots
+from tdsp_vision.data.plots import BLUE, GRAY, ORANGE  # noqa: F401  the colors of the figures
+
+# JupyterLab runs its shortcuts, such as "x" or an arrow key, in the middle of a widget, too, unless the focused element
+# has the attribute named below (Lumino's CommandRegistry). No trait of a widget sets it, so a handler of the page does,
+# from the moment at which the panel is drawn and the animation of its first child starts.
+PANEL = """<style>
+@keyframes tdsp-attached { from { opacity: 0 } }
+.tdsp-keys { animation: tdsp-attached 1ms }
+.tdsp .widget-html, .tdsp .widget-html-content { height: auto; line-height: 1.4; overflow-wrap: anywhere;
+  white-space: normal; color: var(--jp-ui-font-color1, inherit) }
+.tdsp figure { margin: 0; line-height: 1.3; white-space: pre-line }
+.tdsp-gallery { display: flex; flex-wrap: wrap; gap: 12px 10px }
+.tdsp-missing { display: grid; place-items: center; text-align: center; border: 1px dashed }
+</style><i class="tdsp-keys" onanimationstart="this.closest('.tdsp').addEventListener(
+  'focusin', (event) => event.target.setAttribute('data-lm-suppress-shortcuts', ''))"></i>"""
+
+
+ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 12px"}
+
+
+class Panel(widgets.VBox):
+    """A widget whose keys stay in it. A notebook that was exported, or is not trusted yet, shows `static_html()`."""
+
+    def __init__(self, children: Sequence[widgets.Widget]):
+        super().__init__([widgets.HTML(PANEL, layout={"height": "0", "margin": "0"}), *children])
+        self.add_class("tdsp")
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        twin = f'<div class="tdsp">{PANEL}{self.static_html()}</div>'
+        return super()._repr_mimebundle_(**options) | {"text/html": twin}
+
+
+thumbnail = lru_cache(maxsize=200)(plots.thumbnail)  # a picture of 160 pixels a side takes some 80 kB
+
+
+def picture(source: Path | Image.Image, alt: str, side: int, opacity: float = 1) -> str:
+    """An image, or an image file, as HTML, `side` pixels high, in its own shape; `alt` is read to the blind."""
+    try:
+        image = thumbnail(source, side) if isinstance(source, Path) else source
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        words = f"{source.name} cannot be shown: {getattr(error, 'strerror', None) or error}"
+        return f'<div class="tdsp-missing" style="height:{side}px">{escape(words)}</div>'
+    buffer, style = io.BytesIO(), f"width:100%;height:{side}px;object-fit:contain;display:block;opacity:{opacity}"
+    image.save(buffer, "JPEG", quality=90)
+    content = b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{content}" alt="{escape(alt)}" style="{style}">'
+
+
+def gallery(files: Sequence[Path], captions: Sequence[str], side: int = 150) -> str:
+    """Image files side by side as HTML, each with its caption below: plain text, in which a new line is a new line."""
+    figures = [
+        f'<figure style="width:{side}px">{picture(file, caption, side)}{escape(caption)}</figure>'
+        for file, caption in zip(files, captions, strict=True)
+    ]
+    return f'<div class="tdsp-gallery">{"".join(figures)}</div>'
+
+
+class Pages(widgets.HBox):
+    """Rows, `size` of them on a page, and controls to turn it: Previous, Next, position, the number of the page.
+
+    `visible` holds the rows of this page; it changes, once, exactly when other rows are to be shown. No button is ever
+    off, since one that were would lose the keyboard.
+    """
+
+    visible = traitlets.Tuple(help="ints, in the order in which they are shown")
+
+    def __init__(self, size: int = 12):
+        self.rows, self.size, self.position = (), size, widgets.Label()
+        back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
+        self.number = control(widgets.IntText, "Page", "140px")
+        super().__init__([back, forward, self.position, self.number], layout=ROW)
+        back.on_click(lambda _: self.turn(self.page - 1))
+        forward.on_click(lambda _: self.turn(self.page + 1))
+        self.number.observe(lambda change: self.turn(change["new"]), "value")
+
+    def show(self, rows: tuple[int, ...]) -> None:
+        """Take other rows and go to the first page."""
+        self.rows = rows
+        self.turn(1)
+
+    def turn_to(self, row: int, size: int) -> None:
+        """Go to the page with `row`, of `size` rows from now on; stay where that is not among the rows."""
+        if row in self.rows:
+            self.size = size
+            self.turn(self.rows.index(row) // size + 1)
+
+    def turn(self, page: int) -> None:
+        """Go to a page, counted from 1; a number outside of what exists becomes the nearest that does."""
+        self.page = max(1, min(page, -(-len(self.rows) // self.size)))
+        first, last = (self.page - 1) * self.size, min(self.page * self.size, len(self.rows))
+        span = f"{first + 1}–{last}" if self.size > 1 else last
+        self.position.value = f"{span} of {len(self.rows)}" if self.rows else "nothing to show"
+        self.visible = self.rows[first:last]
+        self.number.value = self.page
+
+
+def button(description: str, **traits) -> widgets.Button:
+    """A button as wide as its words."""
+    return widgets.Button(description=description, tabbable=True, layout={"width": "auto"}, **traits)
+
+
+def control(kind: type[widgets.Widget], description: str, width: str = "auto", **traits) -> widgets.Widget:
+    """A control no wider than the page, with its description in full, which is read to the blind, too."""
+    layout = {"width": width, "max_width": "98%"}
+    return kind(description=description, layout=layout, style={"description_width": "initial"}, **traits)
+
+
+def wrapping(children: Sequence[widgets.Widget], align: str = "center") -> widgets.HBox:
+    """Side by side, and below each other where the page is narrow."""
+    return widgets.HBox(children, layout=ROW | {"align_items": align})
+
+
+def alert(words: str) -> str:
+    """Plain text that something is wrong, as HTML; it is read to the blind at once."""
+    return f'<b role="alert" style="color:{ORANGE}">{escape(words)}</b>'

@@ -1,0 +1,176 @@
+"""The five widgets in JupyterLab on a small prepared run, by keyboard where a person may have no mouse."""
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+PREPARE = """
+import numpy as np, pandas as pd
+from pathlib import Path
+from PIL import Image
+from tdsp_vision.widgets.annotation import AnnotationUI
+from tdsp_vision.widgets.confusion import ConfusionMatrixUI
+from tdsp_vision.widgets.params import ParamsUI
+from tdsp_vision.widgets.precision_recall import PrecisionRecallUI
+from tdsp_vision.widgets.results import ResultsUI
+root, classes = Path.cwd(), ["benign", "malignant"]
+for number in range(1, 60):
+    Image.new("RGB", (60, 40), (4 * number, 90, 200 - 3 * number)).save(f"{number:02}.png")
+manifest = pd.DataFrame({"path": [f"{n:02}.png" for n in range(60)], "label": ["benign"] * 40 + ["malignant"] * 20})
+score = np.r_[0.95, np.linspace(0.1, 0.55, 39), np.linspace(0.45, 0.9, 20)]
+predictions = manifest.assign(score_benign=1 - score, score_malignant=score,
+                              predicted=np.where(score >= 0.5, "malignant", "benign"))
+"""
+CELLS = [
+    PREPARE,
+    "annotation = AnnotationUI(root, manifest)\nannotation",
+    "annotation.corrections",
+    "PrecisionRecallUI(manifest.label, np.column_stack([1 - score, score]), classes, 'malignant', 0.5)",
+    "ConfusionMatrixUI(root, predictions, classes)",
+    "ResultsUI(root, predictions, classes, lambda row, k: np.eye(9) - 0.2, threshold={'malignant': 0.5})",
+    "ParamsUI('data')",
+]
+PLACES = "all => all.map(one => one.getAttribute('transform'))"
+ANNOTATION, READ, THRESHOLD, CONFUSION, RESULTS, FORM = range(1, 7)
+
+
+@pytest.fixture(scope="module")
+def notebook(lab):
+    """All cells run."""
+    notebook = lab(CELLS)
+    for number in range(len(CELLS)):
+        notebook.run(number)
+    return notebook
+
+
+def press(notebook, *keys):
+    for key in keys:
+        notebook.page.keyboard.press(key)
+
+
+@pytest.fixture
+def expect():
+    """Playwright's assertions, which wait."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    return expect
+
+
+def test_relabel_exclude_undo_and_filter_by_keyboard(notebook, expect):
+    grid = notebook.output(ANNOTATION)
+    assert grid.get_by_text("00.png cannot be shown").count() == 1
+    labels = grid.get_by_label(re.compile("^Label of "))
+    labels.nth(1).focus()
+    before = notebook.where()
+    press(notebook, "ArrowDown")  # a closed list: its keys would be shortcuts of JupyterLab's
+    expect(labels.nth(1)).to_have_value("malignant")
+    press(notebook, "Tab", "Tab", "Tab", "E")
+    expect(labels.nth(2)).to_have_value("EXCLUDE")
+    expect(grid).to_contain_text("1 relabelled, 1 excluded; 2 decisions not written yet: run the next cell")
+    grid.get_by_role("button", name="Undo").focus()
+    press(notebook, "Enter")
+    expect(grid).to_contain_text("1 relabelled, 0 excluded; 1 decision not written yet")
+    press(notebook, "x", "a", "d", "d", "ArrowUp")
+    expect(grid.get_by_role("button", name="Undo")).to_be_focused()
+    grid.get_by_label("Show", exact=True).focus()
+    press(notebook, *"malig", "Enter")
+    expect(grid).to_contain_text("1–12 of 21")
+    press(notebook, *["Backspace"] * 5, "Enter")
+    expect(grid).to_contain_text("1–12 of 60")
+    assert notebook.where() == before
+    notebook.run(READ)
+    expect(notebook.output(READ)).to_contain_text("{'01.png': 'malignant'}")
+    expect(grid).not_to_contain_text("not written yet")
+
+
+def test_the_checked_images_get_a_new_label_and_zoom_leads_back(notebook, expect):
+    grid = notebook.output(ANNOTATION)
+    grid.get_by_role("checkbox", name="02.png").check()
+    grid.get_by_role("checkbox", name="03.png").check()
+    grid.get_by_label("New label").fill("nevus")
+    grid.get_by_role("button", name="Relabel checked images").click()
+    expect(grid).to_contain_text("3 relabelled, 0 excluded; 2 decisions not written yet")
+    grid.get_by_title("Zoom 05.png").press("Enter")
+    back = grid.get_by_role("button", name="Back to the page")
+    expect(back).to_be_focused()
+    expect(grid).to_contain_text("6 of 60")
+    back.press("Enter")
+    expect(grid).to_contain_text("1–12 of 60")
+    zoom = grid.get_by_title("Zoom 05.png").filter(has_text=re.compile("^Zoom$"))
+    expect(zoom).to_be_focused()
+    assert notebook.errors == []
+
+
+def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(notebook, expect):
+    moved = notebook.output(THRESHOLD)
+    expect(moved).to_contain_text("At 0.500")
+    expect(moved.locator(".bqplot .object_grp")).to_have_count(2)
+    places = moved.locator(".bqplot .object_grp").evaluate_all(PLACES)
+    moved.get_by_role("slider").focus()
+    for _ in range(30):  # as fast as a key repeats, faster than the curves are drawn
+        press(notebook, "ArrowRight")
+    expect(moved).to_contain_text("At 0.530")
+    expect(moved.get_by_label("exactly")).to_have_value("0.53")
+    moved.get_by_label("exactly").fill("1.5")
+    press(notebook, "Enter")
+    expect(moved.get_by_role("alert")).to_contain_text("is refused; a threshold is a number from 0 to 1")
+    expect(moved.get_by_label("exactly")).to_have_value("0.53")
+    moved.get_by_role("button", name="sensitivity ≥ 0.95").press("Enter")
+    expect(moved).to_contain_text(re.compile(r"of 20 malignant images (19|20) are found"))
+    expect(moved.locator(".bqplot .object_grp").first).not_to_have_attribute("transform", places[0])
+    assert notebook.errors == []
+
+
+def test_a_cell_of_the_confusion_matrix_shows_its_images(notebook, expect):
+    matrix = notebook.output(CONFUSION)
+    button = matrix.get_by_title("True malignant, called malignant")
+    count = int(button.inner_text())
+    button.press("Enter")
+    expect(matrix).to_contain_text("least sure first")
+    expect(matrix.locator("img")).to_have_count(min(count, 12))
+    expect(matrix).to_contain_text(f"1–{min(count, 12)} of {count}")
+
+
+def test_wrong_results_are_stepped_through_past_a_damaged_image(notebook, expect):
+    look = notebook.output(RESULTS)
+    look.get_by_label("Show", exact=True).select_option("wrong")
+    expect(look).to_contain_text("00.png cannot be shown")
+    look.get_by_label("Heat map").select_option("for malignant")
+    expect(look.get_by_role("alert")).to_contain_text("No such file")
+    look.get_by_role("button", name="Next").focus()
+    before = notebook.where()
+    press(notebook, "Enter")
+    expect(look).to_contain_text("red speaks for malignant")
+    assert notebook.where() == before and notebook.errors == []
+
+
+@pytest.mark.parametrize("width", [1400, 800, 700])
+def test_every_widget_fits_into_the_page(notebook, width):
+    notebook.page.set_viewport_size({"width": width, "height": 1000})
+    for number in (ANNOTATION, THRESHOLD, CONFUSION, RESULTS, FORM):
+        notebook.output(number).screenshot(path=notebook.artefacts / f"widget-{number}-{width}.png")
+    sizes = notebook.page.locator(".tdsp").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+    notebook.page.set_viewport_size({"width": 1400, "height": 1000})
+    assert sizes == [0] * 5
+
+
+def test_a_run_is_started_from_the_form_and_ends(notebook, expect):
+    form = notebook.output(FORM)
+    bits = form.get_by_label("SEED", exact=True)
+    bits.fill("-1")
+    expect(form.get_by_role("alert").first).to_contain_text("SEED is -1; allowed")
+    bits.fill("9")
+    expect(form.get_by_text("-p SEED 9")).to_be_visible()
+    run = form.get_by_role("button", name=re.compile("Run$"))  # before it stands the icon
+    run.press("Enter")
+    expect(form.get_by_text(re.compile(r"cell [1-9]\d* of \d+"))).to_be_visible()
+    form.get_by_role("button", name=re.compile("Stop$")).press("Enter")
+    expect(form.get_by_role("status")).to_contain_text("stopped")
+    run.press("Enter")
+    expect(form.get_by_role("status")).to_contain_text("done", timeout=150_000)
+    form.get_by_role("link", name="Open the executed notebook").click()
+    expect(notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")).to_contain_text("SEED")
+    assert notebook.errors == []

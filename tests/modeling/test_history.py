@@ -1,0 +1,317 @@
+"""Run history and comparison: a run is logged whole and once and never lost; runs are compared on one test only."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from sklearn.metrics import roc_auc_score
+
+from tdsp_vision.__main__ import history
+from tdsp_vision.data.tables import file_sha256, write_csv
+from tdsp_vision.files import write_json
+from tdsp_vision.modeling.history import (
+    QUIET,
+    check_history,
+    compare_runs,
+    log_run,
+    open_history,
+    runs_to_compare,
+    tracking_uri,
+)
+from tdsp_vision.modeling.metrics import evaluate, paired_auc_difference
+from tdsp_vision.paths import OutputPaths
+
+TWO, THREE, NUMBERS = ["benign", "malignant"], ["a", "b", "c"], ["007", "7"]
+PARAMETERS = {"DATASET_NAME": "tiny", "CLASSIFIER": "svm", "SVM_C": [0.1], "RUN_NAME": "", "SEED": 0}
+LOG = """
+import os, signal, socket, sys
+from pathlib import Path
+def refuse(*args):
+    print("connects to", args, flush=True)
+    os._exit(3)  # an error would be lost in a thread
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+import mlflow
+from tdsp_vision.modeling.history import log_run
+from tdsp_vision.paths import OutputPaths
+outputs = OutputPaths(sys.argv[1], "tiny")
+for name in sys.argv[2:]:
+    if name == "killed":
+        mlflow.log_artifacts = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+    print(log_run(outputs, outputs.runs / name), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def new_store(tmp_path_factory) -> Path:
+    """A database as MLflow makes it, which takes seconds."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    folder = tmp_path_factory.mktemp("store")
+    uri = mlflow.get_tracking_uri()
+    with open_history(OutputPaths(str(folder), "other")):
+        pass
+    yield folder / "mlflow.db"
+    mlflow.set_tracking_uri(uri)
+
+
+@pytest.fixture
+def outputs(tmp_path, new_store, monkeypatch) -> OutputPaths:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "tiny").mkdir(parents=True)
+    (tmp_path / "data" / "tiny" / "manifest.csv").write_text("path,label\n")
+    outputs = OutputPaths(str(tmp_path / "out puts #1 é"), "tiny")
+    outputs.root.mkdir(parents=True)
+    shutil.copy(new_store, outputs.root.parent / "mlflow.db")
+    return outputs
+
+
+def _scores(classes: list[str], skill: float, n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in turn, and scores [n, K] that know them as well as `skill` says; 0 is guessing."""
+    targets = np.arange(n) % len(classes)
+    logits = np.random.default_rng(seed).normal(size=(n, len(classes))) + skill * np.eye(len(classes))[targets]
+    return np.array(classes, object)[targets], np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def write_run(outputs, run_id, labels, scores, classes=TWO, positive="malignant", **parameters) -> Path:
+    """A run folder as the notebook leaves it; all images but one are test images."""
+    predicted = np.array(classes, object)[scores.argmax(axis=1)]
+    splits = pd.DataFrame({"path": [f"{k:03}.jpg" for k in range(len(labels))], "label": labels, "sha256": "same"})
+    splits = splits.assign(group=np.arange(len(labels)) // 2, split="test")
+    rows = pd.concat([splits, splits[:1].assign(path="learned.jpg", split="train")])
+    table = rows[["path", "split", "label"]].assign(predicted=[*predicted, predicted[0]])
+    for k, name in enumerate(classes):
+        table[f"score_{name}"] = [*scores[:, k], scores[0, k]]
+    block = evaluate(labels, scores, classes, positive, 0.5 if positive else None)
+    head = {"dataset": "tiny", "classes": classes, "positive_class": positive, "image_size": 32}
+    folder = outputs.runs / run_id
+    write_csv(folder / "splits.csv", rows)
+    write_csv(folder / "predictions.csv", table.sample(frac=1, random_state=len(run_id)))  # its order does not matter
+    write_json(folder / "metrics.json", head | {"validation": block, "test": block, "seconds": {"train": 1.25}})
+    data = {"DATA_DIR": str(outputs.root.parents[1] / "data"), "OUTPUT_DIR": outputs.output_dir}
+    write_json(folder / "parameters.json", PARAMETERS | data | parameters)
+    curves = pd.DataFrame({"loss": [0.9, 0.5], "note": ["", "x"], "val_loss": [np.nan, 0.6], "epoch": [1, 2]})
+    curves.to_csv(folder / "history.csv", index=False)
+    (folder / "model.keras").write_bytes(b"a model")
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures" / "roc.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+@pytest.fixture
+def folder(outputs) -> Path:
+    return write_run(outputs, "r1", *_scores(TWO, 1.0), LONG="x" * 9000)
+
+
+def logged(outputs: OutputPaths, status: str = "FINISHED") -> list:
+    client = MlflowClient(tracking_uri(outputs.output_dir))
+    experiment = client.get_experiment_by_name("tiny")
+    return [run for run in client.search_runs([experiment.experiment_id]) if run.info.status == status or not status]
+
+
+def test_everything_of_a_run_is_in_the_history(outputs, folder, tmp_path):
+    notebook = tmp_path / "model-svm.ipynb"
+    for text in ("{}", '{"cells": []}'):  # logged again it changes nothing, but takes the newer notebook
+        notebook.write_text(text)
+        assert log_run(outputs, folder, notebook) == "logged as run r1 of experiment tiny"
+    [run] = logged(outputs, "")
+    client = MlflowClient(tracking_uri(outputs.output_dir))
+    parameters = json.loads((folder / "parameters.json").read_text())
+    assert run.data.params == {name: str(value)[:6000] for name, value in parameters.items()}
+    block = json.loads((folder / "metrics.json").read_text())["test"]
+    assert run.data.metrics["test.auc"] == pytest.approx(block["auc"]) and run.data.metrics["seconds.train"] == 1.25
+    assert len(run.data.metrics) < 100
+    steps = {n: client.get_metric_history(run.info.run_id, f"history/{n}") for n in ("loss", "val_loss")}
+    assert [(one.step, one.value) for one in steps["loss"]] == [(1, 0.9), (2, 0.5)]
+    assert [(one.step, one.value) for one in steps["val_loss"]] == [(2, 0.6)]
+    assert run.info.run_name == run.data.tags["run_folder"] == "r1" and len(run.data.tags["commit"]) >= 7
+    assert run.data.tags["manifest_sha256"] == file_sha256(tmp_path / "data/tiny/manifest.csv")
+    kept = Path(client.download_artifacts(run.info.run_id, ""))
+    assert kept.is_relative_to(outputs.root.parent / "mlflow-artifacts")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+    assert {path.relative_to(kept).as_posix() for path in kept.rglob("*.*")} == files | {"notebook/model-svm.ipynb"}
+    assert (kept / "notebook" / "model-svm.ipynb").read_text() == '{"cells": []}'
+    assert not {path.name for path in tmp_path.iterdir()} & {"mlruns", "mlartifacts", "mlflow.db"}
+
+
+def test_two_processes_in_a_new_store_one_is_killed_and_none_connects(outputs, folder):
+    (outputs.root.parent / "mlflow.db").unlink()
+    write_run(outputs, "killed", *_scores(TWO, 2.0))
+    # Under pytest and in continuous integration MLflow reports nothing anyway, so it must not know of them.
+    hidden = ("PYTEST_CURRENT_TEST", "CI", *QUIET)
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [sys.executable, "-c", LOG, outputs.output_dir]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    started = [subprocess.Popen([*command, *names], **pipes) for names in (["r1"], ["r1", "killed"])]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, -signal.SIGKILL], said
+    assert said[0][0] == said[1][0] == "logged as run r1 of experiment tiny\n"
+    assert [run.data.tags["run_folder"] for run in logged(outputs, "RUNNING")] == ["killed"]
+    log_run(outputs, outputs.runs / "killed")
+    assert sorted(run.data.tags["run_folder"] for run in logged(outputs, "")) == ["killed", "r1"]
+    assert len(logged(outputs)) == 2
+
+
+@pytest.mark.parametrize("name", ["a?b#c", "50 % off", "a%20{b}"])
+def test_any_folder_may_hold_the_history(tmp_path, monkeypatch, new_store, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outputs = OutputPaths(str(tmp_path / name), "tiny")
+    (tmp_path / name).mkdir()
+    (tmp_path / "data" / "tiny").mkdir(parents=True)
+    (tmp_path / "data" / "tiny" / "manifest.csv").write_text("path,label\n")
+    shutil.copy(new_store, tmp_path / name / "mlflow.db")
+    assert check_history(outputs) == ""
+    assert log_run(outputs, write_run(outputs, "r1", *_scores(TWO, 1.0))).startswith("logged")
+    [run] = logged(outputs)
+    kept = Path(MlflowClient(tracking_uri(outputs.output_dir)).download_artifacts(run.info.run_id, "metrics.json"))
+    assert kept.read_text() == (outputs.runs / "r1" / "metrics.json").read_text()
+    assert len([*(tmp_path / name / "mlflow-artifacts").rglob("metrics.json")]) == 1
+
+
+def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, monkeypatch, new_store):
+    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db?timeout=60")
+    own = tmp_path / "workspace" / "deep" / "own.db"
+    own.parent.mkdir(parents=True)
+    shutil.copy(new_store, own)
+    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}?timeout=60"
+    assert log_run(outputs, folder).startswith("logged") and len(logged(outputs)) == 1
+    assert {path.name for path in own.parent.iterdir()} == {"own.db", "mlflow-artifacts", "mlflow.lock"}
+    assert {path.name for path in outputs.root.parent.iterdir()} == {"tiny", "mlflow.db"}
+
+
+def _closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+BROKEN = {"a file store": "./mlruns", "a server that does not answer": ""}
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, "a damaged database", "no manifest"])
+def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_is_logged_later(outputs, folder, monkeypatch, kind):
+    store, manifest = outputs.root.parent / "mlflow.db", outputs.root.parents[1] / "data/tiny/manifest.csv"
+    whole, table = store.read_bytes(), manifest.read_text()
+    if kind in BROKEN:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", BROKEN[kind] or _closed_port())
+    elif kind == "no manifest":
+        manifest.unlink()
+    else:
+        store.write_text("no database")
+    before = check_history(outputs)
+    assert kind == "no manifest" or (before.startswith("WARNING: the run history") and "kept in its folder" in before)
+    said = log_run(outputs, folder)
+    assert said.startswith("WARNING: run r1 is safe in") and "\n" not in said
+    command = said.split("To add it later: python -m tdsp_vision history ")[1]
+    later = [command.split()[0], command.partition(" ")[2].strip("'")]
+    failed = CliRunner().invoke(history, later)
+    assert failed.exit_code == 1 and "WARNING: run r1 is safe" in failed.output
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store.write_bytes(whole)
+    manifest.write_text(table)
+    done = CliRunner().invoke(history, later)
+    assert done.exit_code == 0 and done.output == "logged as run r1 of experiment tiny\n"
+    assert [run.data.tags["run_folder"] for run in logged(outputs, "")] == ["r1"]
+
+
+def test_the_page_is_mlflows_own_on_this_machine_only(outputs, monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setattr(os, "execve", lambda *args: commands.append(args))
+    assert CliRunner().invoke(history, ["--output-dir", outputs.output_dir]).exit_code == 0
+    [(_, command, environment)] = commands
+    assert command[1:4] == ["-m", "mlflow", "server"] and f"sqlite:///{outputs.root.parent}/mlflow.db" in command
+    assert command[command.index("--host") + 1] == "127.0.0.1" and environment["DO_NOT_TRACK"] == "true"
+    wrong = CliRunner().invoke(history, ["--log", str(tmp_path / "empty")])
+    assert wrong.exit_code == 2 and "is no run folder: it has no metrics.json" in wrong.output
+
+
+def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant"):
+    """Runs r1 and r2 with these skills."""
+    labels, one = _scores(classes, first)
+    _, two = _scores(classes, second, seed=1)
+    for run, scores in (("r1", one), ("r2", two)):
+        write_run(outputs, run, labels, scores, classes, positive)
+    return labels, one, two
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"), [(0, 4, "does not contain 0."), (1.0, 1.1, "contains 0: no difference is shown.")]
+)
+def test_a_difference_is_measured_and_said(outputs, first, second, word):
+    labels, one, two = _pair(outputs, first, second)
+    (*_, said), _, _ = compare_runs(outputs, ["r1", "r2"])
+    truth = labels == "malignant"
+    expected = roc_auc_score(truth, two[:, 1]) - roc_auc_score(truth, one[:, 1])
+    found, low, high = paired_auc_difference(truth, one[:, 1], two[:, 1], np.arange(60) // 2)
+    assert found == pytest.approx(expected)
+    assert said.startswith(f"B's AUC minus A's is {found:.3f}, with a 95 % interval of {low:.3f} to {high:.3f}, which")
+    assert said.endswith(word)
+
+
+def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_that_differ(outputs):
+    case = _scores(TWO, 1.0)
+    write_run(outputs, "r1", *case)
+    write_run(outputs, "r2", *case, SVM_C=[1.0], RUN_NAME="two", GROUP_BY="")
+    sentences, differing, _ = compare_runs(outputs, ["r1", "r2"])
+    said = "B's AUC minus A's is 0.000; too few groups of images differ for an interval."
+    assert sentences == ["A: r1", "B: r2", said]
+    assert differing.A.to_dict() == {"SVM_C": "[0.1]", "GROUP_BY": "not known"}
+    assert differing.B.to_dict() == {"SVM_C": "[1.0]", "GROUP_BY": ""}
+
+
+def _head(classes=TWO, positive="malignant") -> dict:
+    return {"dataset": "tiny", "classes": classes, "positive_class": positive}
+
+
+def _splits(labels, **changes) -> pd.DataFrame:
+    table = pd.DataFrame({"path": [f"{k:03}.jpg" for k in range(len(labels))], "label": labels})
+    return table.assign(split="test", sha256="same", group=0).assign(**changes)
+
+
+LABELS, SCORES = _scores(TWO, 1.0)
+REFUSED = {
+    "another test": ("r1", _head(), _splits(LABELS[:50]), "of its 60 test images and these 50, 50 are the same"),
+    "other labels": ("r1", _head(), _splits(LABELS[::-1]), "and these 60, 0 are the same, with the same label"),
+    "other content": ("r1", _head(), _splits(LABELS, sha256=["new", *["same"] * 59]), "these 60, 59 are the same"),
+    "other classes": ("r1", _head(["a", "b"]), _splits(LABELS), r"its classes is \['benign', 'malignant'\], and here"),
+    "twice": ("r1, r1", _head(), _splits(LABELS), "COMPARE is 'r1, r1'; name each run once"),
+    "unknown": ("r9", _head(), _splits(LABELS), "RUN is 'r9'; allowed are 'latest', 'best' and 'old', 'r1'"),
+    "old": ("old", _head(), _splits(LABELS), r"it has no parameters\.json; train it anew"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_before_the_work(outputs, case):
+    write_run(outputs, "r1", LABELS, SCORES)
+    write_json(outputs.runs / "old" / "metrics.json", {})
+    compare, head, splits, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        runs_to_compare(outputs, compare, head, splits)
+
+
+def test_a_history_elsewhere_is_another_history(outputs, tmp_path):
+    for place in (outputs, OutputPaths(str(tmp_path / "elsewhere"), "tiny")):
+        with open_history(place):
+            assert (place.root.parent / "mlflow.db").is_file()
+
+
+def test_the_previous_run_is_the_newest_with_the_same_test(outputs):
+    for run in ("20260101-a", "20260102-b"):
+        write_run(outputs, run, LABELS, SCORES)
+    write_run(outputs, "20260103-other-test", LABELS[:40], SCORES[:40])
+    for compare, found in (("previous", ["20260102-b"]), ("20260101-a", ["20260101-a"]), ("none", [])):
+        assert runs_to_compare(outputs, compare, _head(), _splits(LABELS)) == found
+    assert runs_to_compare(outputs, "previous", _head(["other"]), _splits(LABELS)) == []
+    sentences, _, measured = compare_runs(outputs, ["20260103-other-test", "20260101-a"])
+    assert sentences[0].startswith("20260103-other-test cannot be compared with this run: of its 40")
+    assert measured.empty and "no earlier run" in compare_runs(outputs, ["20260101-a"])[0][0]

@@ -1,0 +1,257 @@
+"""Every number of metrics.json against scikit-learn or a count by hand; honest intervals; the best thresholds."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from tdsp_vision.modeling.metrics import (
+    auc_interval,
+    auc_with_interval,
+    choose_threshold,
+    decide,
+    evaluate,
+    paired_auc_difference,
+)
+
+TWO, THREE, MANY = ["benign", "malignant"], ["a", "b", "c"], [f"c{k:03}" for k in range(200)]
+KEYS = {
+    *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "ece"),
+    *("ece_positive", "brier", "log_loss", "sensitivity", "specificity", "threshold"),
+    *("auc_ci", "intervals", "no_interval", "per_class", "confusion_matrix", "n"),
+}
+
+
+def _pairs(score) -> np.ndarray:
+    return np.column_stack([1 - np.asarray(score), score])
+
+
+def _case(classes: list[str], n: int = 90, seed: int = 0, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of unequal frequency and float32 scores that know something about them."""
+    rng = np.random.default_rng(seed)
+    targets = np.minimum(rng.integers(0, len(classes) + 1, n), len(classes) - 1)
+    targets[: len(classes)] = np.arange(len(classes))
+    logits = rng.normal(size=[n, len(classes)]) + skill * np.eye(len(classes))[targets]
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return np.array(classes, dtype=object)[targets], scores.astype(np.float32)
+
+
+@pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (THREE, "b"), (THREE, "")])
+def test_the_numbers_are_scikit_learns(classes, positive):
+    labels, scores = _case(classes)
+    threshold = choose_threshold(labels, scores, classes, positive)
+    block = evaluate(labels, scores, classes, positive, threshold)
+    predicted = decide(scores, classes, positive, threshold)
+    about = [positive] if positive else classes
+    average = {"labels": about, "average": "macro", "zero_division": 0}
+    ranked = [(labels == name, scores[:, classes.index(name)]) for name in about]
+    expected = {
+        "accuracy": sk.accuracy_score(labels, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+        "precision": sk.precision_score(labels, predicted, **average),
+        "recall": sk.recall_score(labels, predicted, **average),
+        "f1": sk.f1_score(labels, predicted, **average),
+        "auc": np.mean([sk.roc_auc_score(*one) for one in ranked]),
+        "average_precision": np.mean([sk.average_precision_score(*one) for one in ranked]),
+        "brier": sk.brier_score_loss(labels, scores, labels=classes),
+        "log_loss": sk.log_loss(labels, scores, labels=classes),
+    }
+    assert {name: block[name] for name in expected} == pytest.approx(expected)
+    assert block["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=classes).tolist()
+    report = sk.classification_report(labels, predicted, output_dict=True, zero_division=0)
+    for k, name in enumerate(classes):
+        row, said = block["per_class"][name], report[name]
+        wanted = (said["precision"], said["recall"], said["f1-score"], said["support"])
+        assert (row["precision"], row["recall"], row["f1"], row["n"]) == pytest.approx(wanted)
+        assert row["specificity"] == pytest.approx((predicted[labels != name] != name).mean())
+        assert row["auc"] == pytest.approx(sk.roc_auc_score(labels == name, scores[:, k]))
+    if positive:
+        assert block["sensitivity"] == block["recall"]
+    else:
+        assert [block[name] for name in ("threshold", "sensitivity", "specificity", "ece_positive")] == [None] * 4
+
+
+def test_a_case_counted_by_hand():
+    labels = np.array(["malignant"] * 4 + ["benign"] * 6, dtype=object)
+    scores = _pairs([0.9, 0.8, 0.6, 0.2, 0.7, 0.5, 0.4, 0.3, 0.1, 0.05])
+    block = evaluate(labels, scores, TWO, "malignant", 0.55)
+    assert block["confusion_matrix"] == [[5, 1], [1, 3]]
+    assert block["accuracy"] == 0.8 and block["sensitivity"] == block["recall"] == block["precision"] == 0.75
+    assert block["specificity"] == pytest.approx(5 / 6)
+    assert block["auc"] == pytest.approx((6 + 6 + 5 + 2) / 24)  # benign scores below each malignant one
+
+
+def test_the_error_of_calibration_is_about_the_surest_class_and_about_the_positive_one():
+    labels = np.array(["malignant", "malignant", "benign", "benign", "malignant"], dtype=object)
+    block = evaluate(labels, _pairs([0.95, 0.91, 0.95, 0.35, 0.65]), TWO, "malignant", 0.5)
+    high = 3 / 5 * abs((0.95 + 0.91 + 0.95) / 3 - 2 / 3)
+    assert block["ece"] == pytest.approx(high + 2 / 5 * abs(0.65 - 1))
+    assert block["ece_positive"] == pytest.approx(high + 1 / 5 * 0.35 + 1 / 5 * 0.35)
+    assert not {"ece", "ece_positive"} & set(block["intervals"])  # a bootstrap of it misses its own estimate
+
+
+@pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (THREE, "c"), (THREE, "")])
+@pytest.mark.parametrize("skill", [-3.0, 0.0, 30.0])
+def test_the_block_has_the_agreed_keys_and_is_plain_json(classes, positive, skill):
+    labels, scores = _case(classes, 40, skill=skill)
+    block = evaluate(labels, scores, classes, positive, choose_threshold(labels, scores, classes, positive))
+    assert set(block) == KEYS and list(block["per_class"]) == classes
+    assert json.loads(json.dumps(block, allow_nan=False)) == block
+    for name, (low, high) in block["intervals"].items():  # also where nothing was wrong, or everything
+        assert 0 <= low <= block[name] <= high <= 1 and high - low > 0.02, name
+
+
+def test_two_hundred_classes_take_memory_for_their_images_only():
+    """An array of K² columns would hold 800 million numbers here."""
+    import tracemalloc
+
+    labels, scores = _case(MANY, 20_000, skill=3.0)
+    tracemalloc.start()
+    block = evaluate(labels, scores, MANY, "", None, np.arange(20_000) // 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400e6
+    assert block["top5_accuracy"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=5, labels=MANY))
+    low, high = block["intervals"]["top5_accuracy"]
+    assert block["accuracy"] < low < block["top5_accuracy"] < high
+    assert "top5_accuracy" not in evaluate(*_case(THREE), THREE, "", None)
+
+
+def test_intervals_count_groups_and_not_images():
+    labels, scores = _case(TWO, 40)
+    copies, groups = (labels.repeat(5), scores.repeat(5, axis=0)), np.arange(40).repeat(5)  # five copies of each
+    single, whole = (
+        evaluate(*case, TWO, "malignant", 0.5, g) for case, g in (((labels, scores), None), (copies, groups))
+    )
+    for name, interval in single["intervals"].items():
+        assert whole["intervals"][name] == pytest.approx(interval), name
+    assert np.ptp(evaluate(*copies, TWO, "malignant", 0.5)["auc_ci"]) < 0.6 * np.ptp(whole["auc_ci"])
+
+
+@pytest.mark.parametrize(("patients", "interval"), [(1, False), (4, False), (5, True)])
+def test_a_class_of_few_patients_has_no_interval_and_a_sentence_says_so(patients, interval):
+    labels = np.array(["benign"] * 100 + ["malignant"] * 100, object)
+    groups = np.append(np.arange(100), 100 + np.arange(100) % patients)
+    block = evaluate(labels, _pairs(np.linspace(0, 1, 200)), TWO, "malignant", 0.5, groups)
+    assert (block["auc_ci"] is not None) == (block["intervals"]["sensitivity"] is not None) == interval
+    assert block["intervals"]["accuracy"]  # of all images
+    if not interval:
+        assert f"the 100 images of malignant come from {patients} group" in block["no_interval"]
+        assert "below 5 groups of a class an interval says nothing" in block["no_interval"]
+    assert (block["no_interval"] is None) == interval
+
+
+def test_the_interval_of_an_auc_keeps_its_promise_with_few_positives():
+    """The true AUC of two normals d apart is Phi(d / sqrt 2); 95 of 100 intervals should hold it, here of 400."""
+    rng, true = np.random.default_rng(0), 0.8556
+    for positives in (1, 2, 5, 20):
+        held = 0
+        for _ in range(400):
+            score = np.append(rng.normal(1.5, 1, positives), rng.normal(size=40))
+            low, high = auc_interval(sk.roc_auc_score(np.arange(positives + 40) < positives, score), positives, 40)
+            held += low <= true <= high
+        assert 365 <= held <= 398, positives
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_the_intervals_of_means_over_classes_keep_their_promise(n_classes):
+    classes, held = [f"c{k}" for k in range(n_classes)], {"auc": 0, "balanced_accuracy": 0}
+    true = evaluate(*_case(classes, 20_000, seed=1), classes, "", None)
+    for seed in range(150):
+        found = evaluate(*_case(classes, 120, seed=seed + 2), classes, "", None)["intervals"]
+        held = {name: count + (found[name][0] <= true[name] <= found[name][1]) for name, count in held.items()}
+    assert all(135 <= count <= 150 for count in held.values()), held
+
+
+def _two_models(seed: int, groups: int, size: int = 1):
+    """Truth and the scores of two models, the second better, in groups of `size` like images."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(groups) % 2 == 0
+    shared, own = rng.normal(size=groups) + truth, rng.normal(size=[2, groups])
+    return (part.repeat(size) for part in (truth, shared + own[0], shared + 0.8 * truth + own[1]))
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals_and_turns_round():
+    truth, first, second = _two_models(0, 300)
+    difference, low, high = paired_auc_difference(truth, first, second)
+    (one, wide), (two, _) = (auc_with_interval(truth, score, np.arange(300)) for score in (first, second))
+    assert difference == pytest.approx(two - one) and 0 < low < difference < high
+    assert high - low < np.ptp(wide) * 1.2
+    assert paired_auc_difference(truth, second, first) == pytest.approx((-difference, -high, -low))
+
+
+def test_a_paired_difference_holds_the_truth_and_counts_groups():
+    truth, first, second = _two_models(1, 40_000)
+    true, held = paired_auc_difference(truth, first, second)[0], 0
+    for seed in range(150):
+        truth, first, second = _two_models(seed + 2, 30, size=4)
+        _, low, high = paired_auc_difference(truth, first, second, np.arange(120) // 4)
+        held += low <= true <= high
+    assert 135 <= held <= 150
+
+
+def test_where_nothing_is_known_about_a_difference_it_has_no_interval():
+    truth, score, _ = _two_models(0, 60)
+    assert paired_auc_difference(truth, score, score * 2) == (0, None, None)
+    assert paired_auc_difference(truth, truth * 1.0, truth * 2.0) == (0, None, None)  # both perfect
+    assert paired_auc_difference(truth, score, -score, np.where(truth, 0, np.arange(60)))[1:] == (None, None)
+
+
+SCORES = st.sampled_from([0.0, 1e-30, 0.1, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
+
+
+def _youden(truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
+    called = score >= threshold
+    return called[truth].mean() - called[~truth].mean()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2))
+@example([(True, np.nextafter(0.75, 1)), (False, 0.75), (True, 5e-324), (False, 0.0)])
+def test_the_threshold_is_the_best_there_is(rows):
+    truth = np.array([True, False] + [t for t, _ in rows])
+    for dtype in (np.float32, np.float64):
+        score = np.array([0.6, 0.4] + [s for _, s in rows], dtype)
+        labels = np.array(TWO, dtype=object)[truth.astype(int)]
+        threshold = choose_threshold(labels, np.column_stack([1 - score, score]), TWO, "malignant")
+        points = np.unique(score.astype(np.float64))
+        candidates = [*points, *((points[1:] + points[:-1]) / 2), 2.0]
+        best = max(_youden(truth, score.astype(np.float64), c) for c in candidates)
+        called = decide(np.column_stack([1 - score, score]), TWO, "malignant", threshold) == "malignant"
+        assert called[truth].mean() - called[~truth].mean() == pytest.approx(best)
+        assert 0 <= threshold <= 1 and isinstance(threshold, float)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2), st.sampled_from([0.05, 0.5, 0.8, 0.9, 0.95, 1.0]))
+def test_the_threshold_for_a_sensitivity_is_the_highest_that_reaches_it(rows, wanted):
+    truth = np.array([True, False] + [t for t, _ in rows])
+    score = np.array([0.6, 0.4] + [s for _, s in rows])
+    labels = np.array(TWO, dtype=object)[truth.astype(int)]
+    threshold = choose_threshold(labels, _pairs(score), TWO, "malignant", wanted)
+    called = decide(_pairs(score), TWO, "malignant", threshold) == "malignant"
+    assert called[truth].mean() >= wanted - 1e-9
+    assert (score > score[called].min())[truth].mean() < wanted - 1e-9  # the next stricter decision
+
+
+def test_thresholds_lie_midway_tell_neighbours_apart():
+    labels = np.array(["benign", "benign", "malignant"], dtype=object)
+    assert choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant") == pytest.approx(0.5)
+    score = np.array([0.7, np.nextafter(np.float32(0.7), np.float32(1))], np.float32)
+    neighbours = np.column_stack([1 - score, score])
+    assert (
+        decide(neighbours, TWO, "malignant", choose_threshold(np.array(TWO), neighbours, TWO, "malignant")).tolist()
+        == TWO
+    )
+    assert choose_threshold(np.array(THREE, dtype=object), np.eye(3), THREE, "", 0.9) is None
+
+
+def test_decisions():
+    scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.2, 0.4, 0.4], [0.4, 0.4, 0.2]])
+    assert decide(scores, THREE, "", None).tolist() == ["a", "b", "b", "a"]
+    assert decide(scores, THREE, "c", 0.3).tolist() == ["a", "c", "c", "a"]
+    assert decide(scores, THREE, "b", 0.9).tolist() == ["a", "c", "c", "a"]
+    assert decide(scores, THREE, "b", 0.0).tolist() == ["b"] * 4

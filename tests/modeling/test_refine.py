@@ -1,0 +1,72 @@
+"""Refinement: a killed training goes on and ends equally well; each layer learns at its own rate; a rate is found."""
+
+import keras
+import numpy as np
+import pytest
+
+from tdsp_vision.modeling import refine
+from tdsp_vision.modeling.refine import Checkpoint
+
+EPOCHS = 4
+
+
+def _model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(keras.layers.Dense(8, "relu")(inputs)))
+    optimizer = refine.LayerwiseAdamW(0.01, 0.01, [0.5, 0.5, 1, 1])
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _fit(model: keras.Model, checkpoint: Checkpoint, *more) -> None:
+    x = np.random.default_rng(0).normal(size=[64, 4]).astype(np.float32)
+    y = np.eye(2, dtype=np.float32)[(x[:, 0] > 0).astype(int)]
+    first, fit = checkpoint.restore(model), {"validation_data": (x, y), "verbose": 0, "shuffle": False}
+    model.fit(x, y, epochs=EPOCHS, initial_epoch=first, callbacks=[checkpoint, *more], **fit)
+
+
+class _Killed(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_training_goes_on_and_a_damaged_file_starts_anew(tmp_path, capsys):
+    whole, checkpoint = _model(), Checkpoint(tmp_path / "undisturbed", {"seed": 0}, EPOCHS)
+    _fit(whole, checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_model(), Checkpoint(tmp_path, {"seed": 0}, EPOCHS), _Killed())
+    model, later = _model(), Checkpoint(tmp_path, {"seed": 0}, EPOCHS)
+    _fit(model, later)
+    assert "continues after epoch 2 of 4" in capsys.readouterr().out
+    assert [row["epoch"] for row in later.rows] == [1, 2, 3, 4] and later.best_epoch == checkpoint.best_epoch
+    for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    later.path.write_bytes(later.path.read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"\.npz cannot be used .*training starts anew"):
+        assert later.restore(_model()) == 0
+    assert Checkpoint(tmp_path, {"seed": 1}, EPOCHS).restore(_model()) == 0
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    checkpoint = Checkpoint(tmp_path / "file", {}, EPOCHS)
+    with pytest.warns(UserWarning, match="cannot be written .*the training goes on"):
+        _fit(_model(), checkpoint)
+    assert len(checkpoint.rows) == EPOCHS
+
+
+def test_the_range_test_changes_nothing_and_suggests_a_rate():
+    import tensorflow as tf
+
+    model, x = _model(), np.random.default_rng(0).normal(size=[64, 4]).astype(np.float32)
+    y = np.eye(2, dtype=np.float32)[(x[:, 0] > 0).astype(int)]
+    before = model.get_weights()
+    trial = refine.learning_rate_range_test(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(16), high=10)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rate, reason = refine.suggest_rate(trial)
+    assert 1e-6 < rate < 1 and "a tenth of that is taken" in reason
+    rate, reason = refine.suggest_rate(trial[:3])
+    assert rate == refine.DEFAULT_RATE and "broke after 3 steps" in reason

@@ -1,0 +1,225 @@
+"""What a number is worth: the best confounder, objections where they are due, subgroups, labels to doubt."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tdsp_vision.data.confounders import TOGETHER
+from tdsp_vision.modeling.metrics import auc_with_interval, evaluate, paired_auc_difference
+from tdsp_vision.modeling.trust import (
+    best_confounder,
+    claim_warnings,
+    subgroup_table,
+    suspicious_labels,
+)
+
+TWO, THREE = ["benign", "malignant"], ["a", "b", "c"]
+NO_LEAKS = pd.DataFrame({"kept_together": ["patient_id"], "groups": 9, "torn_groups": 0, "torn_images": 0})
+
+
+def _photos(classes=TWO, n: int = 240):
+    """Measures, one of which tells the classes; labels, scores that tell them better, groups, both sides, classes."""
+    rng = np.random.default_rng(0)
+    targets, train = np.arange(n) % len(classes), np.arange(n) < n // 2
+    measures = pd.DataFrame({"file_kb": rng.normal(size=n), "brightness": rng.normal(size=n) - 1.5 * targets})
+    scores = np.exp(rng.normal(size=(n, len(classes))) + 4 * np.eye(len(classes))[targets])
+    scores /= scores.sum(axis=1, keepdims=True)
+    groups = np.where(train, targets, np.arange(n) + 9)  # on training too few groups for anything but single measures
+    return measures, np.array(classes, dtype=object)[targets], scores, groups, train, ~train, classes
+
+
+@pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (THREE, ""), (THREE, "c")])
+def test_measure_and_direction_come_from_training_and_the_model_is_paired_with_it(classes, positive):
+    measures, labels, scores, groups, train, test, _ = photos = _photos(classes)
+    found = best_confounder(*photos, positive, 0)
+    direction = {"": "smaller in c", "malignant": "larger in benign", "c": "larger in not c"}[positive]
+    assert (found["measure"], found["direction"]) == ("brightness", direction)
+    about = [positive] if positive else classes
+    truths, value = labels[test][:, None] == np.array(about, object), measures.brightness[test].to_numpy()
+    signs = [1 if roc_auc_score(truth, value) > 0.5 else -1 for truth in truths.T]
+    own = np.outer(value, signs)
+    model = scores[test][:, [classes.index(name) for name in about]]
+    expected = np.mean([roc_auc_score(t, o) for t, o in zip(truths.T, own.T, strict=True)])
+    assert found["auc"] == pytest.approx(expected) and found["auc_ci"][0] < expected < found["auc_ci"][1]
+    difference, low, high = paired_auc_difference(truths, own, model, groups[test])
+    assert (found["difference"], *found["difference_ci"]) == pytest.approx((difference, low, high))
+    measures.loc[test, "brightness"] *= -1  # a direction that turns on the test counts against the measure
+    assert best_confounder(*photos, positive, 0)["auc"] < 0.5
+    labels[test] = np.random.default_rng(1).permutation(labels[test])
+    other = best_confounder(*photos, positive, 0)
+    assert [other[name] for name in ("measure", "direction", "training_auc")] == [
+        found[name] for name in ("measure", "direction", "training_auc")
+    ]
+
+
+def test_measures_together_are_found_where_none_is_alone():
+    rng = np.random.default_rng(0)
+    measures = pd.DataFrame(rng.normal(size=[400, 2]), columns=["file_kb", "brightness"])
+    targets = (measures.file_kb * measures.brightness > 0).to_numpy().astype(int)
+    labels, train = np.array(TWO, dtype=object)[targets], np.arange(400) < 250
+    found = best_confounder(measures, labels, np.eye(2)[targets], np.arange(400), train, ~train, TWO, "malignant", 0)
+    assert found["measure"] == TOGETHER and found["auc"] > 0.85 and found["training_auc"] > 0.85
+
+
+def _block(n: int, skill: float, positive: str = "malignant", share: int = 2, groups=None) -> dict:
+    rng = np.random.default_rng(0)
+    targets = (np.arange(n) % share == 0).astype(int)
+    score = 1 / (1 + np.exp(-rng.normal(size=n) - skill * (targets - 0.5)))
+    labels = np.array(TWO, dtype=object)[targets]
+    return evaluate(labels, np.column_stack([1 - score, score]), TWO, positive, 0.5 if positive else None, groups)
+
+
+def _confounder(low: float | None, difference: float = 0.1) -> dict:
+    interval = None if low is None else [low, 0.3]
+    return {"measure": "dark_corners", "auc": 0.6, "difference": difference, "difference_ci": interval}
+
+
+TORN = NO_LEAKS.assign(torn_groups=3, torn_images=11)
+OBJECTIONS = {
+    "large and clear": (_block(1000, 4), NO_LEAKS, _confounder(0.01), 0.9, []),
+    "large and clear, no class counts most": (_block(1000, 4, ""), NO_LEAKS, _confounder(0.01), None, []),
+    "few images, wide": (_block(60, 2, share=3), NO_LEAKS, None, None, ["20 of malignant, 40 of benign", "wide"]),
+    "guessing": (_block(1000, 0), NO_LEAKS, None, None, ["reaches down to 0.5, which is guessing"]),
+    "no better than the most frequent": (_block(1000, 0, "", 3), NO_LEAKS, None, None, ["0.5", "is right in 67%"]),
+    "one patient": (_block(900, 4, groups=np.arange(900) % 2), NO_LEAKS, None, None, ["come from 1 group of images"]),
+    "a measure as good": (
+        _block(1000, 3),
+        NO_LEAKS,
+        _confounder(-0.01),
+        None,
+        ["0.60 on the test, and the model 0.98"],
+    ),
+    "too few to tell": (
+        _block(1000, 3),
+        NO_LEAKS,
+        _confounder(None, -0.1),
+        None,
+        ["the difference is -0.10: it has not"],
+    ),
+    "a broken promise": (_block(1000, 3), NO_LEAKS, None, 0.99, ["0.99 on validation and of 0.94 on the test"]),
+    "torn patients": (
+        _block(1000, 4),
+        TORN,
+        None,
+        None,
+        ["3 of 9 groups by `patient_id` (11 images) lie on two sides"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OBJECTIONS)
+def test_objections_are_made_where_they_are_due_and_nowhere_else(case):
+    block, leaks, confounder, promised, parts = OBJECTIONS[case]
+    said = claim_warnings(block, leaks, confounder, promised)
+    assert len(said) == len(parts), said
+    for sentence, part in zip(said, parts, strict=True):
+        assert part in sentence
+
+
+def _case(n: int = 200, **columns) -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    targets = np.arange(n) % 2
+    manifest = pd.DataFrame({"label": np.array(TWO, dtype=object)[targets], "width": 256, "height": 200})
+    manifest = manifest.assign(license="CC-0", attribution="someone", group=np.arange(n) // 2, **columns)
+    score = 1 / (1 + np.exp(-rng.normal(size=n) - 2 * targets + 1))
+    return manifest, np.column_stack([1 - score, score])
+
+
+def _table(manifest, scores, positive="malignant", groups=None) -> pd.DataFrame:
+    return subgroup_table(manifest, scores, TWO, positive, 0.5 if positive else None, groups)
+
+
+def test_each_subgroup_has_the_numbers_of_its_own_images():
+    sex = np.array(["female", "male", None, "male"], dtype=object).repeat(50)
+    manifest, scores = _case(sex=sex)
+    table = _table(manifest, scores, groups=np.arange(200) // 2).set_index("value")
+    assert table.index.tolist() == ["female", "male", "(missing)"] and (table.column == "sex").all()
+    for value, chosen in (("female", sex == "female"), ("male", sex == "male"), ("(missing)", pd.isna(sex))):
+        row, truth, score = table.loc[value], (manifest.label == "malignant").to_numpy()[chosen], scores[chosen, 1]
+        assert (row.n, row.n_positive, row.note) == (chosen.sum(), truth.sum(), "")
+        area, interval = auc_with_interval(truth, score, np.arange(200)[chosen] // 2)
+        assert row.auc == pytest.approx(area) and [row.low, row.high] == pytest.approx(interval)
+        assert row.sensitivity == pytest.approx((score >= 0.5)[truth].mean())
+        assert row.specificity == pytest.approx((score < 0.5)[~truth].mean())
+
+
+def test_too_few_images_or_groups_of_a_class_get_no_number():
+    manifest, scores = _case()
+    site, groups = np.full(200, "torso", dtype=object), np.arange(200)
+    site[:20], site[20:39], site[40:80] = "head", "foot", "hand"  # foot: 9 malignant; hand: one patient
+    groups[40:80] = 999
+    table = _table(manifest.assign(site=site), scores, groups=groups).set_index("value")
+    assert table.note.to_dict() == {"foot": "too few", "hand": "too few", "head": "", "torso": ""}
+    numbers = table[["auc", "low", "high", "sensitivity", "specificity"]]
+    assert numbers[:2].isna().all(axis=None) and numbers[2:].notna().all(axis=None)
+
+
+def test_numbers_come_in_thirds_and_few_values_stay_as_they_are():
+    codes = np.tile(np.arange(10, 110, 10), 20)
+    manifest, scores = _case(agent_code=codes, age_approx=codes / 2, melanocytic=[True, False, False, True] * 50)
+    manifest.loc[:79, "width"] = 1024
+    table = _table(manifest, scores)
+    counts = {name: dict(zip(rows.value, rows.n, strict=True)) for name, rows in table.groupby("column", sort=False)}
+    assert [list(counts[name].values()) for name in ("agent_code", "age_approx")] == [[80, 60, 60]] * 2
+    assert counts["melanocytic"] == {"False": 100, "True": 100}
+    assert counts["larger side (px)"] == {"256": 120, "1024": 80}
+
+
+def test_without_a_positive_class_there_is_accuracy():
+    manifest, scores = _case(site=["head"] * 9 + ["foot"] * 191)
+    table = _table(manifest, scores, "")
+    assert table.columns.tolist() == ["column", "value", "n", "accuracy", "low", "high", "note"]
+    foot, head = table.to_dict("records")
+    assert head["note"] == "too few" and np.isnan(head["accuracy"])
+    right = (scores[9:].argmax(axis=1) == manifest.label[9:].map(TWO.index)).mean()
+    assert foot["accuracy"] == pytest.approx(right) and foot["low"] < right < foot["high"]
+
+
+def _blobs(n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of well-parted classes, float32 [n, 10], and targets."""
+    targets = np.arange(n) % n_classes
+    noise = np.random.default_rng(0).normal(size=[n, 10])
+    return (noise + 3 * np.eye(10)[targets]).astype(np.float32), targets
+
+
+def _flip(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of which a share got another class, and the row numbers of those."""
+    rng, n_classes = np.random.default_rng(seed), targets.max() + 1
+    flipped = rng.choice(len(targets), round(share * len(targets)), replace=False)
+    wrong = targets.copy()
+    wrong[flipped] = (wrong[flipped] + rng.integers(1, n_classes, len(flipped))) % n_classes
+    return wrong, flipped
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_flipped_labels_come_first_and_the_right_one_is_suggested(n_classes):
+    features, truth = _blobs(200, n_classes)
+    given, flipped = _flip(truth, 0.05, 1)
+    table = suspicious_labels(features, given, np.arange(200), 0.01, 0)
+    assert table.columns.tolist() == ["image", "given", "self_confidence", "suggested", "rank"]
+    assert sorted(table.image) == list(range(200)) and table["rank"].tolist() == list(range(1, 201))
+    np.testing.assert_array_equal(table.given, given[table.image])
+    assert table.self_confidence.between(0, 1).all() and table.self_confidence.is_monotonic_increasing
+    assert np.isin(table.image[:10], flipped).mean() >= 0.8
+    assert (table.suggested == truth[table.image]).mean() > 0.85
+    assert table.equals(suspicious_labels(features, given, np.arange(200), 0.01, 0))
+
+
+def test_a_second_view_cannot_vouch_for_a_wrong_label():
+    """Random features of many dimensions are learned by heart: only whole groups keep the twin out."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=[60, 200]).astype(np.float32).repeat(2, axis=0)
+    targets = rng.integers(0, 2, 60).repeat(2)
+    together = suspicious_labels(features, targets, np.arange(60).repeat(2), 1.0, 0)
+    torn = suspicious_labels(features, targets, np.arange(120), 1.0, 0)
+    assert (torn.suggested == torn.given).mean() > 0.8
+    assert (together.suggested == together.given).mean() < 0.65
+
+
+@pytest.mark.parametrize(("n_classes", "left"), [(3, 40), (2, 0)])
+def test_a_class_of_one_group_is_not_judged_and_stops_nothing(n_classes, left):
+    features, targets = _blobs(60 if n_classes == 3 else 40, n_classes)
+    table = suspicious_labels(features, targets, np.where(targets == 0, 999, np.arange(len(targets))), 0.01, 0)
+    assert table.self_confidence.notna().sum() == left and (table.given[table.self_confidence.isna()] == 0).any()
+    assert table.self_confidence[:left].notna().all() and (table.suggested == table.given).mean() > 0.9
