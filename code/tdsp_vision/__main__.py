@@ -1,4 +1,4 @@
-"""Command line: `python -m tdsp_vision run | params | notebooks | sweep | history | deploy | exercises | report`.
+"""Command line: `python -m tdsp_vision run | params | evaluate | sweep | history | deploy | report | …`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
@@ -100,6 +100,27 @@ def history(output_dir: str, port: int, run_folder: str | None) -> None:
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # A page to look at needs no second process that waits for jobs. This process becomes the server: one to stop.
     os.execve(sys.executable, command, QUIET | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+@main.command()
+@click.argument("source_path")
+@click.option("--run", "run_id", default="latest", show_default=True, help="latest | best | a run id.")
+@click.option("--dataset", default="lesions", show_default=True, help="DATASET_NAME of the notebooks.")
+@click.option("--data-dir", default="data", show_default=True, help="DATA_DIR of the notebooks.")
+@click.option("--output-dir", default="outputs", show_default=True, help="OUTPUT_DIR of the notebooks.")
+def evaluate(source_path: str, run_id: str, dataset: str, data_dir: str, output_dir: str) -> None:
+    """Judge a finished run, as it is, on the images of another folder, SOURCE_PATH."""
+    from tdsp_vision.modeling.evaluate_elsewhere import evaluate_elsewhere
+    from tdsp_vision.modeling.metrics import side_by_side
+    from tdsp_vision.modeling.runs import find_run
+
+    try:
+        run_folder = find_run(paths.OutputPaths(output_dir, dataset), run_id)
+        found, _ = evaluate_elsewhere(run_folder, paths.DatasetPaths(data_dir, dataset), source_path)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+    table = side_by_side({side: found[side] for side in ("test", "elsewhere")})
+    click.echo("\n".join([*found["said"], str(table), paths.shown(run_folder / "elsewhere")]))
 
 
 for command in (sweep, deploy, exercises, notebooks, report):

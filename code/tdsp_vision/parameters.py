@@ -143,6 +143,7 @@ LIMITS = {
         "LABEL_SMOOTHING": Limit(float, "dnn: how much of each label is shared out among all classes", 0, 0.99),
         "PRECISION": Limit(str, "dnn: what training computes in; scores are float32 always", words=PRECISIONS),
         "TENSORBOARD": Limit(bool, "dnn: also write logs for TensorBoard"),
+        "EXTERNAL": Limit(str, 'a folder of other images of these classes, to judge the run on as well; "" for none'),
         "COMPARE": Limit(str, "previous (the newest run with the same test) | none | run ids with commas"),
         "RUN_NAME": Limit(str, 'names the run folder; "" takes classifier and network'),
         "SEED": SEED,
@@ -202,6 +203,9 @@ def _check_training(values: Mapping[str, object]) -> None:
     weights = values["WEIGHTS"]
     if weights not in ("imagenet", "none") and not paths.resolve(weights).exists():
         refuse("WEIGHTS", weights, f"'imagenet', 'none' or a path, and {paths.resolve(weights)} does not exist")
+    external = paths.resolve(values["EXTERNAL"])
+    if not external.is_dir():
+        refuse("EXTERNAL", values["EXTERNAL"], f"'' or a folder with images, and {external} is none")
     if values["SCHEDULE"] not in ("cosine", "constant"):
         rates = listed_rates(values["SCHEDULE"])
         if len(rates) != values["EPOCHS"]:

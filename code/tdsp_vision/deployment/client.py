@@ -1,9 +1,9 @@
 """A client of a served model: images to a table of scores, over TensorFlow Serving's REST protocol.
 
-It works with any server that speaks the protocol. Out: one row per image with `source, label, score_<class>…, valid,
-error, ms, version`; an image that cannot be sent, or that the server cannot decode, keeps its row and says why.
-A request names the version that it wants, so it is known whose classes the scores belong to; when that version has
-been replaced meanwhile (404), the request goes to its successor.
+It works with any server that speaks the protocol. Out: one row per image with `source, label, score_<class>…,
+familiar (of a model that says it), valid, error, ms, version`; an image that cannot be sent, or that the server cannot
+decode, keeps its row and says why. A request names the version that it wants, so it is known whose classes the scores
+belong to; when that version has been replaced meanwhile (404), the request goes to its successor.
 """
 
 import base64
@@ -107,8 +107,9 @@ class ServingClient:
 
         Returns:
             One row per image, in order: `source`, `label` ("" if there is none), `score_<class>` (float, NaN where
-            there is none), `valid` (bool), `error` ("" if all went well), `ms` (duration of the request that carried
-            the image, in milliseconds; NaN if it was not sent), `version` (that answered; 0 for none).
+            there is none), `familiar` (likewise, of a model that says it: `modeling.familiarity`), `valid` (bool),
+            `error` ("" if all went well), `ms` (duration of the request that carried the image, in milliseconds; NaN
+            if it was not sent), `version` (that answered; 0 for none).
 
         Raises:
             ServingError: if the server cannot be reached, or refuses a request.
@@ -128,7 +129,7 @@ class ServingClient:
             size += len(content)
         if batch:
             self._fill(batch)
-        scores = {name: None for row in rows for name in row if name.startswith("score_")}
+        scores = {name: None for row in rows for name in row if name.startswith(("score_", "familiar"))}
         scores = list(scores) or [f"score_{name}" for name in self.classes()]
         return pd.DataFrame(rows, columns=["source", "label", *scores, "valid", "error", "ms", "version"])
 
@@ -172,8 +173,9 @@ class ServingClient:
         for (row, _), prediction in zip(batch, predictions, strict=True):
             valid = prediction["valid"]
             row |= answered | {"label": prediction["label"], "valid": valid}
-            for name, score in zip(classes, prediction["scores"], strict=True):
-                row[f"score_{name}"] = score if valid else float("nan")
+            numbers = {f"score_{name}": score for name, score in zip(classes, prediction["scores"], strict=True)}
+            numbers |= {name: prediction[name] for name in ("familiar",) if name in prediction}
+            row |= numbers if valid else dict.fromkeys(numbers, float("nan"))
             row["error"] = "" if valid else "the server could not decode it as an image"
 
     def _predict(self, body: bytes) -> tuple[int, list[str], list[dict]]:

@@ -1,12 +1,13 @@
 """A run's Keras model to a version of a served model, in the form TensorFlow Serving loads.
 
-In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output float32 [n, K], probabilities) and
-`metrics.json` (`classes, positive_class, image_size, validation.threshold`).
+In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output scores float32 [n, K], probabilities,
+alone or as {"scores": …, "familiar": float32 [n, 1]}) and `metrics.json` (`classes, positive_class, image_size,
+validation.threshold`).
 Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
 (string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
-float32 [n, K]. Decoding, resizing and the decision are inside of the graph. An image that cannot be decoded, or that
-has more pixels than `pixels` allows, gets zeros, an empty label and valid = false; the others of its batch are
-scored as usual.
+float32 [n, K]; the first two also familiar float32 [n], where the model has it. Decoding, resizing and the decision are
+inside of the graph. An image that cannot be decoded, or that has more pixels than `pixels` allows, gets zeros, an empty
+label and valid = false; the others of its batch are scored as usual.
 """
 
 from pathlib import Path
@@ -70,7 +71,7 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
         ValueError: if the scores differ by more.
     """
     pictures, valid = decode_batch(tf.constant(image_bytes), versions.read_model_info(version)["image_size"])
-    expected = np.where(valid[:, tf.newaxis], model(pictures, training=False), 0.0)
+    expected = _answers(model, pictures, valid)["scores"]
     answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
     if not largest <= tolerance:  # written so that NaN fails as well
@@ -118,6 +119,14 @@ def _first(content: tf.Tensor, function, otherwise):
     return found.with_options(options).get_single_element()
 
 
+def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Scores, and `familiar` [n] of a model that has it, by name; zeros where `valid`, bool [n], is false."""
+    found = model(images, training=False)
+    found = found if isinstance(found, dict) else {"scores": found}
+    found = {name: tf.where(valid[:, tf.newaxis], values, 0.0) for name, values in found.items()}
+    return found | ({"familiar": found["familiar"][:, 0]} if "familiar" in found else {})
+
+
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
@@ -146,13 +155,13 @@ def _save(folder: Path, model: keras.Model, info: dict) -> None:
         count = tf.size(image_bytes)
         blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
         images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)
-        scores = tf.where(valid[:, tf.newaxis], model(images, training=False), 0.0)
-        label = tf.where(valid, _labels(scores, info), "")
-        return {"scores": scores[:count], "label": label[:count], "valid": valid[:count]}
+        answers = _answers(model, images, valid)
+        answers |= {"label": tf.where(valid, _labels(answers["scores"], info), ""), "valid": valid}
+        return {name: values[:count] for name, values in answers.items()}
 
     def float_images(images):
-        scores = model(images, training=False)
-        return {"scores": scores, "label": _labels(scores, info)}
+        answers = _answers(model, images, tf.fill([tf.shape(images)[0]], True))
+        return answers | {"label": _labels(answers["scores"], info)}
 
     def classify(inputs):
         feature = {"image_bytes": tf.io.FixedLenFeature([], tf.string, default_value="")}
@@ -195,7 +204,8 @@ def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
     model = keras.saving.load_model(run_folder / "model.keras", compile=False)
     _save(draft, model, info)
-    scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
+    probe = preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis]
+    scores = _answers(model, probe, tf.constant([True]))["scores"]
     write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
     verify_export(draft, model, [versions.probe_image(), b"not an image"])
     for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one

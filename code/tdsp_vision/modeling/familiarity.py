@@ -1,8 +1,8 @@
 """Is this picture like those the model was trained on? A classifier names a class for a cat as readily as for a lesion.
 
-In: features float32 [n, d] of a frozen or refined network. Out: `familiar`, float32 [n, 1]: the share of unseen images
-of the same source that are less like the training images than this one. 1: typical; below 0.05: rarer than one image in
-twenty; 0: farther away than any. It changes no label. What is measured is how far an image lies from the mean of the
+In: features float32 [n, d] of a frozen or refined network. Out: `familiar`, float32: the share of unseen images of the
+same source that are less like the training images than this one. 1: typical; below `UNFAMILIAR`: rarer than one image
+in twenty; 0: farther away than any. It changes no label. What is measured is how far an image lies from the mean of the
 training images, each feature in units of its own deviation, leaving out the few directions in which training images
 vary most: being far out there is nothing unusual.
 
@@ -10,54 +10,44 @@ It sees that something differs, not what: other cameras and archives of the same
 subject, and a picture that is plainer than the training images is less conspicuous than one with more in it.
 """
 
-from collections.abc import Iterable
-
 import keras
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
+from tdsp_vision.modeling.splits import group_folds
 from tdsp_vision.modeling.svm import Standardizer
 
+UNFAMILIAR = 0.05
 DIRECTIONS = 8  # more find other subjects no better, and take longer
 STEPS = 200  # of the distribution of distances, at most
 
 
-def build_familiarity(features: np.ndarray, folds: Iterable[tuple[np.ndarray, np.ndarray]]) -> keras.Model:
-    """A model of built-in layers from features to `familiar`, to be put beside a classifier's head.
+def with_familiar(
+    model: keras.Model, features: np.ndarray, groups: np.ndarray, learning: np.ndarray, choosing: np.ndarray, seed: int
+) -> tuple[keras.Model, np.ndarray]:
+    """A classifier with a second output, and what that output says of each image.
 
     Args:
-        features: float32 [n, d].
-        folds: pairs of row numbers, of images to learn from and of unseen ones to compare with. A network that learned
-            from its training images knows these too well, so there is one pair, training and validation; with a frozen
-            network cross-validation in whole groups makes more of the same images.
+        model: from images to scores, its last layer a dense one on the features (`backbones.classifier`).
+        features: float32 [n, d], of all images, as that layer gets them.
+        groups: [n], what belongs together.
+        learning, choosing: bool [n]. Distances of unseen images are those of `choosing`. A refined network knows the
+            images that it learned from too well, so the two are apart; with a frozen network they are the same
+            images, and cross-validation in whole groups makes each of them an unseen one.
+        seed: of the folds.
 
     Returns:
-        model from float32 [n, d] to float32 [n, 1], 0 to 1.
-
-    Raises:
-        ValueError: if there is no fold, or one has fewer than two images to learn from.
+        model of built-in layers to {"scores": float32 [n, K], "familiar": float32 [n, 1]}; familiar, float32 [n].
     """
-    folds = list(folds)
-    if not folds or min(len(learned) for learned, _ in folds) < 2:
-        raise ValueError(
-            f"Familiarity needs folds with two or more images to learn from; there are {len(folds)} folds, with "
-            f"{[len(learned) for learned, _ in folds]} images."
-        )
-    unseen = [_distance(features[learned]).predict(features[others], verbose=0) for learned, others in folds]
-    distance = _distance(features[np.unique(np.concatenate([learned for learned, _ in folds]))])
-    share = _share_beyond(np.concatenate(unseen)[:, 0].astype(np.float64))
-    return keras.Model(distance.input, share(distance.output), name="familiar")
-
-
-def in_one_output(model: keras.Model) -> keras.Model:
-    """A classifier with outputs `scores` and `familiar` as one with float32 [n, K + 1], familiar last.
-
-    One that has scores only is returned as it is.
-    """
-    if not isinstance(model.output, dict):
-        return model
-    both = keras.layers.Concatenate()([model.output["scores"], model.output["familiar"]])
-    return keras.Model(model.input, both, name=model.name)
+    rows, others = np.flatnonzero(learning), np.flatnonzero(choosing)
+    folds = [(rows, others)]
+    if (learning & choosing).any():
+        folds = [(rows[a], rows[b]) for a, b in group_folds(np.zeros(len(rows), int), groups[rows], seed)]
+    unseen = np.concatenate([_distance(features[rest])(features[fold]).numpy() for rest, fold in folds])
+    distance = _distance(features[rows])
+    familiar = keras.Model(distance.input, _share_beyond(unseen[:, 0])(distance.output), name="familiar")
+    outputs = {"scores": model.output, "familiar": familiar(model.layers[-1].input)}
+    return keras.Model(model.input, outputs, name=model.name), familiar(features).numpy()[:, 0]
 
 
 def _distance(features: np.ndarray) -> keras.Model:
@@ -83,7 +73,7 @@ def _share_beyond(distances: np.ndarray) -> keras.Sequential:
     -3, 1 from 3 on). The last one ends at twice the largest distance, so that what lies far out keeps its order.
     """
     count = min(len(distances), STEPS)
-    knots = np.quantile(distances, np.linspace(0, 1, count))
+    knots = np.quantile(distances.astype(np.float64), np.linspace(0, 1, count))
     knots = np.append(knots, 2 * knots[-1])
     widths = np.maximum(np.diff(knots), 1e-6 * max(knots[-1], 1e-6))  # equal distances: a very steep ramp
     ramps = keras.layers.Dense(count, activation="hard_sigmoid", name="ramps")

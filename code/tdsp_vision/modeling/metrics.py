@@ -22,6 +22,17 @@ FEWEST_GROUPS = 5  # of each class, for an interval: with fewer it is right and 
 OF_ALL_IMAGES = ("accuracy", "top5_accuracy")  # their intervals need no class to be large enough
 BINS = 10  # of the calibration error
 Z = 1.959964  # 95 % of a normal distribution lie within so many deviations
+SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc",
+    "average_precision",
+    "ece",
+    "top5_accuracy",
+)
 SLACK = 1e-12  # shares such as 9 / 10 and 1 - 0.1 differ in their last bit
 SMALLEST = float(np.finfo(np.float32).eps)  # scores are float32; a logarithm of 0 would end every mean
 
@@ -111,6 +122,18 @@ def evaluate(
     matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
     block |= {"per_class": rows.to_dict("index"), "confusion_matrix": matrix.tolist()}
     return block | {"n": len(labels), "threshold": threshold}
+
+
+def side_by_side(blocks: dict[str, dict]) -> pd.DataFrame:
+    """Blocks by their names as a table of text: a row for each metric, with its 95 % interval in brackets."""
+
+    def said(block: dict, name: str) -> str:
+        value, pair = block.get(name), block["intervals"].get(name)
+        interval = " ({:.3f} to {:.3f})".format(*pair) if pair else ""
+        return "" if value is None else f"{value:.3f}{interval}"
+
+    table = pd.DataFrame({side: [said(block, name) for name in SHOWN] for side, block in blocks.items()}, SHOWN)
+    return table[(table != "").any(axis=1)]
 
 
 def _of_each_class(truths: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:

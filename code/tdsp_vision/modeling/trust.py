@@ -7,6 +7,7 @@ and whole sentences for whoever reads the result. Arrays as in `metrics`.
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
@@ -15,13 +16,14 @@ from tdsp_vision.data.quality import columns_to_compare
 from tdsp_vision.modeling.calibration import calibrate, calibrated
 from tdsp_vision.modeling.metrics import (
     FEWEST_GROUPS,
+    SMALLEST,
     auc_with_interval,
     decide,
     evaluate,
     paired_auc_difference,
     share_interval,
 )
-from tdsp_vision.modeling.splits import group_folds
+from tdsp_vision.modeling.splits import SPLITS, group_folds
 from tdsp_vision.modeling.svm import sweep_c
 
 FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins et al. 2016, doi 10.1002/sim.6787)
@@ -30,6 +32,7 @@ FEWEST_OF_SUBGROUP = 10  # images of a class
 MOST_NAMED = 5  # classes in a sentence
 MOST_VALUES = 3  # a number with more different values is divided into thirds
 LARGER_SIDE = "larger side (px)"
+OF_SUBJECT = ("age", "sex", "gender", "anatom", "site", "locali")  # how columns of age, sex and site begin
 UNKNOWN = "(missing)"
 TOO_FEW = "too few"
 
@@ -83,12 +86,59 @@ def best_confounder(
 def _measure_scores(name: str, measures: pd.DataFrame, labels, train, classes: list[str], seed: int) -> np.ndarray:
     """Float [n, K] for all images, learned on the training side: the measure with its sign, or a boosted forest."""
     if name == TOGETHER:
-        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
-        with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-            return model.fit(measures[train].to_numpy(), labels[train]).predict_proba(measures.to_numpy())
+        return _boosted(measures, labels, train, seed)
     values = measures[name].to_numpy(float)
     larger = [roc_auc_score(labels[train] == one, values[train]) >= 0.5 for one in classes]
     return values[:, None] * np.where(larger, 1, -1)
+
+
+def _boosted(table: pd.DataFrame, labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
+    """Float [n, K] for all rows of a table of numbers and categories, learned on the training side."""
+    kinds = {"categorical_features": "from_dtype", "random_state": seed}
+    model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, **kinds)
+    with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
+        return model.fit(table[train], labels[train]).predict_proba(table)
+
+
+def metadata_alone(
+    manifest: pd.DataFrame, scores: np.ndarray, split: pd.Series, classes: list[str], positive_class: str, seed: int
+) -> dict:
+    """What age, sex and site predict without the picture, and what they would add to it: asked, never used as input.
+
+    A model that sees pictures only may owe its score to what they say as well: an old patient's back looks old.
+    Gradient boosting learns the label from them on training; a logistic regression on validation weighs its answer
+    against the model's scores. Both are then judged on the test.
+
+    Args:
+        manifest: [n] rows with label, group and metadata (numbers, text; values may be missing).
+        scores: float [n, K], of the model; on validation by a calibration that did not see the image.
+        split: [n], from `split_manifest`.
+        positive_class: one class against the rest; "" for the mean over the classes.
+        seed: of the boosting.
+
+    Returns:
+        said, a sentence; columns, the names that were found; where there are any auc and auc_ci of these alone,
+        difference (AUC of both together minus the model's) and difference_ci, [low, high] or None. Plain values.
+    """
+    columns = [name for name in columns_to_compare(manifest) if name.lower().startswith(OF_SUBJECT)]
+    if not columns:
+        return {"columns": columns, "said": "nothing is known of age, sex or site"}
+    train, validation, test = ((split == side).to_numpy() for side in SPLITS)
+    known, labels = manifest[columns].replace("", None), manifest.label.to_numpy(dtype=object)
+    known = known.astype(dict.fromkeys(known.select_dtypes(exclude="number"), "category"))
+    alone = _boosted(known, labels, train, seed)
+    evidence = np.log(np.concatenate([scores, alone], axis=1).clip(SMALLEST, 1))
+    weighed = LogisticRegression(max_iter=1000).fit(evidence[validation], labels[validation])
+    both = weighed.predict_proba(evidence[test])
+    about = [classes.index(name) for name in ([positive_class] if positive_class else classes)]
+    truths, groups = labels[test, None] == np.array(classes, dtype=object)[about], manifest.group.to_numpy()[test]
+    area, interval = auc_with_interval(truths, alone[test][:, about], groups)
+    difference, *limits = paired_auc_difference(truths, scores[test][:, about], both[:, about], groups)
+    limits = None if None in limits else limits
+    said = f"{', '.join(columns)} alone: AUC {area:.3f}; beside the picture they add {difference:.3f}"
+    said += f" (95 % interval {limits[0]:.3f} to {limits[1]:.3f})" if limits else ""
+    found = {"columns": columns, "said": said, "auc": area, "auc_ci": interval}
+    return found | {"difference": difference, "difference_ci": limits}
 
 
 def leak_objections(leaks: pd.DataFrame) -> list[str]:

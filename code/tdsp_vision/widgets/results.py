@@ -1,8 +1,9 @@
 """ResultsUI: one image at a time with all its scores, what spoke for a class, and the training images it resembles.
 
-predictions: path, label, predicted and score_<class> for each class; its index, whole numbers, each once, are the rows
-by which images are named: in the modeling notebook those of the manifest. Image files are read below `root`, of the
-image in view only, and nothing is written. `judged`, `select` and `nearest_training_images` need no front end.
+predictions: path, label, predicted and score_<class> for each class, perhaps familiar; its index, whole numbers, each
+once, are the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
+`root`, of the image in view only, and nothing is written. `judged`, `select` and `nearest_training_images` need no
+front end.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from tdsp_vision.widgets import pictures
 
 SHOWN = ("all", "correct", "wrong")
+ORDERS = {"most wrong first": ("loss", False), "least familiar first": ("familiar", True)}  # column, ascending
 SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
 BARS = 10  # scores that are shown; of more classes the highest, and what is named
 FAR = 5.0  # standard deviations; further away is as far
@@ -41,8 +43,10 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     )
 
 
-def select(table: pd.DataFrame, shown: str = "all", label: str = "") -> tuple[int, ...]:
-    """Row numbers of `table`, which comes from `judged`, that are left: the most confidently wrong first.
+def select(
+    table: pd.DataFrame, shown: str = "all", label: str = "", order: str = "most wrong first"
+) -> tuple[int, ...]:
+    """Row numbers of `table`, which comes from `judged`, that are left, in one of `ORDERS`.
 
     Args:
         shown: all, correct or wrong.
@@ -50,7 +54,8 @@ def select(table: pd.DataFrame, shown: str = "all", label: str = "") -> tuple[in
     """
     keep = (shown == "all") | (table.correct == (shown == "correct"))
     left = table[keep & ((label == "") | (table.label == label))]
-    return tuple(left.loss.sort_values(ascending=False, kind="stable").index.tolist())
+    column, ascending = ORDERS[order]
+    return tuple(left[column].sort_values(ascending=ascending, kind="stable").index.tolist())
 
 
 def nearest_training_images(
@@ -123,15 +128,17 @@ def in_words(row: pd.Series) -> str:
     """What is known of one row of `judged`, as HTML."""
     called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
     numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}"
+    numbers += f", familiar {row.familiar:.3f}" if "familiar" in row else ""
     return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}<br>{escape(row.path)}"
 
 
 class ResultsUI(pictures.Panel):
-    """Step through predictions, the most confidently wrong first; `pages.rows` are those that the filters leave.
+    """Step through predictions, the most confidently wrong or the least familiar first; `pages.rows` are those that the
+    filters leave.
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, by row number.
+        predictions: path, label, predicted, score_<class>, perhaps familiar, by row number.
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
@@ -149,17 +156,19 @@ class ResultsUI(pictures.Panel):
         self.shown = pictures.control(widgets.Dropdown, "Show", options=SHOWN)
         labels = [("all", ""), *((name, name) for name in classes)]
         self.label = pictures.control(widgets.Dropdown, "True class", options=labels)
+        orders = list(ORDERS) if "familiar" in predictions else list(ORDERS)[:1]
+        self.order = pictures.control(widgets.Dropdown, "Order", options=orders)
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
         self.heat = pictures.control(widgets.Dropdown, "Heat map", options=heats)
         self.pages = pictures.Pages(size=1)
         self.about, self.alike = widgets.HTML(), widgets.HTML()
         self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
         self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
-        chosen = [self.shown, self.label, self.heat] if explain else [self.shown, self.label]
+        chosen = [self.shown, self.label, self.order, *([self.heat] if explain else [])]
         beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
         super().__init__([pictures.wrapping([*chosen, self.pages]), self.about, beside, self.alike])
-        self.shown.observe(self._choose, "value")
-        self.label.observe(self._choose, "value")
+        for control in (self.shown, self.label, self.order):
+            control.observe(self._choose, "value")
         self.pages.observe(self._draw, "visible")
         self.heat.observe(self._draw, "value")
         self._choose()
@@ -171,7 +180,7 @@ class ResultsUI(pictures.Panel):
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
-        self.pages.show(select(self.table, self.shown.value, self.label.value))
+        self.pages.show(select(self.table, self.shown.value, self.label.value, self.order.value))
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
