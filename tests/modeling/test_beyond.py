@@ -98,7 +98,8 @@ def run(tmp_path) -> tuple[Path, DatasetPaths]:
     pixels = np.stack([preprocess(tf.io.read_file(str(file)), SIZE) for file in files])
     images = keras.Input((SIZE, SIZE, 3), name="images")
     scores = keras.layers.Dense(3, activation="softmax", name="scores")
-    model = keras.Model(images, scores(keras.layers.GlobalAveragePooling2D()(images)))
+    features = keras.layers.GlobalAveragePooling2D(name="concatenate")  # a name that networks use as well
+    model = keras.Model(images, scores(features(images)))
     scores.set_weights([np.eye(3) * 0.1, np.zeros(3)])
     sides = split == "train", split == "validation"
     model, familiar = with_familiar(model, pixels.mean(axis=(1, 2)), np.arange(48), *sides, 0)

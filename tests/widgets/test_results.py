@@ -10,13 +10,16 @@ from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, nearest
 CLASSES = ["robin", "wren <i>"]
 
 
-def test_filters_and_orders(predictions):
+def test_filters_and_orders(root, predictions):
     table = judged(predictions, CLASSES)
     assert select(table, "wrong") == (103, 102, 115, 101, 100), "most confidently wrong first; equal ones as listed"
     assert select(table, "wrong", CLASSES[1]) == (115,)
     assert select(table, "correct")[:1] == (114,), "the least sure"
     assert len(select(table)) == 30 and select(table.iloc[:0]) == ()
     assert np.isfinite(judged(predictions.assign(score_robin=0.0), CLASSES).loss).all()
+    ui = ResultsUI(root, predictions.assign(familiar=np.roll(np.linspace(0, 1, 30), 7)), CLASSES)
+    ui.order.value = "least familiar first"
+    assert ui.pages.visible == (107,) and "familiar 0.000" in ui.about.value
 
 
 def test_a_damaged_image_is_a_placeholder_and_the_next_one_is_shown(root, predictions):

@@ -100,7 +100,7 @@ def _predict(run_folder: Path, source: Path, images: pd.DataFrame, run: dict) ->
     model = load_classifier(run_folder / "model.keras")
     if isinstance(model.output, dict):
         outputs = [model.output[name] for name in ("scores", "familiar")]
-        model = keras.Model(model.input, keras.layers.Concatenate()(outputs))
+        model = keras.Model(model.input, keras.layers.Concatenate(name="in_one")(outputs))
     with tempfile.TemporaryDirectory() as folder:
         files = [source / file for file in images.file]
         for row in np.flatnonzero(images.sha256 != images.source_sha256):
@@ -134,6 +134,8 @@ def _write(run_folder: Path, name: str, found: dict, table: pd.DataFrame, sides:
     write_csv(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", found)
     short = {side: {key: found[side][key] for key in ("n", "auc", "auc_ci", "ece")} for side in sides}
-    short |= {key: found[key] for key in ("source", "left_out", "missing", "scores")}
+    short |= {key: found[key] for key in ("source", "missing", "scores")} | {
+        "left_out": sum(found["left_out"].values())
+    }
     write_json(run_folder / "model_card.json", card | {"elsewhere": card.get("elsewhere", {}) | {name: short}})
     return figure

@@ -54,7 +54,7 @@ def _distance(features: np.ndarray) -> keras.Model:
     """From features to the mean square of what is left of them outside of the main directions, float32 [n, 1]."""
     scaler = Standardizer().fit(features)
     count = min(DIRECTIONS, len(features) // 2, features.shape[1] - 1)
-    main = randomized_svd(scaler.transform(features), count, random_state=0)[2]
+    main = randomized_svd(scaler.transform(features), count, n_iter=2, random_state=0)[2]
     inputs = keras.Input(features.shape[1:], name="features")
     scale = keras.layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2, name="standardize")
     standardized = scale(inputs)
