@@ -56,7 +56,7 @@ def test_every_number_is_the_files(made):
         ["the test", "16", "0.500", "0.560", "6.2%", ""],
         ["clinic", "9", "0.688 (0.562 to 0.812)", "0.125", "25.0%", "7"],
     ]
-    assert rows(texts["model_card"], "images") == rows(texts["exit_report"], "images") == judged
+    assert rows(texts["model_card"], "judged on") == rows(texts["exit_report"], "judged on") == judged
     service, sheet = texts["exit_report"], texts["datasheet"]
     assert "A stand-in. It served version 3 of `birds`." in service and "**2.5e-07**, and up to 1e-05" in service
     assert rows(service, "clients at once") == [["8", "321", "4", "12.2", "34.5", "160"]]
