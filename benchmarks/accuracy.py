@@ -4,9 +4,10 @@
 
 Every run is the modeling notebook itself, run headless; a seed draws its own split, the same for all ways. Kept are
 the runs in `outputs/benchmarks/accuracy`: what is there already is not run again (`--fresh` starts over), so a run that
-was stopped goes on. Printed, and written as Markdown there, are each seed's metrics, their means, the minutes of
-featurizing and training, and for two classes the difference of the AUCs to the first way with its paired 95 %
-interval: all models judge the same test images.
+was stopped goes on. Printed, and written as Markdown there, are each seed's metrics, their means and the minutes of
+featurizing and training. Without a positive class the balanced accuracy by the SVMs' plain margins, not calibrated,
+stands beside that of the run. For two classes there is the difference of the AUCs to the first way with its paired
+95 % interval: all models judge the same test images.
 """
 
 import os
@@ -16,11 +17,15 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from sklearn.metrics import balanced_accuracy_score
 
 from tdsp_vision.data.tables import read_json, write_csv
 from tdsp_vision.files import write_text
+from tdsp_vision.modeling.backbones import build_backbone, flip_average, member_sizes, pooled_layers
+from tdsp_vision.modeling.features import FeatureCache
 from tdsp_vision.modeling.metrics import paired_auc_difference
-from tdsp_vision.paths import NOTEBOOKS, ROOT, OutputPaths
+from tdsp_vision.modeling.svm import build_svm, svm_margins
+from tdsp_vision.paths import NOTEBOOKS, ROOT, DatasetPaths, OutputPaths
 from tdsp_vision.runner import run_notebook
 
 # What differs from the notebook's defaults. Insects are much like ImageNet's, so a short and gentle training is best,
@@ -129,6 +134,8 @@ def compared(seed: int, runs: dict[str, Path]) -> dict:
     for way, folder in runs.items():
         metrics = read_json(folder / "metrics.json")
         row |= {f"{way} {key}": metrics["test"][key] for key in COLUMNS if metrics["test"].get(key) is not None}
+        if metrics["classifier"] == "svm" and not metrics["positive_class"]:
+            row[f"{way} balanced_accuracy by plain margins"] = by_plain_margins(folder)
         row[f"{way} minutes"] = (metrics["seconds"]["train"] + metrics["seconds"]["featurize"]) / 60
         if way != first and len(metrics["classes"]) == 2:
             difference, low, high = _auc_difference(runs[first], folder)
@@ -143,6 +150,27 @@ def _auc_difference(first: Path, second: Path) -> tuple[float, float, float]:
     positive = read_json(first / "metrics.json")["positive_class"] or sorted(tests[0].label.unique())[-1]
     scores = [test[f"score_{positive}"].to_numpy() for test in tests]
     return paired_auc_difference((tests[0].label == positive).to_numpy(), *scores, groups)
+
+
+def by_plain_margins(folder: Path) -> float:
+    """Balanced accuracy of a run's SVMs on its test if each image is called by its highest margin, not calibrated.
+
+    The rule of a run without a positive class is measured by this: it should find no less, with scores that are
+    probabilities as well. Of several networks the margins are averaged.
+    """
+    asked, splits = read_json(folder / "parameters.json"), pd.read_csv(folder / "splits.csv")
+    tried, outputs = pd.read_csv(folder / "history.csv"), OutputPaths("outputs", asked["DATASET_NAME"])
+    root, test = DatasetPaths("data", asked["DATASET_NAME"]).root, (splits.split == "test").to_numpy()
+    targets, _ = pd.factorize(splits.label, sort=True)
+    members, margins = asked["BACKBONE"].split("+"), 0
+    for name, size in zip(members, member_sizes(members, asked["IMAGE_SIZE"])[1], strict=True):
+        network = pooled_layers(build_backbone(name, size, asked["WEIGHTS"], asked["IMAGE_SIZE"]))
+        cache = FeatureCache(outputs.features, flip_average(network, asked["TEST_VIEWS"]), asked["IMAGE_SIZE"])
+        features = cache.features([root / path for path in splits.path], quiet=True)
+        own = tried[tried.member == name] if "member" in tried else tried
+        svm = build_svm(own.c[own.log_loss.idxmin()], asked["SEED"]).fit(features[~test], targets[~test])
+        margins = margins + svm_margins(svm, features[test])
+    return float(balanced_accuracy_score(targets[test], margins.argmax(axis=1)))
 
 
 def settings_in_words(dataset: str, ways: tuple) -> str:

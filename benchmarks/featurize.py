@@ -75,7 +75,7 @@ def compare(featurizer, unfolded, files: list[Path], side: int, rounds: int) -> 
     ways = {
         "folded": lambda: forward(featurizer),
         "unfolded": lambda: forward(unfolded),
-        "files": lambda: predict_files(featurizer, files, SIZE, BATCH, quiet=True),
+        "files": lambda: predict_files(featurizer, files, SIZE, BATCH),
     }
     speeds = {way: [] for way in ways}
     for number in range(rounds + 1):
@@ -96,9 +96,9 @@ def compare(featurizer, unfolded, files: list[Path], side: int, rounds: int) -> 
 def memory_growth(featurizer, files: list[Path]) -> None:
     """Memory of the process after N and after 8 N files, less the vectors themselves."""
     process = psutil.Process()
-    predict_files(featurizer, files, SIZE, BATCH, quiet=True)
+    predict_files(featurizer, files, SIZE, BATCH)
     before = process.memory_info().rss
-    vectors = predict_files(featurizer, files * 8, SIZE, BATCH, quiet=True)
+    vectors = predict_files(featurizer, files * 8, SIZE, BATCH)
     grown = (process.memory_info().rss - before - vectors.nbytes) / 1e6
     print(f"memory: {len(files)} files, then {len(files) * 8}: {grown:+.0f} MB")
 

@@ -18,8 +18,7 @@ PHOTOS = Path(os.environ.get("TDSP_REAL_PHOTOS") or ROOT.parent / "shared" / "da
 
 
 # Files that take minutes go first: started last, one of them would keep one core busy and the others idle.
-LONGEST = ["test_browser_notebooks.py", "test_walkthrough.py", "test_documented_commands.py", "test_exercises.py"]
-LONGEST += ["test_sweeps.py", "test_untouched_test_side.py"]
+LONGEST = ["test_walkthrough.py", "test_exercises.py", "test_sweeps.py", "test_untouched_test_side.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

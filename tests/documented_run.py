@@ -9,7 +9,7 @@ from tdsp_vision.files import write_json
 from tdsp_vision.paths import DatasetPaths, OutputPaths
 
 RUN = "20260131-142501-svm-tiny"
-KEYS = ("auc", "balanced_accuracy", "accuracy", "precision", "f1", "average_precision", "ece", "brier")
+KEYS = ("auc", "balanced_accuracy", "accuracy", "precision", "f1", "average_precision", "ece")
 
 
 def documented_run(workspace: Path, classes=("benign", "malignant"), positive="malignant"):
@@ -44,7 +44,9 @@ def documented_run(workspace: Path, classes=("benign", "malignant"), positive="m
 
 def _jsons(classes, positive) -> dict[str, dict]:
     keys = KEYS + (("sensitivity", "specificity") if positive else ("top5_accuracy",))
-    block = {key: 0.5 + number / 100 for number, key in enumerate(keys)} | {"threshold": 0.437 if positive else None}
+    block = {key: 0.5 + number / 100 for number, key in enumerate(keys)} | {
+        "threshold": 0.437 if positive else [0.5] * len(classes)
+    }
     block["intervals"] = {key: [block[key] - 0.1, block[key] + 0.1] for key in keys} | {"auc": None}
     known = {"column": "sex", "value": "female", "n": 7, "n_positive": 4, "auc": None, "accuracy": None}
     test = block | {"n": 16, "subgroups": [known | {"note": "too few"}], "no_interval": "Of one group only."}

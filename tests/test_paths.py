@@ -41,11 +41,3 @@ def test_relative_paths_hang_below_the_workspace_and_not_the_current_folder(tmp_
     assert shown(paths.SAMPLE_DATA / "lesions") == "sample_data/lesions"
     beside = here.with_name(here.name + "2")
     assert shown(beside) == str(beside)
-
-
-def test_every_name_of_the_contract_lies_where_it_says():
-    dataset, output = DatasetPaths("data", "birds"), OutputPaths("outputs", "birds")
-    assert (shown(dataset.manifest), shown(dataset.info)) == ("data/birds/manifest.csv", "data/birds/dataset.json")
-    assert (shown(output.latest), shown(output.runs)) == ("outputs/birds/latest.txt", "outputs/birds/runs")
-    assert shown(output.serving("wren")) == "outputs/birds/serving/wren"
-    assert DatasetPaths("/srv", "birds").root == Path("/srv/birds")

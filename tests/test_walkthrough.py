@@ -79,7 +79,7 @@ def test_a_few_images_go_the_whole_way_headless_twice(tmp_path):
     settings = [*photos_of(SAMPLE_DATA / "lesions", tmp_path / "birds", 16), *TINY]
     output = run(tmp_path, *settings)
     for number, title in enumerate(("data", "model-svm", "model-dnn", "deploy"), 1):
-        assert re.search(rf"^{number}/4 {title} \.+ \d+ s$", output, re.M)
+        assert re.search(rf"^{number}/4 {title} \.+ \d+ s, cell \d+ of \d+$", output, re.M)
     images = len(pd.read_csv(tmp_path / "data/birds/manifest.csv"))
     assert images + len(pd.read_csv(tmp_path / "data/birds/rejected.csv")) == 32
     outputs = tmp_path / "outputs/birds"

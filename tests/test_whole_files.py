@@ -63,12 +63,6 @@ def test_two_writers_at_once_do_not_mix_and_a_reader_keeps_the_old_file(tmp_path
     assert content(tmp_path) == {"a.csv": "one"}  # the outer block ends last
 
 
-def test_a_draft_that_was_removed_is_an_error_and_not_an_empty_file(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.csv") as draft:
-        draft.unlink()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("there", ["a folder", "an empty folder", "a file", "a folder meanwhile"])
 def test_a_folder_never_replaces_what_is_there(tmp_path, there):
     target = tmp_path / "r1"

@@ -6,9 +6,11 @@ What a toy is to do besides is told by parameters that it does not need otherwis
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 
 from tdsp_vision.paths import NOTEBOOKS
 
@@ -87,3 +89,16 @@ from tdsp_vision.__main__ import main
 main(sys.argv[1:])
 """
     return [sys.executable, "-c", script, *arguments]
+
+
+def wait_until_ended(pid: int) -> None:
+    """Wait until a process that is nobody's child any more has ended; nobody may have asked how (a zombie)."""
+    end = time.monotonic() + 60
+    while psutil.pid_exists(pid):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        assert time.monotonic() < end, f"process {pid} goes on"
+        time.sleep(0.05)

@@ -23,19 +23,19 @@ class _QuietTensorFlow:
         if name != "tensorflow":
             return None
         sys.meta_path.remove(cls)
-        if spec := importlib.util.find_spec(name):
-            load = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _without_stderr(load, module)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: _without_stderr(load, module)
         return spec
 
 
-def _without_stderr(function, *arguments) -> None:
-    """Call a function while file descriptor 2 leads nowhere; Python's own warnings and errors are still seen."""
-    stderr = os.dup(2)
+def _without_stderr(load, module) -> None:
+    """Load a module while file descriptor 2 leads nowhere; Python's own warnings and errors are still seen."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        function(*arguments)
+        load(module)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

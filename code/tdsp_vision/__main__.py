@@ -1,9 +1,10 @@
-"""Command line: `python -m tdsp_vision run | params | evaluate | sweep | history | deploy | report | …`.
+"""Command line: `python -m tdsp_vision run | evaluate | sweep | history | deploy | report`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -12,11 +13,10 @@ from pathlib import Path
 import click
 
 from tdsp_vision import paths
-from tdsp_vision.committed import exercises, notebooks
 from tdsp_vision.deploy_commands import deploy
 from tdsp_vision.documents.commands import report
 from tdsp_vision.errors import ParameterError, RunFailed
-from tdsp_vision.parameters import LIMITS, as_settings, defaults, read_settings
+from tdsp_vision.parameters import as_settings, read_settings
 from tdsp_vision.sweeps.sweep import sweep_command as sweep
 
 STAGE = click.Choice(list(paths.NOTEBOOKS))
@@ -56,8 +56,9 @@ def main() -> None:
 @click.option("--watched", is_flag=True, help="For a program: progress in JSON; ends when standard input closes.")
 def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tuple[str, ...], watched: bool) -> None:
     """Run the walkthrough: data, modeling (svm, then dnn), deployment."""
-    from tdsp_vision.runner import end_with_starter, run_walkthrough
+    from tdsp_vision.runner import end_with_starter, interrupt_once, run_walkthrough
 
+    signal.signal(signal.SIGINT, interrupt_once)  # also where a Jupyter kernel, which is deaf to it, starts this
     if watched:
         end_with_starter()
     settings = (read_settings(file) if file else {}) | as_settings(parameters, "-p")
@@ -65,41 +66,17 @@ def run(parameters: tuple[tuple[str, str], ...], file: Path | None, stages: tupl
 
 
 @main.command()
-@click.argument("stage", type=STAGE, required=False)
-def params(stage: str | None) -> None:
-    """List the parameters of STAGE, or of all stages, with defaults, meaning and what is allowed."""
-    for name in [stage] if stage else paths.NOTEBOOKS:
-        click.echo(f"{name}: {paths.shown(paths.NOTEBOOKS[name])}")
-        for parameter, default in defaults(paths.NOTEBOOKS[name]).items():
-            limit = LIMITS[name][parameter]
-            click.echo(f"  {parameter:<24} {default!r}\n  {'':<24}   {limit.meaning} ({limit.allowed})")
+@click.option("--log", "run_folder", metavar="FOLDER", required=True, help="OUTPUT_DIR/DATASET/runs/RUN.")
+def history(run_folder: str) -> None:
+    """Add a finished run to the run history, where its notebook could not; `make history` shows the history."""
+    from tdsp_vision.modeling.history import log_run
 
-
-@main.command()
-@click.option("--output-dir", default="outputs", show_default=True, help="OUTPUT_DIR of the notebooks.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
-@click.option("--log", "run_folder", metavar="FOLDER", help="Only add this finished run, OUTPUT_DIR/DATASET/runs/RUN.")
-def history(output_dir: str, port: int, run_folder: str | None) -> None:
-    """Open the run history in MLflow's page, on this machine only, until Ctrl-C."""
-    from tdsp_vision.modeling.history import QUIET, artifact_folder, log_run, tracking_uri
-
-    if run_folder:
-        folder = paths.resolve(run_folder)
-        if not (folder / "metrics.json").is_file():
-            raise ParameterError(f"{folder} is no run folder: it has no metrics.json.")
-        said = log_run(paths.OutputPaths(str(folder.parents[2]), folder.parents[1].name), folder)
-        click.echo(said)
-        sys.exit(said.startswith("WARNING"))
-    uri = tracking_uri(output_dir)
-    if uri.startswith("http"):
-        click.echo(f"the run history is at {uri}")
-        return
-    print(f"run history: http://127.0.0.1:{port} (choose 'Model training', top left); Ctrl-C ends it", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--no-serve-artifacts"]
-    command += ["--default-artifact-root", artifact_folder(output_dir).as_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # A page to look at needs no second process that waits for jobs. This process becomes the server: one to stop.
-    os.execve(sys.executable, command, QUIET | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    folder = paths.resolve(run_folder)
+    if not (folder / "metrics.json").is_file():
+        raise ParameterError(f"{folder} is no run folder: it has no metrics.json.")
+    said = log_run(paths.OutputPaths(str(folder.parents[2]), folder.parents[1].name), folder)
+    click.echo(said)
+    sys.exit(said.startswith("WARNING"))
 
 
 @main.command()
@@ -123,7 +100,7 @@ def evaluate(source_path: str, run_id: str, dataset: str, data_dir: str, output_
     click.echo("\n".join([*found["said"], str(table), paths.shown(run_folder / "elsewhere")]))
 
 
-for command in (sweep, deploy, exercises, notebooks, report):
+for command in (sweep, deploy, report):
     main.add_command(command)
 
 

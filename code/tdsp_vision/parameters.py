@@ -11,7 +11,8 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +23,6 @@ from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
-_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Limit:
         """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
         try:
             typed = self._typed(value)
-        except (ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
+        except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
             refuse(name, value, self.allowed)
         self.check(name, typed)
         return typed
@@ -70,7 +70,7 @@ class Limit:
                 return [self.each._typed(element) for element in value]
             return {key: self.each._typed(element) for key, element in value.items()}
         if self.kind is bool and isinstance(value, str):
-            return _SWITCH[value.strip().lower()]
+            return yaml.safe_load(value)
         return self.kind(value) if isinstance(value, str) else value
 
 
@@ -262,14 +262,11 @@ def read_settings(file: Path) -> dict[str, object]:
     return as_settings(pairs, str(file))
 
 
-def as_settings(pairs: Iterable[tuple[str, object]], origin: str) -> dict[str, object]:
+def as_settings(pairs: Sequence[tuple[str, object]], origin: str) -> dict[str, object]:
     """`pairs` as a dict; ParameterError where `origin`, such as a file, gives a name more than once."""
-    settings = {}
-    for name, value in pairs:
-        if name in settings:
-            raise ParameterError(f"{name} is given more than once in {origin}; give it once.")
-        settings[name] = value
-    return settings
+    if twice := {name for name, times in Counter(name for name, _ in pairs).items() if times > 1}:
+        raise ParameterError(f"{min(twice)} is given more than once in {origin}; give it once.")
+    return dict(pairs)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -28,10 +28,7 @@ RUN_MIME = "application/x.tdsp-run+json"
 # Where things lie is the runner's business too, so these may be set whichever stages are selected.
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
 # What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries.
-_KERNEL = {
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 class Step(NamedTuple):
@@ -64,7 +61,7 @@ def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
             found = nearest(name, homes)
             raise ParameterError(
                 f"{name} is no parameter of what is to run ({', '.join(selected)}); the nearest is {found} of stage "
-                f"{homes[found]} (`python -m tdsp_vision params` lists all)."
+                f"{homes[found]}."
             )
         for stage in LIMITS:
             if name in LIMITS[stage]:
@@ -104,7 +101,7 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
         says = {"step": number, "steps": len(steps), "title": step.name, "notebook": str(executed)}
         label = f"{number}/{len(steps)} {step.name}"
         try:
-            with progress(label, _usual(outputs, step), says if watched else None) as on_cell:
+            with progress(label, _usual(outputs, step.name), says if watched else None) as on_cell:
                 run_notebook(paths.NOTEBOOKS[step.stage], values, executed, on_cell)
         except (ParameterError, RunFailed) as error:
             raise type(error)(f"{step.name} stopped in {error}") from None
@@ -116,18 +113,13 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
 
 
-def run_notebook(
-    notebook: Path,
-    values: Mapping[str, object],
-    output: Path,
-    on_cell: Callable[[int, int], None] = lambda number, total: None,
-    environment: Mapping[str, str] | None = None,
-) -> Path:
+def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> Path:
     """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder; returns `output`, absolute.
 
     Args:
+        values: parameter name -> value.
         on_cell: called with (number, how many) as each code cell starts; all cells count, from 1.
-        environment: variables for the kernel, on top of this process's own.
+        environment: name -> value, variables for the kernel on top of this process's own; None: no others.
 
     Raises:
         ParameterError: the notebook refused a value.
@@ -138,7 +130,7 @@ def run_notebook(
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors are raised as well, and told from here
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
-    total = len(json.loads(notebook.read_text(encoding="utf-8"))["cells"]) + bool(values)
+    total = len(_read(notebook)["cells"]) + bool(values)
     end, log = f"\npartly executed notebook: {paths.shown(output)}", output.with_suffix(".log")
     try:  # the folder of sockets needs a short path
         with log.open("wb") as words, tempfile.TemporaryDirectory(prefix="kernel-", dir="/tmp") as sockets:
@@ -188,60 +180,55 @@ def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
 
 
 @contextmanager
-def progress(label: str, usual: str = "", says: dict | None = None) -> Iterator[Callable[[int, int], None]]:
+def progress(label: str, usual: str = "", watched: dict | None = None) -> Iterator[Callable[[int, int], None]]:
     """Show while the block runs that a notebook lives, and which cell it is in; yields `on_cell` of `run_notebook`.
 
-    `2/4 model-svm ........ 21 s, cell 12 of 58 (usually 30 s)`: redrawn every second on a terminal, else a line
-    every minute; at the end a line with the time.
+    `2/4 model-svm ............... 21 s, cell 12 of 58 (usually 30 s)`: the same line anew every second on a terminal,
+    else a line every minute, and one at the end.
 
     Args:
         label: such as `2/4 model-svm`.
         usual: how long it took before, as in ` (usually 30 s)`.
-        says: for a program: entries of a line of JSON, printed every second with `cell`, `cells` and `seconds`.
+        watched: for a program: entries of a line of JSON, printed every second with `cell`, `cells` and `seconds`.
     """
     start, at, ended = time.monotonic(), {"cell": 0, "cells": 0}, threading.Event()
-    terminal = sys.stdout.isatty() and says is None
+    terminal = sys.stdout.isatty() and not watched
 
-    def show(end: str = "") -> None:
-        """Print where it is, or how it ended."""
+    def show(end: str) -> None:
         seconds = round(time.monotonic() - start)
-        text = f"{label} ".ljust(30, ".") + (end or " {seconds} s, cell {cell} of {cells}{usual}")
-        text = text.format(**at, seconds=seconds, usual=usual)
-        if says is not None:
-            text = json.dumps(says | at | {"seconds": seconds})
-        print(f"\r\x1b[K{text}" if terminal else text, end="" if terminal and not end else "\n", flush=True)
+        text = f"{label} ".ljust(30, ".") + f" {seconds} s, cell {at['cell']} of {at['cells']}{usual}"
+        print(json.dumps(watched | at | {"seconds": seconds}) if watched else text, end=end, flush=True)
 
     def tick() -> None:
-        while not ended.wait(1 if terminal or says is not None else 60):
-            show()
+        while not ended.wait(1 if terminal or watched else 60):
+            show("\r" if terminal else "\n")
 
     clock = threading.Thread(target=tick, daemon=True)
     clock.start()
-    end = " stopped after {seconds} s in cell {cell} of {cells}"
     try:
         yield lambda number, total: at.update(cell=number, cells=total)
-        end = " {seconds} s"
     finally:
         ended.set()
         clock.join()
-        show(end)
+        show("\n")
 
 
 def displayed_run(executed: Path) -> str:
     """Id of the run that an executed modeling notebook made, as it displayed it; RunFailed if it displayed none."""
-    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+    for cell in _read(executed)["cells"]:
         for output in cell.get("outputs", []):
             if RUN_MIME in output.get("data", {}):
                 return output["data"][RUN_MIME]["run"]
     raise RunFailed(f"{paths.shown(executed)} ran to its end and told of no run.")
 
 
-def _usual(outputs: paths.OutputPaths, step: Step) -> str:
-    """How long a step took when it last ran for this data set, else when the notebook was committed."""
-    earlier = sorted(outputs.notebooks.glob(f"*/{step.name}.ipynb"))
-    file = [paths.NOTEBOOKS[step.stage], *earlier][-1]
-    seconds = json.loads(file.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("duration")
-    return f" (usually {seconds:.0f} s)" if seconds else ""
+def _usual(outputs: paths.OutputPaths, step: str) -> str:
+    """How long a step took when it was last run to its end for this data set; "" where it never was."""
+    for file in sorted(outputs.notebooks.glob(f"*/{step}.ipynb"), reverse=True):
+        ran = _read(file)["metadata"]["papermill"]
+        if not ran.get("exception") and ran.get("duration"):
+            return f" (usually {ran['duration']:.0f} s)"
+    return ""
 
 
 def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
@@ -264,36 +251,36 @@ def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path
     """
     from pandas import DataFrame
 
-    form = {"index": False, "na_rep": "-", "float_format": "{:.3f}".format}
+    form = {"na_rep": "-", "float_format": "{:.3f}".format, "max_cols": 12}
     lines = []
     if stages & {"data", "model"}:
         counts = _read(dataset.info)["counts"]
         each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
         lines.append(f"{sum(counts.values())} images of {len(counts)} classes: {each}")
     if runs:
-        rows = []
-        for run in runs:
-            metrics = _read(outputs.runs / run / "metrics.json")
-            shown = {name: metrics["test"].get(name) for name in ("accuracy", "balanced_accuracy", "auc", "auc_ci")}
-            rows.append({"run": run, "classifier": metrics["classifier"]} | shown)
-        lines.append(f"\n{DataFrame(rows).to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
+        tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
+        table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
+        lines.append(f"\n{table.to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
     lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if "deploy" in stages:
-        folder = outputs.deployment
-        service, answers = _read(folder / "service.json"), _read(folder / "response.json")["predictions"]
-        # Under a threshold the label that is named need not have the highest score, so all scores are shown.
-        rows = [
-            {"image": "/".join(Path(file).parts[-2:]), "label": answer["label"] if answer["valid"] else "no image"}
-            | dict(zip(service["classes"][:12], answer["scores"], strict=False))
-            for file, answer in zip(service["files"], answers, strict=True)
-        ]
-        lines.append(f"\nscored request {paths.shown(folder / 'request.json')}: {service['what']}")
-        lines.append(DataFrame(rows).to_string(**form))
+        request, service = (outputs.deployment / f"{name}.json" for name in ("request", "service"))
+        service, answers = _read(service), _read(outputs.deployment / "response.json")["predictions"]
+        # The label that is named need not have the highest score, so all scores are shown.
+        table = DataFrame([answer["scores"] for answer in answers], columns=service["classes"])
+        table.index = ["/".join(Path(file).parts[-2:]) for file in service["files"]]
+        table.insert(0, "label", [answer["label"] if answer["valid"] else "no image" for answer in answers])
+        lines.append(f"\nscored request {paths.shown(request)}: {service['what']}\n{table.to_string(**form)}")
     return "\n".join(lines)
 
 
 def _read(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def interrupt_once(*_) -> None:
+    """Handle an interrupt; a second one would leave the kernel while it is being shut down, and is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def end_with_starter() -> None:
@@ -307,5 +294,4 @@ def end_with_starter() -> None:
         os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
         os.kill(os.getpid(), signal.SIGINT)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a Jupyter kernel is born deaf to it
     threading.Thread(target=wait_for_end, daemon=True).start()

@@ -14,7 +14,7 @@ from tdsp_vision.deployment.local import LocalBackend
 from tdsp_vision.modeling.batches import preprocess
 
 
-def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | None) -> Exported:
+def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | list[float]) -> Exported:
     model = write_run(folder / "runs/r1", classes, positive_class, threshold)
     info = {"classes": classes, "positive_class": positive_class, "threshold": threshold}
     return Exported(folder / "runs/r1", export_model(folder / "runs/r1", folder / "serving/tiny"), model, info)
@@ -33,8 +33,8 @@ def two_classes(tmp_path_factory, photos) -> Exported:
 
 @pytest.fixture(scope="session")
 def three_classes(tmp_path_factory) -> Exported:
-    """Three classes, none of them positive."""
-    return _exported(tmp_path_factory.mktemp("three"), ["dotted", "leopard", "striped"], "", None)
+    """Three classes of unequal shares, none of them positive."""
+    return _exported(tmp_path_factory.mktemp("three"), ["dotted", "leopard", "striped"], "", [0.7, 0.2, 0.1])
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tiny_run import CLASSES, decide, png
 
 from tdsp_vision.data.images import as_stored
 from tdsp_vision.deployment.client import MAX_FILE_BYTES, ServingClient, ServingError
-from tdsp_vision.deployment.parity import check_parity, read_predictions
+from tdsp_vision.deployment.parity import _distance, check_parity, read_predictions
 from tdsp_vision.errors import RunFailed
 
 SCORES = [f"score_{name}" for name in CLASSES]
@@ -196,6 +196,12 @@ def test_parity_fails_for_another_label_but_for_rounding(client, run, two_classe
         check_parity(client, predictions, two_classes.info)
     border = two_classes.info | {"threshold": float(predictions.loc[8, "score_malignant"])}
     assert check_parity(client, predictions.iloc[8:9], border)["borderline"] == 1
+
+
+@pytest.mark.parametrize(("rule", "distance"), [([0.75, 0.25], 0), ([0.5, 0.5], 0.4)])
+def test_without_a_positive_class_a_label_may_tip_where_the_scores_by_share_are_equal(rule, distance):
+    row = pd.Series({"score_a": 0.6, "score_b": 0.2, "served": "a", "predicted": "b"})
+    assert _distance(row, {"classes": ["a", "b"], "positive_class": "", "threshold": rule}) == pytest.approx(distance)
 
 
 def test_parity_fails_for_a_file_that_has_no_score_and_names_missing_ones(client, run, files, two_classes):

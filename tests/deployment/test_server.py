@@ -18,6 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 from tiny_run import CLASSES, IMAGE_SIZE, MODEL, PREDICT, b64, json_body, png, send, write_run
+from toys import wait_until_ended
 
 from tdsp_vision.deployment.client import ServingClient, ServingError
 from tdsp_vision.deployment.deployment import wait_until_served
@@ -222,7 +223,7 @@ def test_it_ends_with_the_process_that_started_it(two_classes, tmp_path):
         "print(LocalBackend().start(Path(sys.argv[1])).process.pid, flush=True)\nimport os; os.kill(os.getpid(), 9)"
     )
     starter = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
-    psutil.wait_procs([process for process in psutil.process_iter() if process.pid == int(starter.stdout)], timeout=20)
+    wait_until_ended(int(starter.stdout))
     assert LocalBackend().find(folder) == []
     assert json.loads((folder / "1/assets.extra/model_info.json").read_text())["classes"] == CLASSES
 

@@ -12,6 +12,7 @@ import numpy as np
 import requests
 import tensorflow as tf
 
+from tdsp_vision.modeling import metrics
 from tdsp_vision.modeling.batches import preprocess
 
 IMAGE_SIZE = 32
@@ -36,20 +37,11 @@ class Exported:
 
 
 def decide(scores: np.ndarray, info: dict) -> list[str]:
-    """The decision rule in plain Python."""
-    labels = []
-    for row in scores:
-        ranked = sorted(zip(row, info["classes"], strict=True), key=lambda pair: -pair[0])
-        if not info["positive_class"]:
-            labels.append(ranked[0][1])
-        elif row[info["classes"].index(info["positive_class"])] >= info["threshold"]:
-            labels.append(info["positive_class"])
-        else:
-            labels.append(next(name for _, name in ranked if name != info["positive_class"]))
-    return labels
+    """The labels that the run itself gives."""
+    return metrics.decide(scores, info["classes"], info["positive_class"], info["threshold"]).tolist()
 
 
-def write_run(folder: Path, classes: list[str], positive_class: str, threshold: float | None, seed: int = 7):
+def write_run(folder: Path, classes: list[str], positive_class: str, threshold: float | list[float], seed: int = 7):
     """A run folder with a tiny network of random weights, large enough that its scores differ between pictures."""
     keras.utils.set_random_seed(seed)
     layers = [
@@ -68,8 +60,8 @@ def write_run(folder: Path, classes: list[str], positive_class: str, threshold: 
     normalization.set_weights([w + rng.uniform(-0.2, 0.2, w.shape) for w in normalization.get_weights()])
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
-    metrics = {"dataset": "tiny", "classes": classes, "positive_class": positive_class, "image_size": IMAGE_SIZE}
-    (folder / "metrics.json").write_text(json.dumps(metrics | {"validation": {"threshold": threshold}}))
+    head = {"dataset": "tiny", "classes": classes, "positive_class": positive_class, "image_size": IMAGE_SIZE}
+    (folder / "metrics.json").write_text(json.dumps(head | {"validation": {"threshold": threshold}}))
     return model
 
 

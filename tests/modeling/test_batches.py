@@ -36,6 +36,7 @@ def test_preprocess_keeps_the_whole_picture(tmp_path, size, kind):
     picture.save(tmp_path / "p", kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
     found = preprocess(tf.constant((tmp_path / "p").read_bytes()), 16).numpy()
     expected = np.asarray(picture.convert("RGB").resize((16, 16), Image.Resampling.BOX), float)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert found.shape == (16, 16, 3) and found.dtype == np.float32 and found.min() >= 0 and found.max() <= 255
     assert np.abs(found - expected).mean() < 12
 

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from tdsp_vision.modeling.backbones import classifier, pooled_layers
-from tdsp_vision.modeling.explain import BATCH, evidence_maps, randomisation_check
+from tdsp_vision.modeling.explain import evidence_maps, randomisation_check
 
 SIZE = 32
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """Twenty pictures of coarse noise, float32 [20, 32, 32, 3]."""
-    coarse = np.random.default_rng(3).uniform(0, 255, [20, 8, 8, 3])
+    """Nine pictures of coarse noise, float32 [9, 32, 32, 3]."""
+    coarse = np.random.default_rng(3).uniform(0, 255, [9, 8, 8, 3])
     return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
 
 
@@ -58,10 +58,10 @@ def test_evidence_stands_where_it_is(size):
     np.testing.assert_allclose(evidence_maps(model, image, 1)[0], -found, atol=1e-6)
 
 
-def test_each_image_may_have_its_own_class_and_batches_do_not_show(small_backbone, images):
+def test_each_image_may_have_its_own_class(small_backbone, images):
     model, asked = _model(small_backbone, 3), np.arange(len(images)) % 3
     found = evidence_maps(model, images, asked)
-    for row in (0, 1, BATCH - 1, BATCH, len(images) - 1):
+    for row in (0, 1, len(images) - 1):
         alone = evidence_maps(model, images[row : row + 1], int(asked[row]))[0]
         np.testing.assert_allclose(found[row], alone, atol=1e-4 * np.abs(found).max())
 

@@ -20,7 +20,7 @@ from tdsp_vision.modeling.metrics import (
 TWO, THREE, MANY = ["benign", "malignant"], ["a", "b", "c"], [f"c{k:03}" for k in range(200)]
 KEYS = {
     *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision", "ece"),
-    *("ece_positive", "brier", "log_loss", "sensitivity", "specificity", "threshold"),
+    *("sensitivity", "specificity", "threshold"),
     *("auc_ci", "intervals", "no_interval", "per_class", "confusion_matrix", "n"),
 }
 
@@ -56,8 +56,6 @@ def test_the_numbers_are_scikit_learns(classes, positive):
         "f1": sk.f1_score(labels, predicted, **average),
         "auc": np.mean([sk.roc_auc_score(*one) for one in ranked]),
         "average_precision": np.mean([sk.average_precision_score(*one) for one in ranked]),
-        "brier": sk.brier_score_loss(labels, scores, labels=classes),
-        "log_loss": sk.log_loss(labels, scores, labels=classes),
     }
     assert {name: block[name] for name in expected} == pytest.approx(expected)
     assert block["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=classes).tolist()
@@ -71,7 +69,8 @@ def test_the_numbers_are_scikit_learns(classes, positive):
     if positive:
         assert block["sensitivity"] == block["recall"]
     else:
-        assert [block[name] for name in ("threshold", "sensitivity", "specificity", "ece_positive")] == [None] * 4
+        assert [block[name] for name in ("sensitivity", "specificity")] == [None] * 2
+        assert block["threshold"] == pytest.approx([(labels == name).mean() for name in classes])
 
 
 def test_a_case_counted_by_hand():
@@ -84,13 +83,11 @@ def test_a_case_counted_by_hand():
     assert block["auc"] == pytest.approx((6 + 6 + 5 + 2) / 24)  # benign scores below each malignant one
 
 
-def test_the_error_of_calibration_is_about_the_surest_class_and_about_the_positive_one():
+def test_the_error_of_calibration_is_about_the_surest_class():
     labels = np.array(["malignant", "malignant", "benign", "benign", "malignant"], dtype=object)
     block = evaluate(labels, _pairs([0.95, 0.91, 0.95, 0.35, 0.65]), TWO, "malignant", 0.5)
-    high = 3 / 5 * abs((0.95 + 0.91 + 0.95) / 3 - 2 / 3)
-    assert block["ece"] == pytest.approx(high + 2 / 5 * abs(0.65 - 1))
-    assert block["ece_positive"] == pytest.approx(high + 1 / 5 * 0.35 + 1 / 5 * 0.35)
-    assert not {"ece", "ece_positive"} & set(block["intervals"])  # a bootstrap of it misses its own estimate
+    assert block["ece"] == pytest.approx(3 / 5 * abs((0.95 + 0.91 + 0.95) / 3 - 2 / 3) + 2 / 5 * abs(0.65 - 1))
+    assert "ece" not in block["intervals"]  # a bootstrap of it misses its own estimate
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (THREE, "c"), (THREE, "")])
@@ -110,14 +107,14 @@ def test_two_hundred_classes_take_memory_for_their_images_only():
 
     labels, scores = _case(MANY, 20_000, skill=3.0)
     tracemalloc.start()
-    block = evaluate(labels, scores, MANY, "", None, np.arange(20_000) // 2)
+    block = evaluate(labels, scores, MANY, "", [1 / 200] * 200, np.arange(20_000) // 2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 400e6
     assert block["top5_accuracy"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=5, labels=MANY))
     low, high = block["intervals"]["top5_accuracy"]
     assert block["accuracy"] < low < block["top5_accuracy"] < high
-    assert "top5_accuracy" not in evaluate(*_case(THREE), THREE, "", None)
+    assert "top5_accuracy" not in evaluate(*_case(THREE), THREE, "", [0.25, 0.25, 0.5])
 
 
 def test_intervals_count_groups_and_not_images():
@@ -159,9 +156,10 @@ def test_the_interval_of_an_auc_keeps_its_promise_with_few_positives():
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_the_intervals_of_means_over_classes_keep_their_promise(n_classes):
     classes, held = [f"c{k}" for k in range(n_classes)], {"auc": 0, "balanced_accuracy": 0}
-    true = evaluate(*_case(classes, 20_000, seed=1), classes, "", None)
+    rule = [1 / n_classes] * n_classes
+    true = evaluate(*_case(classes, 20_000, seed=1), classes, "", rule)
     for seed in range(150):
-        found = evaluate(*_case(classes, 120, seed=seed + 2), classes, "", None)["intervals"]
+        found = evaluate(*_case(classes, 120, seed=seed + 2), classes, "", rule)["intervals"]
         held = {name: count + (found[name][0] <= true[name] <= found[name][1]) for name, count in held.items()}
     assert all(135 <= count <= 150 for count in held.values()), held
 
@@ -246,12 +244,30 @@ def test_thresholds_lie_midway_tell_neighbours_apart():
         decide(neighbours, TWO, "malignant", choose_threshold(np.array(TWO), neighbours, TWO, "malignant")).tolist()
         == TWO
     )
-    assert choose_threshold(np.array(THREE, dtype=object), np.eye(3), THREE, "", 0.9) is None
 
 
 def test_decisions():
     scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.2, 0.4, 0.4], [0.4, 0.4, 0.2]])
-    assert decide(scores, THREE, "", None).tolist() == ["a", "b", "b", "a"]
+    assert decide(scores, THREE, "", [1 / 3] * 3).tolist() == ["a", "b", "b", "a"]
+    assert decide(scores, THREE, "", [0.4, 0.35, 0.25]).tolist() == ["a", "b", "c", "b"]
+    assert choose_threshold(np.array(["a", "a", "b"]), scores, THREE, "") == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert decide(scores, THREE, "c", 0.3).tolist() == ["a", "c", "c", "a"]
     assert decide(scores, THREE, "b", 0.9).tolist() == ["a", "c", "c", "a"]
     assert decide(scores, THREE, "b", 0.0).tolist() == ["b"] * 4
+
+
+@pytest.mark.parametrize("shares", [(0.66, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01), (0.9, 0.1)])
+def test_without_a_positive_class_rare_classes_are_found_as_well_as_by_equal_weights(shares):
+    """Calibrated scores say the frequent class nearly always; logits without the shares are the plain margins."""
+    rng, classes = np.random.default_rng(0), [f"c{k}" for k in range(len(shares))]
+    targets = rng.choice(len(shares), 20_000, p=shares)
+    margins = rng.normal(size=[20_000, len(shares)]) + 1.5 * np.eye(len(shares))[targets]
+    scores = np.exp(1.5 * margins) * shares  # Bayes' rule
+    scores /= scores.sum(axis=1, keepdims=True)
+    labels, first = np.array(classes, object)[targets], np.arange(20_000) < 10_000
+    threshold = choose_threshold(labels[first], scores[first], classes, "")
+    block = evaluate(labels[~first], scores[~first], classes, "", threshold)
+    plain, highest = (np.array(classes, object)[values.argmax(axis=1)][~first] for values in (margins, scores))
+    assert block["ece"] < 0.02
+    assert block["balanced_accuracy"] > sk.balanced_accuracy_score(labels[~first], plain) - 0.01
+    assert block["balanced_accuracy"] > sk.balanced_accuracy_score(labels[~first], highest) + 0.1

@@ -1,5 +1,8 @@
 """Networks: folding changes no number, weights land where they belong, several networks become one model."""
 
+import hashlib
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,15 +11,7 @@ from conftest import SIZE
 from sklearn.datasets import load_sample_image
 
 from tdsp_vision.modeling import backbones, networks
-from tdsp_vision.modeling.backbones import (
-    build_backbone,
-    classifier,
-    load_classifier,
-    member_sizes,
-    pooled_layers,
-    stages,
-    weights_file,
-)
+from tdsp_vision.modeling.backbones import build_backbone, classifier, load_classifier, pooled_layers
 from tdsp_vision.modeling.weights import fill
 
 LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
@@ -39,7 +34,7 @@ def with_statistics(network: keras.Model, seed: int = 0) -> keras.Model:
 @pytest.mark.parametrize("name", LITES[::2])
 def test_the_packaged_weights_folded_give_the_features_of_the_unfolded_network(name, noise):
     plain = networks.build_lite(name, SIZE)
-    fill(plain, weights_file(name, "imagenet"), networks.tensor_names, networks.as_keras)
+    fill(plain, backbones.weights_file(name, "imagenet"), networks.tensor_names, networks.as_keras)
     folded = build_backbone(name, SIZE)
     expected = plain.predict(noise, verbose=0)
     np.testing.assert_allclose(folded.predict(noise, verbose=0), expected, atol=1e-4 * np.abs(expected).max())
@@ -54,25 +49,22 @@ def test_a_photo_of_a_chinese_temple_is_recognized(checkpoint):
     assert ranked[0, :3].tolist() == [442, 538, 698]  # bell cote, dome, palace
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "features"),
-    [("alexnet", 57_003_840, 4096), ("resnet18", 11_176_512, 512), ("resnet50", 23_508_032, 2048)],
-)
+PUBLISHED = [("alexnet", 57_003_840, 4096), ("resnet18", 11_176_512, 512), ("resnet50", 23_508_032, 2048)]
+
+
+@pytest.mark.parametrize(("name", "parameters", "features"), PUBLISHED)
 def test_the_numbers_of_parameters_are_the_published_ones(name, parameters, features):
-    size = 95 if name == "alexnet" else SIZE
-    network = build_backbone(name, size, "none")
-    statistics = [w for w in network.weights if "moving" in w.path]
-    assert network.count_params() - sum(int(np.prod(w.shape)) for w in statistics) == parameters
+    network = build_backbone(name, 95 if name == "alexnet" else SIZE, "none")
+    statistics = [weight for weight in network.weights if "moving" in weight.path]
+    assert network.count_params() - sum(int(np.prod(weight.shape)) for weight in statistics) == parameters
     assert network.output_shape == (None, features)
-    assert 4 <= len(stages(network)) <= 5 and sum(map(len, stages(network))) == sum(
-        bool(x.weights) for x in network.layers
-    )
+    assert 4 <= len(backbones.stages(network)) <= 5
+    assert sum(backbones.stages(network), []) == [layer for layer in network.layers if layer.weights]
 
 
-@pytest.mark.parametrize("image_size", [95, 224])
-def test_alexnets_flattening_is_pytorchs(tmp_path, image_size):
+def test_alexnets_flattening_is_pytorchs():
     """Channels, rows, columns, as a state dict has fc6, against numpy's own arithmetic."""
-    network = networks.build_alexnet(image_size, (4, 4, 4, 4, 3), 5)
+    network = networks.build_alexnet(95, (4, 4, 4, 4, 3), 5)
     rng, layer = np.random.default_rng(1), network.get_layer("fc6")
     published = rng.normal(size=(5, 3 * 36)).astype(np.float32)
     layer.set_weights([networks.as_keras(layer, published), np.zeros(5)])
@@ -90,20 +82,12 @@ def preset(folder, kind: str):
             [64], [3], [64, 16], [1, 1], [1, 2], "basic_block", image_shape=(None, None, 3), use_pre_activation=False
         )
     elif kind == "efficientnet_v2":
+        stages = {"kernel_sizes": [3, 3], "num_repeats": [1, 1], "input_filters": [8, 8], "output_filters": [8, 16]}
+        stages |= {"expansion_ratios": [1, 4], "strides": [1, 2], "squeeze_and_excite_ratios": [0, 0.25]}
+        stages |= {"block_types": ["fused", "unfused"], "force_input_filters": [0, 0], "nores_option": [False, False]}
         network = hub.models.EfficientNetBackbone(
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 1],
-            stackwise_input_filters=[8, 8],
-            stackwise_output_filters=[8, 16],
-            stackwise_expansion_ratios=[1, 4],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0, 0.25],
-            stackwise_block_types=["fused", "unfused"],
-            stackwise_force_input_filters=[0, 0],
-            stackwise_nores_option=[False, False],
-            width_coefficient=1.0,
-            depth_coefficient=1.0,
-            stem_conv_padding="same",
+            **{f"stackwise_{name}": values for name, values in stages.items()},
+            **{"width_coefficient": 1.0, "depth_coefficient": 1.0, "stem_conv_padding": "same"},
             image_shape=(None, None, 3),
         )
     else:
@@ -124,12 +108,10 @@ def test_an_image_backbone_of_kerashub_is_a_backbone_here(tmp_path, noise, kind,
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     pooled = pooled_layers(network).predict(noise, verbose=0)
     np.testing.assert_allclose(pooled[:, -found.shape[1] :], found, atol=1e-5)
-    head = [(np.ones((found.shape[1], 2), np.float32), np.zeros(2))]
-    model = classifier([network], head, "none")
+    model = classifier([network], [(np.ones((found.shape[1], 2), np.float32), np.zeros(2))], "none")
     model.save(tmp_path / "model.keras")
-    np.testing.assert_allclose(
-        load_classifier(tmp_path / "model.keras").predict(noise, verbose=0), model.predict(noise, verbose=0)
-    )
+    loaded = load_classifier(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(noise, verbose=0), model.predict(noise, verbose=0))
 
 
 def test_a_preset_that_is_none_is_refused(tmp_path):
@@ -150,33 +132,27 @@ def test_another_input_size_is_resized_inside_and_random_networks_stay_unfolded(
     np.testing.assert_allclose(network(flat), build_backbone(name, SIZE, "none")(smaller), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("names", "size", "found"),
-    [(LITES, 0, (260, [224, 240, 260])), (LITES, 130, (130, [112, 120, 130])), (["alexnet"], 0, (224, [224]))],
-)
-def test_each_member_sees_its_share_of_the_size(names, size, found):
-    assert member_sizes(names, size) == found
+def test_each_member_sees_its_share_of_the_size():
+    assert backbones.member_sizes(LITES, 0) == (260, [224, 240, 260])
+    assert backbones.member_sizes(LITES, 130) == (130, [112, 120, 130])
+    assert backbones.member_sizes(["alexnet"], 0) == (224, [224])
     with pytest.raises(ValueError, match="IMAGE_SIZE is 94.*take 95 to 2048"):
-        member_sizes(["alexnet"], 94)
+        backbones.member_sizes(["alexnet"], 94)
 
 
 @pytest.mark.parametrize(
     ("views", "count", "joined"), [("none", 1, 2), ("mirror", 2, 1), ("flips_and_rotations", 8, 1)]
 )
 def test_one_model_averages_views_and_members(noise, views, count, joined):
-    names = LITES[:joined]
-    bases = [build_backbone(name, SIZE) for name in names]
+    bases = [build_backbone(name, SIZE) for name in LITES[:joined]]
     rng = np.random.default_rng(2)
-    heads = [(rng.normal(size=(1280, 3)).astype(np.float32) / 9, rng.normal(size=3)) for _ in names]
+    heads = [(rng.normal(size=(1280, 3)).astype(np.float32) / 9, rng.normal(size=3)) for _ in bases]
     model = classifier(bases, heads, views)
     turned = [noise, noise[:, :, ::-1], noise[:, ::-1], noise[:, ::-1, ::-1]]
     turned += [picture.transpose(0, 2, 1, 3) for picture in turned]
-    seen = {"mirror": turned[:2]}.get(views, turned[:count])
-    logits = [
-        base.predict(picture, verbose=0) @ kernel + bias
-        for base, (kernel, bias) in zip(bases, heads, strict=True)
-        for picture in seen
-    ]
+    logits = []
+    for base, (kernel, bias) in zip(bases, heads, strict=True):
+        logits += [base.predict(picture, verbose=0) @ kernel + bias for picture in turned[:count]]
     expected = tf.nn.softmax(np.mean(logits, axis=0))
     np.testing.assert_allclose(model.predict(noise, verbose=0), expected, atol=1e-5)
     if views == "none":  # flat, so that heat maps reach the layers of every member
@@ -195,38 +171,16 @@ def test_an_ensemble_is_saved_with_its_sizes_and_shares_nothing(tmp_path, noise)
         np.testing.assert_allclose(same.predict(picture, verbose=0), before, atol=1e-6)
 
 
-class Server:
-    """Stands for requests: answers every address with `content`."""
-
-    headers = {}
-
-    def __init__(self, content: bytes):
-        self.content = content
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def raise_for_status(self):
-        return None
-
-    def iter_content(self, _size):
-        return iter([self.content[:2], self.content[2:]])
-
-
 def test_weights_are_fetched_once_verified_and_kept(tmp_path, monkeypatch):
-    import hashlib
-
     content = b"weights"
     digits = hashlib.sha256(content).hexdigest()[:8]
     asked = []
     monkeypatch.setattr(backbones, "KEPT_IN", tmp_path)
     monkeypatch.setitem(backbones.FILES, "resnet18", f"resnet18-{digits}.pth")
-    monkeypatch.setattr(backbones.requests, "get", lambda url, **_: asked.append(url) or Server(content))
-    assert [weights_file("resnet18", "imagenet").read_bytes() for _ in range(2)] == [content] * 2
+    answer = SimpleNamespace(content=content, raise_for_status=lambda: None)
+    monkeypatch.setattr(backbones.requests, "get", lambda url, **_: asked.append(url) or answer)
+    assert [backbones.weights_file("resnet18", "imagenet").read_bytes() for _ in range(2)] == [content] * 2
     assert asked == [f"https://download.pytorch.org/models/resnet18-{digits}.pth"]
     with pytest.raises(ConnectionError, match="resnet34 .*b627a593.*another sha256.*bring that file.*WEIGHTS"):
-        weights_file("resnet34", "imagenet")
+        backbones.weights_file("resnet34", "imagenet")
     assert [file.name for file in tmp_path.iterdir()] == [f"resnet18-{digits}.pth"]

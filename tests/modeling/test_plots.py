@@ -34,7 +34,9 @@ def _check(figure: Figure, axes: int) -> list[str]:
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (FOUR, "bee"), (FOUR, "")])
 def test_curves(classes, positive):
     labels, scores = _case(classes)
-    figure = plots.roc_and_precision_recall(labels, scores, classes, positive, 0.4 if positive else None)
+    figure = plots.roc_and_precision_recall(
+        labels, scores, classes, positive, 0.4 if positive else [1 / len(classes)] * len(classes)
+    )
     texts = _check(figure, 2)
     for k, name in enumerate(classes):
         drawn = name == positive or positive != "malignant"
@@ -57,7 +59,7 @@ def test_of_many_classes_the_dozen_that_matters_is_shown_and_said():
     scores = np.random.default_rng(0).dirichlet(np.ones(40), 200) + np.eye(40)[np.arange(200) % 40] * (
         np.arange(40) > 5
     )
-    curves = plots.roc_and_precision_recall(labels, scores, many, "", None)
+    curves = plots.roc_and_precision_recall(labels, scores, many, "", [1 / 40] * 40)
     assert len(_check(curves, 2)) == 12 + 1 + 12 and "12 classes with the lowest AUC" in curves.axes[0].get_title()
     hard = {line.get_label().split(" (AUC")[0] for line in curves.axes[0].lines[:-1]}
     assert hard >= set(many[:6])

@@ -1,8 +1,12 @@
 """Refinement: a killed training goes on and ends equally well; each layer learns at its own rate; a rate is found."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 
 from tdsp_vision.modeling import refine
 from tdsp_vision.modeling.refine import Checkpoint
@@ -44,7 +48,7 @@ def test_a_killed_training_goes_on_and_a_damaged_file_starts_anew(tmp_path, caps
     for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     later.path.write_bytes(later.path.read_bytes()[:500])
-    with pytest.warns(UserWarning, match=r"\.npz cannot be used .*training starts anew"):
+    with pytest.warns(UserWarning, match=r"\.npz is damaged .*training starts anew"):
         assert later.restore(_model()) == 0
     assert Checkpoint(tmp_path, {"seed": 1}, EPOCHS).restore(_model()) == 0
 
@@ -58,8 +62,6 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
 
 
 def test_the_range_test_changes_nothing_and_suggests_a_rate():
-    import tensorflow as tf
-
     model, x = _model(), np.random.default_rng(0).normal(size=[64, 4]).astype(np.float32)
     y = np.eye(2, dtype=np.float32)[(x[:, 0] > 0).astype(int)]
     before = model.get_weights()
@@ -68,5 +70,35 @@ def test_the_range_test_changes_nothing_and_suggests_a_rate():
         np.testing.assert_array_equal(one, other)
     rate, reason = refine.suggest_rate(trial)
     assert 1e-6 < rate < 1 and "a tenth of that is taken" in reason
-    rate, reason = refine.suggest_rate(trial[:3])
-    assert rate == refine.DEFAULT_RATE and "broke after 3 steps" in reason
+
+
+@pytest.mark.parametrize(("labels", "reason"), [([0, 1], "only rose"), ([0, np.nan], "broke after 0 steps")])
+def test_without_a_place_for_a_rate_a_small_set_takes_the_default_one_and_says_why(labels, reason):
+    x = np.ones([2, 4], np.float32)  # the same picture twice under two labels: nothing can be learned from it
+    y = np.array([[1 - label, label] for label in labels], np.float32)
+    model = _model()
+    model.layers[-1].set_weights([np.zeros([8, 2]), np.zeros(2)])
+    trial = refine.learning_rate_range_test(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(2))
+    found = refine.suggest_rate(trial)
+    assert found == (refine.DEFAULT_RATE, f"The loss of the trial {reason}; the default rate 0.0005 is taken.")
+
+
+def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
+    manifest = pd.DataFrame({"kind": ["mole", None, "", "wart"]})
+    names, fine = refine.fine_targets(manifest, "kind")
+    assert names == ["mole", "wart"] and fine.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
+    answers, weights = refine.answers_and_weights(np.array([0, 0, 0, 1]), 2, fine, np.array([0, 1, 3]))
+    assert weights["scores"].tolist() == [0.75, 0.75, 1.5] and weights["fine"].tolist() == [0.75, 0, 1.5]
+    assert (
+        answers["scores"].tolist() == [[1, 0], [1, 0], [0, 1]] and answers["fine"].tolist() == fine[[0, 1, 3]].tolist()
+    )
+    with pytest.raises(ValueError, match="FINE_LABELS is 'kind', and that column holds 1 value"):
+        refine.fine_targets(manifest[:2], "kind")
+
+
+@pytest.mark.parametrize(("whole", "first"), [(False, [0, 1, 2, 3]), (True, [0, 0, 1, 1, 2, 2, 3, 3])])
+def test_devices_get_equal_shares_of_a_last_batch(whole, first):
+    batches = tf.data.Dataset.from_tensor_slices((np.arange(7), np.arange(7))).batch(4)
+    two = SimpleNamespace(num_replicas_in_sync=2)
+    shares = [images.numpy().tolist() for images, _ in refine.equal_shares(batches, two, whole)]
+    assert shares == [first, [4, 4, 5, 5, 6, 6]]

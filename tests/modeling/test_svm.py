@@ -78,7 +78,7 @@ def test_larger_values_are_not_tried_once_one_is_worse_and_ends_are_said(monkeyp
     sweep = sweep_c(x, y, np.arange(40), list(worth)[::-1], 0, positive)
     assert sweep.c == 1e-4 and sweep.table.c.tolist() == [1e-5, 1e-4, 1e-3] and not sweep.remark
     tried.clear()
-    assert "C = 0.0001 is the largest of SVM_C" in sweep_c(x, y, np.arange(40), [1e-5, 1e-4], 0, positive).remark
+    assert "at the end of SVM_C; a larger one" in sweep_c(x, y, np.arange(40), [1e-5, 1e-4], 0, positive).remark
     tried.clear()
     assert not sweep_c(x, y, np.arange(40), [1e-4], 0, positive).remark
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 from ipywidgets import Dropdown, Text
+from toys import wait_until_ended
 
 from tdsp_vision import paths
 from tdsp_vision.parameters import LIMITS, Limit
@@ -121,7 +121,6 @@ def test_a_run_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_
     process = subprocess.Popen(script(f"{starter}run.start([sys.executable, '-c', {waits!r}]); run.thread.join()"))
     while not (note.is_file() and note.read_text()):
         time.sleep(0.05)
-    child = psutil.Process(int(note.read_text()))
     process.kill()
     process.wait()
-    assert psutil.wait_procs([child], timeout=60)[1] == []
+    wait_until_ended(int(note.read_text()))

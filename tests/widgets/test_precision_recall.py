@@ -78,8 +78,8 @@ def test_a_typed_number_is_taken_or_refused(ui, typed):
 
 
 def test_the_static_twin_has_numbers_and_curves_and_without_a_positive_class_there_is_nothing_to_choose(ui):
-    none = PrecisionRecallUI(*drawn()[:3], "", None)
+    none = PrecisionRecallUI(*drawn()[:3], "", [0.75, 0.25])
     for one, words in ((ui, "are found"), (none, "No positive class")):
         html = one._repr_mimebundle_()["text/html"]
         assert words in html and html.count("<img") == 1
-    assert none.threshold is None
+    assert none.threshold == [0.75, 0.25]

@@ -130,12 +130,13 @@ def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[st
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
-    With a positive class: that one from the threshold on, else the best other class. Without: the class with the
-    highest score, the first one in a tie.
+    With a positive class: that one from the threshold on, else the best other class. Without: the class whose
+    score is highest relative to its share, the first one in a tie.
     """
     classes = tf.constant(info["classes"])
     if not info["positive_class"]:
-        return tf.gather(classes, tf.argmax(scores, axis=1))
+        relative = tf.cast(scores, tf.float64) / tf.constant(info["threshold"], tf.float64)
+        return tf.gather(classes, tf.argmax(relative, axis=1))
     positive = info["classes"].index(info["positive_class"])
     others = [index for index in range(len(info["classes"])) if index != positive]
     best_other = tf.gather(others, tf.argmax(tf.gather(scores, others, axis=1), axis=1))

@@ -42,7 +42,8 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
         client: the service.
         predictions: rows of `read_predictions`, at least one, with a column `score_<class>` per class.
         rule: `classes, positive_class, threshold`, as `model_info.json` has them. A label may differ only where
-            rounding alone can tip it: at the threshold, and where the two highest scores are equal.
+            rounding alone can tip it: at the threshold, and where the two highest scores (without a positive class:
+            relative to their shares) are equal.
         tolerance: largest allowed difference of a score.
 
     Returns:
@@ -77,4 +78,7 @@ def _distance(row: pd.Series, rule: dict) -> float:
     """How far an image's score lies from the border between its labels `served` and `predicted`."""
     if rule["positive_class"] in (row.served, row.predicted):
         return abs(row[f"score_{rule['positive_class']}"] - rule["threshold"])
-    return abs(row[f"score_{row.served}"] - row[f"score_{row.predicted}"])
+    weights = [1] * len(rule["classes"]) if rule["positive_class"] else rule["threshold"]
+    shares = dict(zip(rule["classes"], weights, strict=True))
+    relative = [row[f"score_{name}"] / shares[name] for name in (row.served, row.predicted)]
+    return abs(relative[0] - relative[1]) * min(shares[row.served], shares[row.predicted])

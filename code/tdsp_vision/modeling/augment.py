@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import types
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,24 +26,17 @@ from tdsp_vision.paths import checked_name
 BATCH = 32
 
 
-class _NumPyWithComplex(types.ModuleType):
-    """NumPy, and the name `complex` that it dropped and `imgaug.parameters` reads."""
-
-    complex = complex
-
-    def __getattr__(self, name: str):
-        return getattr(np, name)
-
-
 def _import_augmenters() -> types.ModuleType:
-    """`imgaug.augmenters`, which reads `np.sctypes`, dropped in NumPy 2, once, while it is imported."""
+    """`imgaug.augmenters`, which reads `np.sctypes` while imported and `np.complex` later; NumPy 2 has neither."""
     kinds = {"float": "efdg", "int": "bhil", "uint": "BHIL"}
     np.sctypes = {kind: [np.dtype(code).type for code in codes] for kind, codes in kinds.items()}
     try:
         augmenters = importlib.import_module("imgaug.augmenters")
     finally:
         del np.sctypes
-    importlib.import_module("imgaug.parameters").np = _NumPyWithComplex("numpy")
+    numpy = types.ModuleType("numpy")
+    numpy.__getattr__, numpy.complex = partial(getattr, np), complex
+    importlib.import_module("imgaug.parameters").np = numpy
     return augmenters
 
 
@@ -69,12 +63,9 @@ def augment_batch(augmenter: iaa.Augmenter, images: np.ndarray, seed) -> np.ndar
     own = augmenter.deepcopy()
     _seed(own, np.random.SeedSequence(seed))
     rows = own.augment_images(list(images))  # as a list: images that come back in different sizes raise no error
-    shapes = {row.shape for row in rows}
-    if shapes - {images.shape[1:]}:
-        raise ValueError(
-            f"The pipeline {augmenter.name} turned images of {list(images.shape[1:])} into {sorted(map(list, shapes))};"
-            " they must keep their size: use keep_size=True, or end the pipeline with iaa.Resize."
-        )
+    if other := {row.shape for row in rows} - {images.shape[1:]}:
+        turned = f"The pipeline {augmenter.name} turned images of {images.shape[1:]} into {sorted(other)}"
+        raise ValueError(f"{turned}; they must keep their size: use keep_size=True, or end with iaa.Resize.")
     return np.stack(rows)
 
 
@@ -142,8 +133,7 @@ def before_and_after(files: list[Path], pipelines: dict[str, iaa.Augmenter], ima
     columns = [originals, *(augment_batch(augmenter, originals, seed) for augmenter in pipelines.values())]
     figure, axis = plt.subplots(figsize=(1.5 * len(columns), 1.5 * len(files) + 0.3), layout="constrained")
     axis.imshow(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1))
-    axis.set_xticks((np.arange(len(columns)) + 0.5) * image_size, ["before", *pipelines])
-    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
-    axis.set_yticks([])
+    axis.set(xticks=(np.arange(len(columns)) + 0.5) * image_size, xticklabels=["before", *pipelines], yticks=[])
+    axis.xaxis.tick_top()
     plt.close(figure)
     return figure

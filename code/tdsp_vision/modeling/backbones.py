@@ -6,6 +6,7 @@ nothing left to freeze. Members of an ensemble get the pictures in one size and 
 size that each was trained at. No layer of theirs is a model of its own, unless KerasHub made it one.
 """
 
+import hashlib
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,6 @@ import keras
 import numpy as np
 import requests
 
-from tdsp_vision.data.tables import file_sha256
 from tdsp_vision.files import whole_file
 from tdsp_vision.modeling import networks
 from tdsp_vision.modeling.networks import LITES, RESNETS, keras_hub
@@ -98,44 +98,30 @@ def weights_file(name: str, weights: str) -> Path:
         return Path(getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
     target, url = KEPT_IN.expanduser() / FILES[name], CHECKPOINTS + FILES[name]
     try:
-        return target if target.is_file() else fetch(url, target)
+        if not target.is_file():
+            print(f"fetching {url}")
+            response = requests.get(url, timeout=(10, 30))
+            response.raise_for_status()
+            if not hashlib.sha256(response.content).hexdigest().startswith(target.stem.rpartition("-")[2]):
+                raise OSError(f"the {len(response.content):,} bytes that came have another sha256")
+            with whole_file(target) as draft:
+                draft.write_bytes(response.content)
     except OSError as error:
-        raise ConnectionError(
-            f"The ImageNet weights of {name} could not be fetched from {url} ({' '.join(str(error).split())[:200]}); "
-            f"bring that file to this machine and name its path in WEIGHTS."
-        ) from error
-
-
-def fetch(url: str, target: Path) -> Path:
-    """Download a file whose sha256 begins with the digits at the end of its name; it appears whole or not at all.
-
-    Raises:
-        OSError: if it cannot be fetched, or its content is not the expected one.
-    """
-    with whole_file(target) as draft, requests.get(url, stream=True, timeout=(10, 30)) as response:
-        response.raise_for_status()
-        print(f"fetching {url}")
-        with draft.open("wb") as file:
-            for chunk in response.iter_content(1 << 20):
-                file.write(chunk)
-        if not file_sha256(draft).startswith(target.stem.rpartition("-")[2]):
-            raise OSError(f"the {draft.stat().st_size:,} bytes that came have another sha256")
+        failed = f"could not be fetched from {url} ({' '.join(str(error).split())[:200]})"
+        by_hand = "bring that file to this machine and name its path in WEIGHTS"
+        raise ConnectionError(f"The ImageNet weights of {name} {failed}; {by_hand}.") from error
     return target
 
 
 def _from_hub(preset: str, weights: str) -> tuple[keras.Model, keras.layers.Layer]:
     """A KerasHub backbone, from images that are normalized to its last output, and the layer that normalizes."""
-    hub = keras_hub()
+    hub, policy = keras_hub(), keras.config.dtype_policy()
     folder = str(resolve(preset)) if resolve(preset).is_dir() else preset
     try:
-        source = hub.models.Backbone.from_preset(
-            folder, load_weights=weights != "none", dtype=keras.config.dtype_policy()
-        )
+        source = hub.models.Backbone.from_preset(folder, load_weights=weights != "none", dtype=policy)
     except Exception as error:  # KerasHub, h5py and the hubs have no error in common
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"BACKBONE is '{HUB}{preset}', which KerasHub cannot load as an image backbone: {reason}"
-        ) from error
+        reason = f"cannot load as an image backbone: {' '.join(str(error).split())[:300]}"
+        raise ValueError(f"BACKBONE is '{HUB}{preset}', which KerasHub {reason}") from error
     try:
         converter = hub.layers.ImageConverter.from_preset(folder)
         scale, offset = converter.scale or 1.0, converter.offset or 0.0
@@ -144,9 +130,7 @@ def _from_hub(preset: str, weights: str) -> tuple[keras.Model, keras.layers.Laye
     return source, networks.normalization(np.broadcast_to(scale, 3).tolist(), np.broadcast_to(offset, 3).tolist())
 
 
-def _rebuilt(
-    source: keras.Model, normalize: keras.layers.Layer | None, side: int, input_size: int, fold: bool
-) -> keras.Model:
+def _rebuilt(source: keras.Model, normalize, side: int, input_size: int, fold: bool) -> keras.Model:
     """The same network from images to a vector, with resizing, normalization and folding; see `build_backbone`."""
     folded = _folded_pairs(source) if fold else {}
     norms = {norm.name for norm in folded.values()}
@@ -230,15 +214,10 @@ def stages(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
 
     EfficientNet-Lite and ResNets have five such stages; AlexNet four, the last one its fully connected layers.
     """
-    found, smallest = [], np.inf
-    for layer in backbone.layers:
-        if layer.weights:
-            side = layer.output.shape[1] if len(layer.output.shape) == 4 else 0
-            if side < smallest:
-                smallest = side
-                found.append([])
-            found[-1].append(layer)
-    return found
+    layers = [layer for layer in backbone.layers if layer.weights]
+    sides = [layer.output.shape[1] if len(layer.output.shape) == 4 else 0 for layer in layers]
+    smallest = np.minimum.accumulate(sides)
+    return [[layers[i] for i in np.flatnonzero(smallest == side)] for side in np.unique(smallest)[::-1]]
 
 
 def flip_average(model: keras.Model, views: str) -> keras.Model:

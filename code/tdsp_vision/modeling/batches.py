@@ -14,6 +14,8 @@ import tensorflow as tf
 
 PREPROCESS_VERSION = 1  # part of the feature cache's key: count up when `preprocess` gives other values
 BATCHES_AT_ONCE = 16  # in the making, at most: each holds memory, and imgaug keeps hardly two cores busy
+# On GPUs it rounds factors to three digits, and scores would differ from served ones.
+tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def preprocess(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -32,13 +34,9 @@ def preprocess(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """
     image = _decode(image_bytes, image_size)
     larger = tf.reduce_all(tf.shape(image)[:2] >= image_size)
-    size = [image_size, image_size]
+    resize = partial(tf.image.resize, image, [image_size, image_size])
     # Averaging areas is the cheapest way down that does not alias, and no way up.
-    resized = tf.cond(
-        larger,
-        lambda: tf.image.resize(image, size, method="area"),
-        lambda: tf.image.resize(image, size, method="bilinear", antialias=True),
-    )
+    resized = tf.cond(larger, partial(resize, method="area"), partial(resize, method="bilinear", antialias=True))
     return tf.ensure_shape(resized, [image_size, image_size, 3])
 
 
@@ -52,13 +50,10 @@ def _decode(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     def decode_jpeg():
         times = tf.reduce_min(tf.io.extract_jpeg_shape(image_bytes)[:2]) // image_size
         steps = tf.reduce_sum(tf.cast(times >= [2, 4, 8], tf.int32))
-        return tf.switch_case(
-            steps, [partial(tf.io.decode_jpeg, image_bytes, channels=3, ratio=ratio) for ratio in (1, 2, 4, 8)]
-        )
+        decode = partial(tf.io.decode_jpeg, image_bytes, channels=3)
+        return tf.switch_case(steps, [partial(decode, ratio=ratio) for ratio in (1, 2, 4, 8)])
 
-    def decode_other():
-        return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-
+    decode_other = partial(tf.io.decode_image, image_bytes, channels=3, expand_animations=False)
     return tf.cond(tf.io.is_jpeg(image_bytes), decode_jpeg, decode_other)
 
 
@@ -90,12 +85,7 @@ def image_batches(files: list[Path], image_size: int, batch_size: int, *columns)
 
 
 def training_batches(
-    files: list[Path],
-    columns: tuple,
-    image_size: int,
-    batch_size: int,
-    seed: int,
-    augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    files: list[Path], columns: tuple, image_size: int, batch_size: int, seed: int, augment: Callable | None = None
 ) -> tf.data.Dataset:
     """As `image_batches`, in another order in each pass, and augmented.
 

@@ -12,8 +12,6 @@ change if all logits rise together, so a logit alone explains nothing.
 Arrays: images float32 [n, S, S, 3], RGB, 0 to 255; maps float32 [n, S, S], positive where a place speaks for the class.
 """
 
-import random
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,7 +19,6 @@ from scipy.stats import spearmanr
 
 POOLING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.AdaptiveAveragePooling2D)
 CHANGED = 0.5  # a rank correlation below it: another picture
-BATCH = 16  # images at a time; only the explained layers of one batch are held
 
 
 def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.ndarray) -> np.ndarray:
@@ -29,7 +26,7 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
 
     Args:
         model: from images to scores, its last layer a dense one, without averaged views (`backbones.classifier`).
-        images: float32 [n, S, S, 3].
+        images: float32 [n, S, S, 3], a few dozen at most, since the layers of all are held at once.
         class_index: the class to explain, 0 to K - 1; or one for each image, int [n].
 
     Returns:
@@ -46,56 +43,44 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
     n_classes = kernel.shape[1]
     contrast = (kernel * n_classes - kernel.sum(axis=1, keepdims=True)) / (n_classes - 1)
     wanted = contrast.T[np.broadcast_to(class_index, len(images))]
+    layers = keras.tree.flatten(to_layers(images, training=False))
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(layers)
+        value = tf.reduce_sum(tf.cast(to_features(layers, training=False), tf.float32) * wanted)
     maps = np.zeros(images.shape[:3], np.float32)
-    for start in range(0, len(images), BATCH):
-        rows = slice(start, start + BATCH)
-        layers = keras.tree.flatten(to_layers(images[rows], training=False))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(layers)
-            value = tf.reduce_sum(tf.cast(to_features(layers, training=False), tf.float32) * wanted[rows])
-        for layer, slope in zip(layers, tape.gradient(value, layers), strict=True):
-            evidence = tf.reduce_sum(tf.cast(layer, tf.float32) * tf.cast(slope, tf.float32), axis=-1)
-            maps[rows] += _spread(evidence.numpy(), images.shape[1])
+    for layer, slope in zip(layers, tape.gradient(value, layers), strict=True):
+        evidence = tf.reduce_sum(tf.cast(layer, tf.float32) * tf.cast(slope, tf.float32), axis=-1)
+        maps += _spread(evidence.numpy(), images.shape[1])
     return maps
 
 
 def randomisation_check(
     model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int
 ) -> tuple[float, str]:
-    """Do the maps depend on what was learned? Compared with those of the same network with new random weights.
+    """Do the maps depend on what was learned? Compared with those of the same network with its weights shuffled.
 
     The sanity check of Adebayo et al. 2018 (arXiv:1810.03292). Maps that stay as they were (1), or only change sign
     (-1), show edges and not evidence.
 
     Args:
         model, images, class_index: as for `evidence_maps`; 8 to 16 images are enough. The model stays as it is.
-        seed: of the new weights.
+        seed: of the shuffling, within each layer's weights.
 
     Returns:
         Spearman's rank correlation, mean over the images (0 where a map is the same everywhere); a sentence on it.
     """
-    maps = (evidence_maps(network, images, class_index) for network in (model, _untrained(model, seed)))
-    flat = (array.reshape(len(images), -1) for array in maps)
+    rng, shuffled = np.random.default_rng(seed), keras.models.clone_model(model)
+    shuffled.set_weights([rng.permutation(values.ravel()).reshape(values.shape) for values in model.get_weights()])
+    flat = (evidence_maps(network, images, class_index).reshape(len(images), -1) for network in (model, shuffled))
     varying = [pair for pair in zip(*flat, strict=True) if all(np.ptp(one) for one in pair)]
     found = sum(spearmanr(*pair).statistic for pair in varying) / len(images)
-    with_new = "With new random weights in every layer the maps"
+    compared = f"(rank correlation {found:.2f}, and {CHANGED} is the limit)"
     if abs(found) < CHANGED:
-        return found, f"{with_new} become others (rank correlation {found:.2f}): they show what was learned."
+        return found, f"With shuffled weights in every layer the maps change {compared}: they show what was learned."
     return found, (
-        f"{with_new} stay like the first ones (rank correlation {found:.2f}, and {CHANGED} is the limit): they show "
-        "edges of the pictures more than what was learned. Do not rely on them."
+        f"With shuffled weights in every layer the maps stay alike {compared}: they show edges of the pictures more "
+        "than what was learned. Do not rely on them."
     )
-
-
-def _untrained(model: keras.Model, seed: int) -> keras.Model:
-    """The same network with new random weights, and the random numbers of whoever calls left as they were."""
-    state = random.getstate()
-    # Keras draws the seed of each initializer from here. A text, since with the number alone the network would get
-    # the very weights that it started from, if `set_random_seed` had had the same number.
-    random.seed(f"untrained {seed}")
-    fresh = keras.models.clone_model(model)
-    random.setstate(state)
-    return fresh
 
 
 def _last_maps(tensor) -> list:

@@ -25,16 +25,13 @@ from tdsp_vision.paths import shown
 CHUNK = 4096  # images between two writes of the cache; what a killed run can lose
 
 
-def predict_files(
-    model: keras.Model, files: list[Path], image_size: int, batch_size: int = 32, quiet: bool | None = None
-) -> np.ndarray:
+def predict_files(model: keras.Model, files: list[Path], image_size: int, batch_size: int = 32) -> np.ndarray:
     """What a model, a featurizer or a classifier, makes of image files; memory holds a few batches.
 
     Args:
         model: from float32 [n, image_size, image_size, 3] to float32 [n, d].
-        files: image files.
+        files: image files, one at least.
         batch_size: images per step; the result does not depend on it beyond rounding.
-        quiet: no progress bar; None hides it where the output is not a terminal or notebook.
 
     Returns:
         float32 array [len(files), d], in the order of the files.
@@ -43,13 +40,11 @@ def predict_files(
         ValueError: naming the file, if one cannot be decoded.
     """
     rows = np.empty((len(files), model.output_shape[-1]), np.float32)
-    if not len(files):
-        return rows
     # One trace for batches of any size; Keras' own `predict` has a second one for the last, smaller batch.
     signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
     call = tf.function(lambda images: model(images, training=False), [signature])
     done = 0
-    with tqdm(total=len(files), desc="images", unit="image", disable=quiet) as progress:
+    with tqdm(total=len(files), desc="images", unit="image", disable=None) as progress:
         try:
             for images in image_batches(files, image_size, batch_size):
                 rows[done : done + len(images)] = call(images)
@@ -88,7 +83,7 @@ class FeatureCache:
         self.featurizer, self.image_size = featurizer, image_size
         self.computed = 0
 
-    def features(self, files: list[Path], expected=None, quiet: bool | None = None) -> np.ndarray:
+    def features(self, files: list[Path], expected=None) -> np.ndarray:
         """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept.
 
         Args:
@@ -98,53 +93,51 @@ class FeatureCache:
         Raises:
             ValueError: if a file cannot be decoded, or its content is not the expected one.
         """
-        digests = file_digests(files)
-        wanted = digests if expected is None else list(expected)
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(file_sha256, files))
+        wanted = digests if expected is None else expected
         changed = [file for file, digest, hoped in zip(files, digests, wanted, strict=True) if digest != hoped]
         if changed:
+            these = f"{len(changed)} of {len(files)} images are not those that stage 1 wrote down"
             raise ValueError(
-                f"{len(changed)} of {len(files)} images are not those that stage 1 wrote down, the first of them "
-                f"{shown(changed[0])}: bring the originals back, or run the first notebook again."
+                f"{these}: {shown(changed[0])}; bring the originals back, or run the first notebook again."
             )
         # Who comes while another fills the cache waits and finds it full. The lock goes with the name of the drafts.
-        name = self.path.name[:40]
-        with file_lock(self.path.parent / f"{name}.lock"):
-            for draft in self.path.parent.glob(f".{name}.*"):
-                draft.unlink()  # of a process that was killed while writing
-            known = self._filled(dict(zip(digests, files, strict=True)), quiet)
+        with file_lock(self.path.parent / f"{self.path.stem[:40]}.lock"):
+            stored = read_arrays(self.path, "its features are computed anew")
+            known = dict(zip(stored["sha256"].tolist(), stored["features"], strict=True)) if stored else {}
+            todo = {digest: file for digest, file in zip(digests, files, strict=True) if digest not in known}
+            self.computed = len(todo)
+            for start in range(0, len(todo), CHUNK):
+                part = list(todo)[start : start + CHUNK]
+                rows = predict_files(self.featurizer, [todo[digest] for digest in part], self.image_size)
+                known |= dict(zip(part, rows, strict=True))
+                arrays = {"sha256": np.array(list(known)), "features": np.stack(list(known.values()))}
+                write_arrays(self.path, "this run goes on, and the next one computes its features again", arrays)
         return np.stack([known[digest] for digest in digests])
 
-    def _filled(self, wanted: dict[str, Path], quiet: bool | None) -> dict[str, np.ndarray]:
-        """The cache's rows by sha256, once those of the `wanted` images are among them."""
-        known = self._read()
-        todo = [(digest, file) for digest, file in wanted.items() if digest not in known]
-        self.computed = len(todo)
-        for start in range(0, len(todo), CHUNK):
-            part = todo[start : start + CHUNK]
-            rows = predict_files(self.featurizer, [file for _, file in part], self.image_size, quiet=quiet)
-            known |= dict(zip((digest for digest, _ in part), rows, strict=True))
-            self._write(known)
-        return known
 
-    def _read(self) -> dict[str, np.ndarray]:
-        if not self.path.is_file():
-            return {}
-        try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                known = dict(zip(stored["sha256"].tolist(), stored["features"], strict=True))
-            return known
-        except Exception as error:  # whatever is wrong with it (zipfile, zlib, numpy), the features can be computed
-            warnings.warn(f"{shown(self.path)} is damaged ({error}); its features are computed anew.", stacklevel=4)
-            return {}
+def read_arrays(path: Path, consequence: str) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote; {} where there is no file, or one that is damaged, with a warning and what follows."""
+    for draft in path.parent.glob(f".{path.stem[:40]}.*"):
+        draft.unlink()  # of a process that was killed while writing
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except Exception as error:  # zipfile, zlib and numpy have no error in common
+        warnings.warn(f"{shown(path)} is damaged ({error}); {consequence}.", stacklevel=3)
+        return {}
 
-    def _write(self, known: dict[str, np.ndarray]) -> None:
-        """Keep the rows; a full disk costs the cache and not the run."""
-        try:
-            with whole_file(self.path) as draft, draft.open("wb") as file:
-                np.savez(file, sha256=np.array(list(known)), features=np.stack(list(known.values())))
-        except OSError as error:
-            message = f"The features cannot be kept in {shown(self.path.parent)} ({error.strerror})"
-            warnings.warn(f"{message}; this run goes on, and the next one computes them again.", stacklevel=4)
+
+def write_arrays(path: Path, consequence: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays to an `.npz` file, whole or, on a full disk, not at all, with a warning and what follows."""
+    try:
+        with whole_file(path) as draft, draft.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        warnings.warn(f"{shown(path)} cannot be written ({error.strerror}); {consequence}.", stacklevel=3)
 
 
 def network_digest(model: keras.Model, image_size: int) -> str:
@@ -154,9 +147,3 @@ def network_digest(model: keras.Model, image_size: int) -> str:
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()))
     return digest.hexdigest()[:12]
-
-
-def file_digests(files: list[Path]) -> list[str]:
-    """sha256 (hex) of the content of each file."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(file_sha256, files))

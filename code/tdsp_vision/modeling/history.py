@@ -17,10 +17,10 @@ import math
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -48,50 +48,38 @@ OF_THE_SPLIT = ("SEED", "GROUP_BY", "TEST_FRACTION")
 COMPARED = ["auc", "accuracy", "balanced_accuracy", "recall", "precision", "specificity", "f1", "ece"]
 
 
-def _database(output_dir: str) -> Path | None:
-    """The SQLite file of the run history; a relative path is taken from the workspace, as all paths are. None: none."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given and not given.startswith(_SQLITE):
-        return None
-    return resolve(unquote(given.removeprefix(_SQLITE).split("?")[0])) if given else resolve(output_dir) / "mlflow.db"
-
-
 def tracking_uri(output_dir: str) -> str:
     """Address of the run history; `?` and `%` of a path are written as an address needs them.
 
-    What follows a `?` in an address that was given is for the database, as in `sqlite:///runs.db?timeout=60`.
+    A relative path is taken from the workspace, as all paths are. What follows a `?` in an address that was given is
+    for the database, as in `sqlite:///runs.db?timeout=60`.
     """
-    file, given = _database(output_dir), os.environ.get("MLFLOW_TRACKING_URI", "")
-    options = "".join(given.partition("?")[1:])
-    return _SQLITE + str(file).replace("%", "%25").replace("?", "%3F") + options if file else given
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if given.startswith(_SQLITE):
+        return _SQLITE + str(resolve(given.removeprefix(_SQLITE)))
+    return given or _SQLITE + str(resolve(output_dir) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
 
 
 def artifact_folder(output_dir: str) -> Path:
-    """Folder for files of runs whose history is a database: beside an SQLite file, else in OUTPUT_DIR."""
-    file = _database(output_dir)
-    return (file.parent if file else resolve(output_dir)) / "mlflow-artifacts"
+    """Folder for files of runs whose history is a database."""
+    return resolve(output_dir) / "mlflow-artifacts"
 
 
 @contextmanager
-def open_history(outputs: OutputPaths) -> Iterator:
-    """Yield `mlflow`, set to this history and the dataset's experiment, locked: looking up and adding is one step."""
+def open_history(outputs: OutputPaths) -> Iterator[tuple]:
+    """Yield MLflow's client and the id of the dataset's experiment, locked: looking up and adding is one step."""
     os.environ.update({name: os.environ.get(name) or value for name, value in QUIET.items()})
-    import mlflow
+    from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri, files = tracking_uri(outputs.output_dir), artifact_folder(outputs.output_dir)
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
     with file_lock(files.parent / "mlflow.lock"):
-        try:
-            mlflow.set_tracking_uri(uri)  # which sets MLFLOW_TRACKING_URI, also for a later history elsewhere
-            found = mlflow.get_experiment_by_name(outputs.dataset)
-            if found is None:
-                place = (files / outputs.dataset).as_uri() if uri.startswith(_DATABASES) else None
-                mlflow.create_experiment(outputs.dataset, place)
-            mlflow.set_experiment(outputs.dataset)
-            yield mlflow
-        finally:
-            os.environ["MLFLOW_TRACKING_URI"] = given
+        client = MlflowClient(uri)
+        if found := client.get_experiment_by_name(outputs.dataset):
+            yield client, found.experiment_id
+        else:
+            place = (files / outputs.dataset).as_uri() if uri.startswith(_DATABASES) else None
+            yield client, client.create_experiment(outputs.dataset, place)
 
 
 def check_history(outputs: OutputPaths) -> str:
@@ -114,8 +102,8 @@ def log_run(outputs: OutputPaths, folder: Path, notebook: Path | None = None) ->
         notebook: the executed notebook, to be added; a second one of the same name takes the first one's place.
     """
     try:
-        with open_history(outputs) as mlflow:
-            _log(mlflow, folder, outputs, notebook)
+        with open_history(outputs) as (client, experiment):
+            _log(client, experiment, folder, outputs, notebook)
     except Exception as error:  # as above; the run folder is safe
         command = f"python -m tdsp_vision history --log {shlex.quote(shown(folder))}"
         return (
@@ -129,30 +117,36 @@ def _said(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(".")
 
 
-def _log(mlflow, folder: Path, outputs: OutputPaths, notebook: Path | None) -> None:
-    identity = {"run_folder": folder.name, "metrics_sha256": file_sha256(folder / "metrics.json")}
-    asked = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
-    there = mlflow.search_runs(experiment_names=[outputs.dataset], filter_string=asked, output_format="list")
+def _log(client, experiment: str, folder: Path, outputs: OutputPaths, notebook: Path | None) -> None:
+    tags = {"run_folder": folder.name, "metrics_sha256": file_sha256(folder / "metrics.json")}
+    asked = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    there = client.search_runs([experiment], asked)
     run_id = next((run.info.run_id for run in there if run.info.status == "FINISHED"), None)
     if run_id is None:
         for half in there:
-            mlflow.delete_run(half.info.run_id)
-        run_id = _log_folder(mlflow, folder, outputs, identity)
+            client.delete_run(half.info.run_id)
+        parameters = read_json(folder / "parameters.json")
+        manifest = DatasetPaths(parameters["DATA_DIR"], outputs.dataset).manifest
+        tags |= {"manifest_sha256": file_sha256(manifest), "commit": _commit()}
+        run_id = client.create_run(experiment, tags=tags, run_name=folder.name).info.run_id
+        _log_folder(client, run_id, folder, parameters)
     if notebook:
-        mlflow.log_artifact(notebook, "notebook", run_id=run_id)
+        client.log_artifact(run_id, notebook, "notebook")
 
 
-def _log_folder(mlflow, folder: Path, outputs: OutputPaths, identity: dict[str, str]) -> str:
-    parameters = read_json(folder / "parameters.json")
-    manifest = DatasetPaths(parameters["DATA_DIR"], outputs.dataset).manifest
-    tags = identity | {"manifest_sha256": file_sha256(manifest), "commit": _commit()}
-    with mlflow.start_run(run_name=folder.name, tags=tags) as run:
-        mlflow.log_params({name: str(value)[:LONGEST] for name, value in parameters.items()})
-        mlflow.log_metrics(dict(_numbers(read_json(folder / "metrics.json"))))
-        for number, row in enumerate(read_csv(folder / "history.csv").select_dtypes("number").to_dict("records"), 1):
-            mlflow.log_metrics(dict(_numbers({"history": row}, "/")), step=int(row.get("epoch", number)))
-        mlflow.log_artifacts(folder)
-    return run.info.run_id
+def _log_folder(client, run_id: str, folder: Path, parameters: dict) -> None:
+    from mlflow.entities import Metric, Param
+
+    client.log_batch(run_id, params=[Param(name, str(value)[:LONGEST]) for name, value in parameters.items()])
+    metrics = pd.json_normalize(read_json(folder / "metrics.json")).filter(regex=r"^(?!.*\.per_class\.)")
+    curves, now = read_csv(folder / "history.csv").add_prefix("history/"), int(1000 * time.time())
+    for table in (metrics, curves):
+        for number, row in enumerate(table.select_dtypes("number").to_dict("records"), 1):
+            step = int(row.get("history/epoch", number))
+            numbers = [Metric(name, value, now, step) for name, value in row.items() if math.isfinite(value)]
+            client.log_batch(run_id, metrics=numbers)
+    client.log_artifacts(run_id, folder)
+    client.set_terminated(run_id)
 
 
 def _commit() -> str:
@@ -162,16 +156,6 @@ def _commit() -> str:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
     except FileNotFoundError:  # no git on this machine
         return "unknown"
-
-
-def _numbers(content: dict, mark: str = ".", name: str = "") -> Iterator[tuple[str, float]]:
-    """Each finite number of nested JSON by its place, `test.auc`; no table by class."""
-    for key, item in content.items():
-        place = f"{name}{mark}{key}" if name else key
-        if isinstance(item, dict) and key != "per_class":
-            yield from _numbers(item, mark, place)
-        elif isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
-            yield place, float(item)
 
 
 def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.DataFrame) -> list[str]:
@@ -223,13 +207,14 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
     metrics = {name: [one["test"].get(name) for one in heads.values()] for name in COMPARED}
     metrics |= {"auc of validation": [one["validation"]["auc"] for one in heads.values()]}
     metrics = pd.DataFrame(metrics, list(folders), dtype=float).T.dropna()
-    text = dict.fromkeys(("path", "label", "predicted"), str)  # a class may be called 007 or NA
-    read = {k: pd.read_csv(f / "predictions.csv", dtype=text, keep_default_na=False) for k, f in folders.items()}
     test = splits[splits.split == "test"]
-    tables = {letter: table.set_index("path").loc[test.path] for letter, table in read.items()}
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
+    columns = [f"score_{name}" for name in about]
+    read = {letter: read_csv(folder / "predictions.csv").set_index("path") for letter, folder in folders.items()}
+    scores = {letter: table.loc[test.path, columns].to_numpy() for letter, table in read.items()}
+    truth = test.label.to_numpy(object)[:, None] == np.array(about, object)
     sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
-    sentences += [_difference(letter, tables, about, test.group.to_numpy()) for letter in list(folders)[1:]]
+    sentences += [_difference(letter, truth, scores, test.group.to_numpy()) for letter in list(folders)[1:]]
     return sentences, parameters[parameters.nunique(axis=1) > 1], metrics
 
 
@@ -253,12 +238,10 @@ def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
     )
 
 
-def _difference(run: str, tables: dict[str, pd.DataFrame], about: list[str], groups: np.ndarray) -> str:
+def _difference(run: str, truth: np.ndarray, scores: dict[str, np.ndarray], groups: np.ndarray) -> str:
     """Whether the AUC of `run` differs from A's by more than luck, a sentence."""
-    truth = tables["A"].label.to_numpy(object)[:, None] == np.array(about, object)
-    scores = (tables[letter][[f"score_{name}" for name in about]].to_numpy(float) for letter in ("A", run))
-    difference, low, high = paired_auc_difference(truth, *scores, groups)
-    what = f"{run}'s {'AUC' if len(about) < 3 else 'mean AUC'} minus A's is {round(difference, 3) + 0.0:.3f}"
+    difference, low, high = paired_auc_difference(truth, scores["A"], scores[run], groups)
+    what = f"{run}'s {'AUC' if truth.shape[1] < 3 else 'mean AUC'} minus A's is {round(difference, 3) + 0.0:.3f}"
     if low is None:
         return f"{what}; too few groups of images differ for an interval."
     verdict = "which contains 0: no difference is shown" if low <= 0 <= high else "which does not contain 0"

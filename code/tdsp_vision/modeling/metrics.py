@@ -5,8 +5,7 @@ targets int [n], 0 to K - 1; groups [n] name what belongs together (a patient, a
 
 With a positive class, precision, recall, F1, AUC and average precision are about that class; without one
 (`positive_class` "") they are means over the classes, each against the rest. `ece`, the calibration error, is about the
-most likely class, `ece_positive` about the score of the positive one; `brier` ends at 1 for two classes, else at 2;
-`log_loss` is in nats; `top5_accuracy` exists for more than five classes.
+most likely class; `top5_accuracy` exists for more than five classes.
 
 Intervals are of 95 % and count groups, not images, since ten photos of one lesion are no ten independent cases. They
 come from formulas that keep their promise for few images and cannot be zero wide where nothing was wrong: Wilson's for
@@ -20,48 +19,38 @@ from sklearn import metrics as sk
 
 FEWEST_GROUPS = 5  # of each class, for an interval: with fewer it is right and so wide that it says nothing
 OF_ALL_IMAGES = ("accuracy", "top5_accuracy")  # their intervals need no class to be large enough
+RATES = ("precision", "recall", "f1", "n")  # as scikit-learn gives them
 BINS = 10  # of the calibration error
 Z = 1.959964  # 95 % of a normal distribution lie within so many deviations
-SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "auc",
-    "average_precision",
-    "ece",
-    "top5_accuracy",
-)
+SHOWN = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision"]  # in tables
+SHOWN += ["ece", "top5_accuracy"]
 SLACK = 1e-12  # shares such as 9 / 10 and 1 - 0.1 differ in their last bit
-SMALLEST = float(np.finfo(np.float32).eps)  # scores are float32; a logarithm of 0 would end every mean
 
 
-def decide(scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None) -> np.ndarray:
-    """Class names [n] for scores [n, K].
+def decide(scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list[float]) -> np.ndarray:
+    """Class names [n] for scores [n, K]; `threshold` comes from `choose_threshold`.
 
     With a positive class: that class where its score reaches `threshold`, else the best of the others. Without:
-    the class with the highest score.
+    the class whose score is highest relative to its share [K]. By the scores alone a class that holds two thirds of
+    the images would nearly always be named, and the rare ones hardly ever be found.
     """
     names = np.array(classes, dtype=object)
-    if not positive_class:
-        return names[scores.argmax(axis=1)]
     scores = np.asarray(scores, np.float64)  # in float32 a threshold between two neighbours could round onto one
+    if not positive_class:
+        return names[(scores / threshold).argmax(axis=1)]
     positive = classes.index(positive_class)
     others = np.where(np.arange(len(classes)) == positive, -np.inf, scores)
     return np.where(scores[:, positive] >= threshold, positive_class, names[others.argmax(axis=1)])
 
 
 def choose_threshold(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    classes: list[str],
-    positive_class: str,
-    wanted_sensitivity: float | None = None,
-) -> float | None:
-    """The threshold for `decide`; None without a positive class. Pass the validation side, never the test side.
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, wanted_sensitivity=None
+) -> float | list[float]:
+    """The threshold for `decide`. Pass the validation side, never the test side.
 
-    It lies midway between two neighbouring scores, so rounding does not decide a case.
+    With a positive class it lies midway between two neighbouring scores, so rounding does not decide a case. Without
+    one it is the share of each class [K], above 0: calibrated scores divided by it favour no class, which is the
+    counterpart of the highest balanced accuracy.
 
     Args:
         wanted_sensitivity: above 0, at most 1: the highest threshold that finds this share of the positive images.
@@ -70,7 +59,8 @@ def choose_threshold(
             doi 10.1002/1097-0142(1950)3:1<32).
     """
     if not positive_class:
-        return None
+        counts = [max(int((labels == name).sum()), 1) for name in classes]  # a class that is absent may be called
+        return [count / len(labels) for count in counts]
     score = np.asarray(scores[:, classes.index(positive_class)], np.float64)
     false_rate, true_rate, points = sk.roc_curve(labels == positive_class, score, drop_intermediate=False)
     # The first point, above every score, is left out: calling nothing positive is no better than calling everything.
@@ -85,12 +75,7 @@ def choose_threshold(
 
 
 def evaluate(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    classes: list[str],
-    positive_class: str,
-    threshold: float | None,
-    groups: np.ndarray | None = None,
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold, groups=None
 ) -> dict:
     """One block of `metrics.json`, `validation` or `test`; plain floats, None where a number has no meaning.
 
@@ -99,28 +84,34 @@ def evaluate(
     Args:
         labels: class names [n], each class at least once.
         scores: float [n, K].
-        threshold: from `choose_threshold`; None without a positive class.
+        threshold: from `choose_threshold`.
         groups: [n], the column `group` of the manifest; None: each image stands for itself.
 
     Returns:
         each metric by name; `intervals`, name to [low, high] or None; `no_interval`, the sentence why, or None;
         `auc_ci`, the interval of the AUC once more; `per_class`, `confusion_matrix`, `n`, `threshold`.
     """
-    scores = np.asarray(scores, np.float64)
-    calls = pd.Index(classes).get_indexer(decide(scores, classes, positive_class, threshold))
-    targets = pd.Index(classes).get_indexer(np.asarray(labels, object))
-    groups = _numbered(groups, len(targets))
-    truths = targets[:, None] == np.arange(len(classes))
-    each = _of_each_class(truths, calls, scores)
+    scores, index = np.asarray(scores, np.float64), pd.Index(classes)
+    calls = index.get_indexer(decide(scores, classes, positive_class, threshold))
+    targets = index.get_indexer(np.asarray(labels, object))
+    truths, groups = targets[:, None] == np.arange(len(classes)), _numbered(groups, len(targets))
+    each = _of_each_class(truths, targets, calls, scores).set_axis(index)
+    averaged = each[["precision", "recall", "f1", "auc", "average_precision"]]
+    block = averaged.loc[[positive_class] if positive_class else classes].mean().to_dict()
+    block |= {"accuracy": float((calls == targets).mean()), "balanced_accuracy": float(each.recall.mean())}
+    block["ece"] = calibration_error(scores.max(axis=1), scores.argmax(axis=1) == targets)
+    if len(classes) > 5:
+        above_own = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(axis=1)
+        block["top5_accuracy"] = float((above_own < 5).mean())
     positive = classes.index(positive_class) if positive_class else None
-    block = _headlines(targets, calls, scores, each, positive)
+    block |= {"sensitivity": block["recall"] if positive_class else None}
+    block |= {"specificity": float(each.specificity[positive_class]) if positive_class else None}
     reason = _too_few(classes, targets, groups, positive)
-    found = _intervals(block, each["recall"], truths, calls, scores, groups, positive)
+    found = _intervals(block, each.recall.to_numpy(), truths, calls, scores, groups, positive)
     intervals = {name: None if reason and name not in OF_ALL_IMAGES else pair for name, pair in found.items()}
     block |= {"intervals": intervals, "auc_ci": intervals["auc"], "no_interval": reason or None}
-    rows = pd.DataFrame(each | {"n": truths.sum(axis=0)}, index=classes).astype({"n": object})
     matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
-    block |= {"per_class": rows.to_dict("index"), "confusion_matrix": matrix.tolist()}
+    block |= {"per_class": each.to_dict("index"), "confusion_matrix": matrix.tolist()}
     return block | {"n": len(labels), "threshold": threshold}
 
 
@@ -136,38 +127,15 @@ def side_by_side(blocks: dict[str, dict]) -> pd.DataFrame:
     return table[(table != "").any(axis=1)]
 
 
-def _of_each_class(truths: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Float [K] of each class against the rest: truths bool [n, K], calls int [n]."""
-    kinds = range(truths.shape[1])
+def _of_each_class(truths: np.ndarray, targets: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """A row for each class against the rest: truths bool [n, K], targets and calls int [n], scores [n, K]."""
+    kinds = range(scores.shape[1])
     given = {"labels": kinds, "zero_division": 0}
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(truths.argmax(axis=1), calls, **given)
-    spared, alarms = sk.multilabel_confusion_matrix(truths.argmax(axis=1), calls, labels=kinds)[:, 0].T
-    average = np.array([sk.average_precision_score(truths[:, k], scores[:, k]) for k in kinds])
-    found = {"precision": precision, "recall": recall, "f1": f1, "specificity": spared / (spared + alarms)}
-    return found | {"auc": _areas(truths, scores)[0], "average_precision": average}
-
-
-def _headlines(targets, calls, scores, each: dict[str, np.ndarray], positive: int | None) -> dict:
-    """The metrics of all images together."""
-    n, n_classes = scores.shape
-    own, surest = scores[np.arange(n), targets], scores.max(axis=1)
-    about = list(range(n_classes)) if positive is None else [positive]
-    block = {"accuracy": (calls == targets).mean(), "balanced_accuracy": each["recall"].mean()}
-    block |= {name: each[name][about].mean() for name in ("precision", "recall", "f1", "auc", "average_precision")}
-    block["ece"] = calibration_error(surest, scores.argmax(axis=1) == targets)
-    # The Brier score (Brier 1950); of two classes one is counted, so it ends at 1.
-    squares = (scores**2).sum(axis=1) - 2 * own + 1
-    block["brier"] = squares.mean() / (2 if n_classes == 2 else 1)
-    block["log_loss"] = -np.log(own.clip(SMALLEST, 1 - SMALLEST)).mean()
-    if n_classes > 5:
-        block["top5_accuracy"] = ((scores > own[:, None]).sum(axis=1) < 5).mean()
-    block = {name: float(value) for name, value in block.items()}
-    block |= dict.fromkeys(("sensitivity", "specificity", "ece_positive"))
-    if positive is not None:
-        truth, score = targets == positive, scores[:, positive]
-        block |= {"sensitivity": block["recall"], "specificity": float(each["specificity"][positive])}
-        block["ece_positive"] = calibration_error(score, truth)
-    return block
+    found = dict(zip(RATES, sk.precision_recall_fscore_support(targets, calls, **given), strict=True))
+    alarms = np.bincount(calls[calls != targets], minlength=len(kinds))
+    found |= {"specificity": 1 - alarms / (len(targets) - found["n"]), "auc": _areas(truths, scores)[0]}
+    found["average_precision"] = [sk.average_precision_score(truths[:, k], scores[:, k]) for k in kinds]
+    return pd.DataFrame(found)
 
 
 def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
@@ -214,16 +182,14 @@ def _count(groups: np.ndarray, chosen: np.ndarray) -> int:
 def _too_few(classes: list[str], targets: np.ndarray, groups: np.ndarray, positive: int | None) -> str:
     """Why there are no intervals by class, a sentence; "" where there are."""
     sides = {name: targets == k for k, name in enumerate(classes)}
-    if positive is not None and len(classes) > 2:
+    if positive is not None:
         sides = {classes[positive]: targets == positive, "all other classes": targets != positive}
-    counts = {name: _count(groups, chosen) for name, chosen in sides.items()}
-    few = [name for name in counts if counts[name] < FEWEST_GROUPS]
-    if not few:
+    count, name = min((_count(groups, chosen), name) for name, chosen in sides.items())
+    if count >= FEWEST_GROUPS:
         return ""
-    name = min(few, key=counts.get)
     return (
-        f"No 95 % interval: the {sides[name].sum()} images of {name} come from {counts[name]} "
-        f"group{'s' * (counts[name] > 1)} of images that belong together (a patient, a lesion, copies of a picture); "
+        f"No 95 % interval: the {sides[name].sum()} images of {name} come from {count} group{'s' * (count > 1)} of "
+        "images that belong together (a patient, a lesion, copies of a picture); "
         f"below {FEWEST_GROUPS} groups of a class an interval says nothing."
     )
 
@@ -285,8 +251,7 @@ def _mean_interval(values: np.ndarray, limits: np.ndarray, influence: np.ndarray
     influence [n, K]: what each image contributes; its sums over the groups tell how the values go together.
     """
     sums = pd.DataFrame(influence).groupby(groups).sum().to_numpy()
-    deviation = np.sqrt((sums**2).sum(axis=0))
-    sums = sums / np.where(deviation > 0, deviation, 1)
+    sums = sums / np.where(sums.any(axis=0), np.linalg.norm(sums, axis=0), 1)
     together = sums.T @ sums
     np.fill_diagonal(together, 1)
     below, above = (np.abs(limits[:, side] - values) for side in (0, 1))
@@ -295,7 +260,7 @@ def _mean_interval(values: np.ndarray, limits: np.ndarray, influence: np.ndarray
 
 
 def paired_auc_difference(
-    truth: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None
+    truth: np.ndarray, first: np.ndarray, second: np.ndarray, groups=None
 ) -> tuple[float, float | None, float | None]:
     """AUC of `second` minus AUC of `first`, and its 95 % interval low, high: two models on the same images.
 
@@ -312,14 +277,12 @@ def paired_auc_difference(
         pair of images alike, so that nothing is known about how a difference would vary.
     """
     truth, groups = np.reshape(truth, (len(truth), -1)), _numbered(groups, len(truth))
-    (before, one), (after, two) = (
-        _areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)
-    )
-    difference = float((after - before).mean())
-    sums = pd.Series((two - one).mean(axis=1)).groupby(groups).sum()
+    pair = [_areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)]
+    difference, influence = ((after - before).mean(axis=-1) for before, after in zip(*pair, strict=True))
+    sums = np.bincount(groups, influence)
     fewest = min(_count(groups, side) for column in truth.T for side in (column, ~column))
     error = np.sqrt((sums**2).sum() * fewest / max(fewest - 1, 1))
     if fewest < FEWEST_GROUPS or error == 0:
-        return difference, None, None
-    half = float(t.ppf(0.975, fewest - 1) * error)
-    return difference, difference - half, difference + half
+        return float(difference), None, None
+    half = t.ppf(0.975, fewest - 1) * error
+    return float(difference), float(difference - half), float(difference + half)

@@ -34,6 +34,10 @@ LITES = {
 }
 LITE_STAGES = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
 ALEXNET_MODULES = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10, "fc6": 1, "fc7": 4}
+# What the published state dicts call a convolution and the normalization after it.
+PARTS = {"conv1": ("conv1", "bn1"), "stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+PARTS |= {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+PARTS |= {"project": ("_project_conv", "_bn2")}
 ALEXNET_GRID = 6  # cells per side of the picture that fc6 sees, whatever the resolution
 
 
@@ -98,15 +102,8 @@ def _normalize(x, name: str, activation: bool = True):
 def build_resnet(name: str) -> keras.Model:
     """A ResNet, a key of `RESNETS`, with random weights: images of any size, not normalized, to maps [n, h, w, c]."""
     block, blocks = RESNETS[name]
-    return keras_hub().models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=blocks,
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type=block,
-        name=name,
-    )
+    channels, strides = [64, 128, 256, 512], [1, 2, 2, 2]
+    return keras_hub().models.ResNetBackbone([64], [7], channels, blocks, strides, block, name=name)
 
 
 def keras_hub():
@@ -128,14 +125,9 @@ def tensor_names(layer: keras.layers.Layer) -> list[str]:
         stack, block, number = map(int, residual.groups())
         part = f"{'bn' if is_norm else 'conv'}{number}" if number else f"downsample.{int(is_norm)}"
         source = f"layer{stack + 1}.{block}.{part}"
-    elif name in ("conv1", "stem", "top"):
-        source = {"conv1": ("conv1", "bn1"), "stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}[name][
-            is_norm
-        ]
     else:
-        block, _, part = name.removeprefix("block").partition("_")
-        norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[part]
-        source = f"_blocks.{block}." + (norm if is_norm else f"_{part}_conv")
+        block, _, part = name.rpartition("_")
+        source = f"_blocks.{block.removeprefix('block')}." * bool(block) + PARTS[part][is_norm]
     kinds = ("weight", "bias", "running_mean", "running_var") if is_norm else ("weight",)
     return [f"{source}.{kind}" for kind in kinds]
 

@@ -24,9 +24,9 @@ FOR_AND_AGAINST = "RdBu_r"  # red for, blue against: told apart by colour-blind 
 
 
 def roc_and_precision_recall(
-    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list[float]
 ) -> Figure:
-    """ROC and precision-recall curves, with the chosen threshold as a point.
+    """ROC and precision-recall curves, with the threshold for a positive class as a point.
 
     Of two classes with a positive one there is its curve alone, else one for each class against the rest, the positive
     class first. Of many classes: the dozen with the lowest AUC. Dotted: guessing.
@@ -34,7 +34,7 @@ def roc_and_precision_recall(
     areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
     names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
     names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
-    figure, (roc, recall) = plt.subplots(1, 2, figsize=(10, 4.6))
+    figure, (roc, recall) = plt.subplots(1, 2, figsize=(9, 3.5))
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
         look = {"name": name, "curve_kwargs": {"color": color, "lw": 2 if name == positive_class else 1.3}}
@@ -42,7 +42,7 @@ def roc_and_precision_recall(
         look["curve_kwargs"] |= {"drawstyle": "steps-post"}
         sk.PrecisionRecallDisplay.from_predictions(truth, score, ax=recall, **look)
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
-    if threshold is not None:
+    if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
         point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
         roc.scatter(called[~truth].mean(), called[truth].mean(), **point)
@@ -66,7 +66,7 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST])
     names = [classes[k].replace("$", r"\$") for k in shown]  # a class may be called $x$
     shares = (counts / counts.sum(axis=1, keepdims=True).clip(min=1))[np.ix_(shown, shown)]
-    side = 2.2 + 0.75 * len(names)
+    side = 1.7 + 0.7 * len(names)
     figure, axis = plt.subplots(figsize=(side + 0.6, side))
     look = {"cmap": "Blues", "im_kw": {"vmin": 0, "vmax": 1}, "colorbar": False}
     drawn = sk.ConfusionMatrixDisplay(shares, display_labels=names).plot(ax=axis, **look)
@@ -83,7 +83,7 @@ AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on 
 
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
     """Results against the values that were tried, both named after their columns, with the chosen value."""
-    figure, axis = plt.subplots(figsize=(5.5, 3.2))
+    figure, axis = plt.subplots(figsize=(5.5, 2.8))
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
@@ -93,7 +93,7 @@ def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.S
 
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Loss and accuracy by epoch, of training and (with val_ before it) validation, with the epoch that was kept."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3))
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
             axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
@@ -116,7 +116,7 @@ def calibration_curves(
         positive_class: the diagram is about its score; "" for the score of the most likely class.
     """
     shape = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1], "layout": "constrained"}
-    figure, axes = plt.subplots(2, len(scores), figsize=(4.2 * len(scores), 5), **shape)
+    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.9), **shape)
     what = f"score of {positive_class}" if positive_class else "score of the most likely class"
     for (curve, bars), (title, rows) in zip(axes.T, scores.items(), strict=True):
         if positive_class:
@@ -150,7 +150,7 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     """
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
-    shape = {"figsize": (3.3 * columns, 2.1 * rows + 0.8), "squeeze": False, "layout": "constrained"}
+    shape = {"figsize": (3.3 * columns, 1.85 * rows + 0.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(rows, 2 * columns, **shape)
     limit = float(np.percentile(np.abs(maps), 99.5)) or 1.0
     pairs = axes.reshape(-1, 2)

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -22,11 +21,10 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
-from tdsp_vision.files import whole_file
 from tdsp_vision.modeling.backbones import stages
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION
+from tdsp_vision.modeling.features import read_arrays, write_arrays
 from tdsp_vision.parameters import listed_rates
-from tdsp_vision.paths import shown
 
 DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
@@ -41,11 +39,10 @@ def fine_targets(manifest: pd.DataFrame, column: str) -> tuple[list[str], np.nda
         return [], np.zeros((len(manifest), 0))
     if column not in manifest:
         raise ValueError(f"FINE_LABELS is {column!r}; allowed are '' and columns of the manifest: {list(manifest)}.")
-    values = manifest[column].astype("string").fillna("").astype(object)
-    names = sorted(set(values) - {""})
-    if len(names) < 2:
-        raise ValueError(f"FINE_LABELS is {column!r}, and that column holds {len(names)} value(s); two are needed.")
-    return names, (values.to_numpy()[:, None] == np.array(names, dtype=object)).astype(float)
+    fine = pd.get_dummies(manifest[column].astype("string").replace("", pd.NA), dtype=float)
+    if fine.shape[1] < 2:
+        raise ValueError(f"FINE_LABELS is {column!r}, and that column holds {fine.shape[1]} value(s); two are needed.")
+    return list(fine), fine.to_numpy()
 
 
 def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, rows: np.ndarray) -> tuple[dict, dict]:
@@ -71,10 +68,8 @@ def train_last_stages(backbone: keras.Model, trainable_stages: int) -> None:
     """Freeze all but the last stages (`backbones.stages`); 0 freezes nothing. ValueError if it has not so many."""
     parts = stages(backbone)
     if not 0 <= trainable_stages < len(parts):
-        raise ValueError(
-            f"TRAINABLE_STAGES is {trainable_stages}; {backbone.name} has {len(parts)} stages: allowed are 0 (all of "
-            f"them) and 1 to {len(parts) - 1} (the last ones)."
-        )
+        allowed = f"allowed are 0 (all of {backbone.name}) and 1 to {len(parts) - 1} (the last ones)"
+        raise ValueError(f"TRAINABLE_STAGES is {trainable_stages}; {allowed}.")
     for layer in sum(parts[:-trainable_stages] if trainable_stages else [], []):
         layer.trainable = False
 
@@ -139,9 +134,7 @@ def learning_rate_schedule(schedule: str, peak: float, epochs: int, steps_per_ep
     return keras.optimizers.schedules.PiecewiseConstantDecay(ends, [*rates, rates[-1]])
 
 
-def learning_rate_range_test(
-    model: keras.Model, batches: tf.data.Dataset, low: float = 1e-6, high: float = 1e-1, steps: int = 60
-) -> pd.DataFrame:
+def learning_rate_range_test(model: keras.Model, batches, low=1e-6, high=1e-1, steps: int = 60) -> pd.DataFrame:
     """Train for `steps` batches, each at a higher rate than the last, and take all of it back.
 
     A single short trial in place of a search (Smith 2017, arXiv:1506.01186, section 3.3).
@@ -208,10 +201,10 @@ def choose_precision(precision: str) -> tuple[str, str]:
         raise ValueError("PRECISION is 'mixed_float16', which is ten times slower without a GPU; take 'auto'.")
     if precision != "auto":
         return precision, f"{precision}, as PRECISION says."
-    if capability is not None:
-        policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-        return policy, f"{policy}: the GPU has compute capability {capability[0]}.{capability[1]}."
-    return "float32", "float32: a processor is seldom faster with 16 bits."
+    if capability is None:
+        return "float32", "float32: a processor is seldom faster with 16 bits."
+    policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    return policy, f"{policy}: the GPU has compute capability {capability[0]}.{capability[1]}."
 
 
 @contextmanager
@@ -265,13 +258,6 @@ def equal_shares(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, who
     return batches.map(repeated)
 
 
-def fingerprint(settings: dict) -> str:
-    """Name of a training: 16 hex digits of its settings (what JSON can hold) and of the versions of the packages."""
-    packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "imgaug")}
-    about = json.dumps([packages, PREPROCESS_VERSION, settings], sort_keys=True)
-    return hashlib.sha256(about.encode()).hexdigest()[:16]
-
-
 class Checkpoint(keras.callbacks.Callback):
     """Prints a line for each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
 
@@ -281,10 +267,11 @@ class Checkpoint(keras.callbacks.Callback):
         …                                          # save the model
         checkpoint.discard()
 
-    <folder>/<fingerprint>.npz holds `about` (JSON: rows of the history, best epoch), `model<i>` and `optimizer<i>` (all
-    variables in Keras' order) and `best<i>` (the model's after its best epoch). It is one file, replaced as a whole, so
-    a kill leaves no two that disagree; Keras' own `BackupAndRestore` overwrites its files in place and forgets the best
-    epoch. A continued training sees its images in another order, so it ends equally well and not with the same bits.
+    <folder>/<digest of settings and versions>.npz holds `rows` (JSON, the history) and, numbered, the variables of the
+    model and of its optimizer in Keras' order, then the model's weights after its best epoch. It is one file, replaced
+    as a whole, so a kill leaves no two that disagree; Keras' own `BackupAndRestore` overwrites its files in place and
+    forgets the best epoch. A continued training sees its images in another order, so it ends equally well and not with
+    the same bits.
 
     Where the environment variable TDSP_EPOCH_LOG names a file, each row of the history goes there, as a line of JSON
     with the checkpoint's place. A full disk costs the checkpoint and not the training.
@@ -299,13 +286,20 @@ class Checkpoint(keras.callbacks.Callback):
         rows: history, a dictionary for each epoch, also those before a kill: epoch (from 1), loss and accuracy of the
             classes and the same with val_ before them, learning_rate (of the epoch's first step), seconds (validation
             included); with finer labels also fine_loss.
-        best_epoch: the one with the lowest val_loss, from 1; 0 before there is one.
     """
 
     def __init__(self, folder: Path, settings: dict, epochs: int, patience: int = 0):
         super().__init__()
-        self.path, self.epochs, self.patience = folder / f"{fingerprint(settings)}.npz", epochs, patience or math.inf
-        self.rows, self.best_epoch, self._best = [], 0, []
+        packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "imgaug")}
+        about = json.dumps([packages, PREPROCESS_VERSION, settings], sort_keys=True)
+        self.path = folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
+        self.epochs, self.patience, self.rows, self._best = epochs, patience or math.inf, [], []
+
+    @property
+    def best_epoch(self) -> int:
+        """The one with the lowest val_loss, from 1; 0 before there is one."""
+        losses = [(row["val_loss"], row["epoch"]) for row in self.rows if math.isfinite(row["val_loss"])]
+        return min(losses, default=(0, 0))[1]
 
     def restore(self, model: keras.Model) -> int:
         """Put a compiled model where the killed training left it; prints one line if there was one.
@@ -319,28 +313,21 @@ class Checkpoint(keras.callbacks.Callback):
         if not model.optimizer.built:
             with model.distribute_strategy.scope():  # on each device that the model is on
                 model.optimizer.build(model.trainable_variables)
-        for draft in self.path.parent.glob(f".{self.path.name}.*"):
-            draft.unlink()  # of a process that was killed while writing
-        if not self.path.is_file():
+        stored = read_arrays(self.path, "training starts anew")
+        if not stored:
             return 0
-        kept = {"model": model.variables, "optimizer": model.optimizer.variables, "best": model.variables}
-        try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                about = json.loads(stored["about"].item())
-                values = {part: [stored[f"{part}{i}"] for i in range(len(kept[part]))] for part in kept}
-        except Exception as error:  # whatever is wrong with the file, training is possible without it
-            warnings.warn(f"{shown(self.path)} cannot be used ({error}); training starts anew.", stacklevel=2)
-            return 0
-        self.rows, self.best_epoch, self._best = about["rows"], about["best_epoch"], values["best"]
-        for part in ("model", "optimizer"):
-            for variable, value in zip(kept[part], values[part], strict=True):
-                variable.assign(value)
+        self.rows = json.loads(stored.pop("rows").item())
+        values, variables = list(stored.values()), [*model.variables, *model.optimizer.variables]
+        self._best = values[len(variables) :]
+        for variable, value in zip(variables, values, strict=False):
+            variable.assign(value)
         print(f"continues after epoch {len(self.rows)} of {self.epochs}" + (", where it had ended" * self._over()))
         return self.epochs if self._over() else len(self.rows)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note rate and time."""
-        self._rate, self._clock = float(self.model.optimizer.learning_rate), time.perf_counter()
+        self._rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._clock = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add a row and show it, keep the weights if they are the best, write the file, stop if nothing improves."""
@@ -349,13 +336,15 @@ class Checkpoint(keras.callbacks.Callback):
             logs = {name.replace("scores_", ""): logs[name] for name in logs if name not in ("loss", "val_loss")}
         seconds = round(time.perf_counter() - self._clock, 3)
         row = {"epoch": epoch + 1} | logs | {"learning_rate": self._rate, "seconds": seconds}
-        lowest = self.rows[self.best_epoch - 1]["val_loss"] if self.best_epoch else math.inf
         self.rows.append(row)
-        if row["val_loss"] < lowest:
-            self.best_epoch = epoch + 1
-            self._best = [np.array(variable.numpy()) for variable in self.model.variables]
-        self._show()
-        self._write()
+        if self.best_epoch == epoch + 1:
+            self._best = self.model.get_weights()
+        measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
+        print(f"epoch {epoch + 1}/{self.epochs}  {measures}  rate {self._rate:.1e}  {seconds:.0f} s", flush=True)
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        values = [*map(keras.ops.convert_to_numpy, variables), *self._best]
+        arrays = {"rows": np.array(json.dumps(self.rows))} | {str(i): value for i, value in enumerate(values)}
+        write_arrays(self.path, "the training goes on, and a kill would cost what was trained since", arrays)
         if log := os.environ.get("TDSP_EPOCH_LOG"):  # a sweep watches
             with Path(log).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row | {"checkpoint": str(self.path)}) + "\n")
@@ -364,11 +353,8 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Give the model the weights of the best epoch; ValueError if no epoch had a loss that is a number."""
         if not self.best_epoch:
-            raise ValueError(
-                f"val_loss was no number after any of {len(self.rows)} epochs; take a lower LEARNING_RATE."
-            )
-        for variable, value in zip(self.model.variables, self._best, strict=True):
-            variable.assign(value)
+            raise ValueError("val_loss was no number after any epoch; take a lower LEARNING_RATE.")
+        self.model.set_weights(self._best)
 
     def discard(self) -> None:
         """Delete the file, once the result is safe."""
@@ -376,24 +362,3 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _over(self) -> bool:
         return len(self.rows) >= self.epochs or len(self.rows) - self.best_epoch >= self.patience
-
-    def _show(self) -> None:
-        row = self.rows[-1]
-        measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
-        rest = f"rate {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
-        print(f"epoch {row['epoch']}/{self.epochs}  {measures}  {rest}", flush=True)
-
-    def _write(self) -> None:
-        about = np.array(json.dumps({"rows": self.rows, "best_epoch": self.best_epoch}))
-        parts = {"model": self.model.variables, "optimizer": self.model.optimizer.variables, "best": self._best}
-        values = {
-            f"{part}{i}": keras.ops.convert_to_numpy(v)
-            for part, variables in parts.items()
-            for i, v in enumerate(variables)
-        }
-        try:
-            with whole_file(self.path) as draft, draft.open("wb") as file:
-                np.savez(file, about=about, **values)
-        except OSError as error:
-            message = f"{shown(self.path)} cannot be written ({error.strerror}); the training goes on, and a kill would"
-            warnings.warn(f"{message} cost what was trained since it was written last.", stacklevel=2)

@@ -41,7 +41,7 @@ def model_card(
     about: dict,
     dataset: DatasetPaths,
     leaks: pd.DataFrame,
-    threshold: float | None,
+    threshold: float | list[float],
     trust: dict[str, str | list[str]],
     settings: dict,
     origin: str = "highest balanced accuracy on validation",
@@ -55,14 +55,13 @@ def model_card(
         settings: seed and grouping, for whoever repeats the run.
         origin: by which rule, or by whom, the threshold was chosen on validation.
     """
-    said = "the class with the highest score" if threshold is None else f"{origin}; the test was not used"
     patients = {"patient_id", "lesion_id"} & set(leaks.kept_together)
     return {
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "purpose": "Teaching and research on image classification.",
         "limits": (OF_PATIENTS if patients else "") + LIMITS,
         "model": about,
-        "decision": {"threshold": threshold, "origin": said},
+        "decision": {"threshold": threshold, "origin": f"{origin}; the test was not used"},
         "data": read_json(dataset.info),
         "torn_groups": leaks.to_dict("records"),
         "trust": trust,

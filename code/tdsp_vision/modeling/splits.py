@@ -34,10 +34,7 @@ def positive_class(wanted: str, classes: list[str], sensitivity: float = 0.0) ->
     named = [name for name in classes if name.casefold() in POSITIVE_WORDS.split()]
     found = (named[0] if len(named) == 1 else "") if wanted == "auto" else wanted
     if found and found not in classes:
-        raise ValueError(
-            f"POSITIVE_CLASS is {wanted!r}; allowed are 'auto', '' and the classes, which after the corrections are "
-            f"{', '.join(map(repr, classes))}."
-        )
+        raise ValueError(f"POSITIVE_CLASS is {wanted!r}; allowed are 'auto', '' and the classes {classes}.")
     if sensitivity and not found:
         raise ValueError(f"SENSITIVITY is {sensitivity}, and there is no positive class; name it in POSITIVE_CLASS.")
     return found
@@ -54,12 +51,7 @@ def without_small_classes(manifest: pd.DataFrame, group_by: str, least: int) -> 
 
 
 def split_manifest(
-    manifest: pd.DataFrame,
-    group_by: str,
-    test_fraction: float,
-    validation_fraction: float,
-    seed: int,
-    division: str = "drawn",
+    manifest: pd.DataFrame, group_by: str, test_fraction: float, validation_fraction: float, seed: int, division="drawn"
 ) -> pd.Series:
     """Assign each image to "train", "validation" or "test".
 
@@ -96,14 +88,11 @@ def split_manifest(
 def _given(manifest: pd.DataFrame) -> pd.Series:
     if "split" not in manifest:
         raise ValueError("SPLIT is 'given', and the manifest has no column 'split'; take 'drawn' or 'auto'.")
-    names = manifest.split.astype("string").str.strip().str.casefold()
-    split = names.replace(ALIASES)
+    split = manifest.split.astype("string").str.strip().str.casefold().replace(ALIASES)
     wrong = manifest.split[~split.isin(SPLITS)]
     if len(wrong):
-        raise ValueError(
-            f"The column 'split' of the manifest holds {wrong.iloc[0]!r} ({len(wrong)} such images); allowed are "
-            f"{', '.join([*SPLITS, *ALIASES])}. Correct it, or take SPLIT 'drawn'."
-        )
+        names = ", ".join([*SPLITS, *ALIASES])
+        raise ValueError(f"The column 'split' holds {wrong.iloc[0]!r}; allowed are {names}, or take SPLIT 'drawn'.")
     return split.astype(object)
 
 
@@ -126,17 +115,13 @@ def leakage(manifest: pd.DataFrame, split: pd.Series, forbidden: bool = False) -
             torn = sides.index[sides > 1]
             rows.append((key, len(sides), len(torn), int(manifest[key].isin(torn).sum())))
             if forbidden and len(torn):
-                raise ValueError(
-                    f"{len(torn)} of {len(sides)} groups by {key} lie on two sides of the split; take GROUP_BY 'auto' "
-                    "and SPLIT 'drawn', or another GROUP_BY to go on with a division that leaks."
-                )
+                torn = f"{len(torn)} of {len(sides)} groups by {key} lie on two sides of the split"
+                raise ValueError(f"{torn}; take SPLIT 'drawn' and GROUP_BY 'auto', or another GROUP_BY to go on.")
     return pd.DataFrame(rows, columns=["kept_together", "groups", "torn_groups", "torn_images"])
 
 
-def group_folds(
-    targets: np.ndarray, groups: np.ndarray, seed: int, folds: int = 5
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds of whole groups for cross-validation: row numbers of the rest, which has every class, and of the fold.
+def group_folds(targets: np.ndarray, groups: np.ndarray, seed: int, folds: int = 5) -> list[tuple]:
+    """Folds of whole groups for cross-validation: pairs of row numbers, of the rest, with every class, and of the fold.
 
     Args:
         targets, groups: [n].
@@ -171,23 +156,20 @@ def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_
     Folds differ where groups do. Of the q runs of p neighbouring folds, the one is taken that comes closest to the
     share in each class; before that counts that each class is in it and has `groups_left` groups outside it.
     """
-    parts = Fraction(share).limit_denominator(20)
     kinds = groups.groupby(labels).nunique()
     if kinds.min() < 2:
-        raise ValueError(
-            f"The class {kinds.idxmin()!r} has too few groups of images to be split; what belongs together stays on "
-            "one side, so three are needed: add images of other cases, or leave such classes out by MIN_CLASS_SIZE 3."
-        )
-    n_folds = min(parts.denominator, kinds.max())
+        few = f"The class {kinds.idxmin()!r} has too few groups of images to be split, one for each side"
+        raise ValueError(f"{few}: add images of other cases, or leave such classes out by MIN_CLASS_SIZE 3.")
+    n_folds = min(Fraction(share).limit_denominator(20).denominator, kinds.max())
     count = max(1, round(share * n_folds))
     fold = _fold_numbers(labels, groups, n_folds, seed)
 
     def shortcomings(first: int) -> tuple[int, float]:
         taken = (fold - first) % n_folds < count
-        inside = groups[taken].groupby(labels[taken]).nunique().reindex(kinds.index, fill_value=0)
-        outside = groups[~taken].groupby(labels[~taken]).nunique().reindex(kinds.index, fill_value=0)
+        inside, outside = (groups[side].groupby(labels[side]).nunique() for side in (taken, ~taken))
+        lacking = (inside.reindex(kinds.index, fill_value=0) < 1) | ~(outside.reindex(kinds.index) >= groups_left)
         shares = pd.Series(taken, labels.index).groupby(labels).mean()
-        return int(((inside < 1) | (outside < groups_left)).sum()), round(float((shares - share).abs().max()), 9)
+        return int(lacking.sum()), round(float((shares - share).abs().max()), 9)
 
     best = min(range(n_folds), key=shortcomings)
     return labels.index[(fold - best) % n_folds < count]
@@ -205,11 +187,7 @@ def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int)
 
 
 def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:
-    counts = pd.crosstab(labels, split).reindex(columns=SPLITS, fill_value=0)
-    empty = counts.stack()[lambda count: count == 0]
-    if len(empty):
-        label, side = empty.index[0]
-        raise ValueError(
-            f"No image of class {label!r} is left for {side}: {int((labels == label).sum())} images in too few groups; "
-            "add images of that class, leave small classes out by MIN_CLASS_SIZE, or change the fractions."
-        )
+    counts = pd.crosstab(labels, split).reindex(columns=SPLITS, fill_value=0).stack()
+    for label, side in counts.index[counts == 0]:
+        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
+        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")

@@ -5,12 +5,13 @@ distances that the machine gives each class. Keras is not imported here: the pro
 """
 
 import os
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -53,13 +54,7 @@ class Sweep(NamedTuple):
 
 
 def sweep_c(
-    features: np.ndarray,
-    targets: np.ndarray,
-    groups: np.ndarray,
-    c_values: list[float],
-    seed: int,
-    positive: int | None = None,
-    originals: int | None = None,
+    features, targets, groups, c_values: list, seed: int, positive: int | None = None, originals: int | None = None
 ) -> Sweep:
     """Choose C by cross-validation in whole groups; pass the training side only.
 
@@ -67,7 +62,7 @@ def sweep_c(
     from the smallest on, and no larger ones once one is worse: these take longest.
 
     Args:
-        features, targets, groups: [n, …], of the images to learn from.
+        features, targets, groups: arrays [n, …], of the images to learn from.
         c_values: penalties to try; small ones regularize more.
         seed: of the folds and the solver.
         positive: number of the positive class.
@@ -77,31 +72,24 @@ def sweep_c(
     Raises:
         ValueError: if a class is one group only, which leaves nothing to learn it from or to judge it by.
     """
-    judged = slice(originals)
-    folds = [(rest, rows[rows < len(targets[judged])]) for rest, rows in group_folds(targets, groups, seed)]
+    folds, truth, values = group_folds(targets, groups, seed), targets[:originals], sorted(c_values)
     if not folds:
-        raise ValueError(
-            "C cannot be chosen by cross-validation in whole groups: a class is a single group on the training side; "
-            "add images of other cases, or leave small classes out by MIN_CLASS_SIZE."
-        )
-    n_classes, rows, best = targets.max() + 1, [], None
-    jobs = (os.cpu_count() or 1) if features.size * n_classes > WORTH_A_PROCESS else 1
-    with Parallel(n_jobs=min(jobs, len(folds))) as parallel:
-        for c in sorted(c_values):
-            margins = np.empty((len(targets[judged]), n_classes))
-            fits = (delayed(_fold_margins)(features, targets, rest, held, c, seed) for rest, held in folds)
-            for (_, held), found in zip(folds, parallel(fits), strict=True):
-                margins[held] = found
-            rows.append({"c": c} | _judged(margins, targets[judged], folds, positive))
-            worth = rows[-1]["auc_mean"] if positive is not None else -rows[-1]["log_loss"]
-            if best is not None and worth <= best[0]:
-                break
-            best = (worth, c, margins)
-    return Sweep(pd.DataFrame(rows), best[1], best[2], _remark(best[1], sorted(c_values)))
-
-
-def _fold_margins(features, targets, rest, held, c: float, seed: int) -> np.ndarray:
-    return svm_margins(build_svm(c, seed).fit(features[rest], targets[rest]), features[held])
+        single = "C cannot be chosen: a class is a single group on the training side"
+        raise ValueError(f"{single}; add images of other cases, or leave small classes out by MIN_CLASS_SIZE.")
+    judged = [rows[rows < len(truth)] for _, rows in folds]
+    jobs = os.cpu_count() if features.size * (targets.max() + 1) > WORTH_A_PROCESS else 1
+    crossed = partial(cross_val_predict, cv=folds, n_jobs=jobs, method="decision_function")
+    rows, best = [], None
+    for c in values:
+        margins = _by_class(crossed(build_svm(c, seed), features, targets)[: len(truth)])
+        rows.append({"c": c} | _judged(margins, truth, judged, positive))
+        worth = rows[-1]["auc_mean"] if positive is not None else -rows[-1]["log_loss"]
+        if best is not None and worth <= best[0]:
+            break
+        best = (worth, c, margins)
+    beyond = {values[0]: "smaller", values[-1]: "larger"}.get(best[1]) if len(values) > 1 else None
+    remark = f"C = {best[1]:g} is at the end of SVM_C; a {beyond} one may be better: add it and look again."
+    return Sweep(pd.DataFrame(rows), best[1], best[2], remark if beyond else "")
 
 
 def _judged(margins: np.ndarray, targets: np.ndarray, folds: list, positive: int | None) -> dict[str, float]:
@@ -112,21 +100,17 @@ def _judged(margins: np.ndarray, targets: np.ndarray, folds: list, positive: int
         truth = [(targets[rows] == kind, scores[rows, kind]) for kind in kinds]
         return np.mean([roc_auc_score(*pair) if 0 < pair[0].sum() < len(rows) else np.nan for pair in truth])
 
-    aucs = [value for _, rows in folds if not np.isnan(value := auc(rows))] or [auc(np.arange(len(targets)))]
+    aucs = [value for rows in folds if not np.isnan(value := auc(rows))] or [auc(np.arange(len(targets)))]
     loss = log_loss(targets, scores, labels=range(margins.shape[1]))
     return {"auc_mean": np.mean(aucs), "auc_deviation": np.std(aucs), "log_loss": loss}
 
 
-def _remark(c: float, c_values: list[float]) -> str:
-    if len(c_values) > 1 and c in (c_values[0], c_values[-1]):
-        end, beyond = ("smallest", "smaller") if c == c_values[0] else ("largest", "larger")
-        return f"C = {c:g} is the {end} of SVM_C; a {beyond} one may be better: add it and look again."
-    return ""
-
-
 def svm_margins(svm: Pipeline, features: np.ndarray) -> np.ndarray:
     """Margins float64 [n, K]; with two classes the one margin m becomes the columns -m / 2 and m / 2."""
-    margins = svm.decision_function(features)
+    return _by_class(svm.decision_function(features))
+
+
+def _by_class(margins: np.ndarray) -> np.ndarray:
     return margins if margins.ndim == 2 else np.column_stack([-margins / 2, margins / 2])
 
 
@@ -135,6 +119,4 @@ def svm_as_dense(svm: Pipeline) -> tuple[np.ndarray, np.ndarray]:
     scaler, machine = svm[0], svm[-1]
     kernel = machine.coef_ / scaler.scale_
     bias = machine.intercept_ - kernel @ scaler.mean_
-    if len(kernel) == 1:
-        kernel, bias = np.concatenate([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
-    return kernel.T, bias
+    return (kernel.T, bias) if len(kernel) > 1 else (_by_class(kernel[0]), _by_class(bias)[0])

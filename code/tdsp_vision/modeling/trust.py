@@ -14,15 +14,7 @@ from threadpoolctl import threadpool_limits
 from tdsp_vision.data.confounders import TOGETHER, predict_label_alone
 from tdsp_vision.data.quality import columns_to_compare
 from tdsp_vision.modeling.calibration import calibrate, calibrated
-from tdsp_vision.modeling.metrics import (
-    FEWEST_GROUPS,
-    SMALLEST,
-    auc_with_interval,
-    decide,
-    evaluate,
-    paired_auc_difference,
-    share_interval,
-)
+from tdsp_vision.modeling.metrics import FEWEST_GROUPS, auc_with_interval, decide, paired_auc_difference, share_interval
 from tdsp_vision.modeling.splits import SPLITS, group_folds
 from tdsp_vision.modeling.svm import sweep_c
 
@@ -61,43 +53,37 @@ def best_confounder(
         seed: of the boosting.
 
     Returns:
-        measure, direction ("larger in malignant"), training_auc (of "all together" cross-validated), auc and auc_ci
-        [low, high] of the measure on the test; difference and difference_ci, [low, high] or None: the model's AUC
-        minus the measure's, on the same images. Plain values.
+        measure; auc and auc_ci [low, high] of it on the test; difference and difference_ci, [low, high] or None: the
+        model's AUC minus the measure's, on the same images. Plain values.
     """
-    known = np.asarray(labels, dtype=object)
-    if positive_class and len(classes) > 2:
+    known, about = np.asarray(labels, dtype=object), [positive_class] if positive_class else classes
+    if positive_class:
         known = np.where(known == positive_class, positive_class, f"not {positive_class}")
-    names = sorted(set(known[train]))
-    about = [positive_class] if positive_class else names
-    alone = predict_label_alone(measures[train], pd.Series(known[train]), pd.Series(groups[train]), seed, resamples=1)
-    best = alone.iloc[0]
-    columns = [names.index(name) for name in about]
-    own = _measure_scores(best.measure, measures, known, train, names, seed)[test][:, columns]
+    best = predict_label_alone(measures[train], pd.Series(known[train]), pd.Series(groups[train]), seed, 1).measure[0]
+    own = _measure_scores(best, measures, known, train, about, seed)[test]
     truths = known[test][:, None] == np.array(about, dtype=object)
     model = scores[test][:, [classes.index(name) for name in about]]
     area, interval = auc_with_interval(truths, own, groups[test])
     difference, low, high = paired_auc_difference(truths, own, model, groups[test])
-    found = {"measure": best.measure, "direction": best.direction, "training_auc": float(best.auc)}
-    found |= {"auc": area, "auc_ci": interval, "difference": difference}
+    found = {"measure": best, "auc": area, "auc_ci": interval, "difference": difference}
     return found | {"difference_ci": None if low is None else [low, high]}
 
 
-def _measure_scores(name: str, measures: pd.DataFrame, labels, train, classes: list[str], seed: int) -> np.ndarray:
-    """Float [n, K] for all images, learned on the training side: the measure with its sign, or a boosted forest."""
+def _measure_scores(name: str, measures: pd.DataFrame, labels, train, about: list[str], seed: int) -> np.ndarray:
+    """Float [n, k] for k classes, learned on the training side: the measure with its sign, or a boosted forest."""
     if name == TOGETHER:
-        return _boosted(measures, labels, train, seed)
+        return _boosted(measures, labels, train, about, seed)
     values = measures[name].to_numpy(float)
-    larger = [roc_auc_score(labels[train] == one, values[train]) >= 0.5 for one in classes]
+    larger = [roc_auc_score(labels[train] == one, values[train]) >= 0.5 for one in about]
     return values[:, None] * np.where(larger, 1, -1)
 
 
-def _boosted(table: pd.DataFrame, labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
-    """Float [n, K] for all rows of a table of numbers and categories, learned on the training side."""
-    kinds = {"categorical_features": "from_dtype", "random_state": seed}
-    model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, **kinds)
+def _boosted(table: pd.DataFrame, labels: np.ndarray, train: np.ndarray, about: list[str], seed: int) -> np.ndarray:
+    """Float [n, k] of k classes for all rows of a table of numbers and categories, learned on the training side."""
+    model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
     with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-        return model.fit(table[train], labels[train]).predict_proba(table)
+        scores = model.fit(table[train], labels[train]).predict_proba(table)
+    return scores[:, [list(model.classes_).index(one) for one in about]]
 
 
 def metadata_alone(
@@ -126,8 +112,8 @@ def metadata_alone(
     train, validation, test = ((split == side).to_numpy() for side in SPLITS)
     known, labels = manifest[columns].replace("", None), manifest.label.to_numpy(dtype=object)
     known = known.astype(dict.fromkeys(known.select_dtypes(exclude="number"), "category"))
-    alone = _boosted(known, labels, train, seed)
-    evidence = np.log(np.concatenate([scores, alone], axis=1).clip(SMALLEST, 1))
+    alone = _boosted(known, labels, train, classes, seed)
+    evidence = np.log(np.concatenate([scores, alone], axis=1).clip(1e-7, 1))
     weighed = LogisticRegression(max_iter=1000).fit(evidence[validation], labels[validation])
     both = weighed.predict_proba(evidence[test])
     about = [classes.index(name) for name in ([positive_class] if positive_class else classes)]
@@ -149,68 +135,60 @@ def leak_objections(leaks: pd.DataFrame) -> list[str]:
     """
     return [
         f"{row.torn_groups} of {row.groups} groups by `{row.kept_together}` ({row.torn_images} images) lie on two "
-        "sides of the split: the test also measures memory, so its numbers are too high. GROUP_BY 'auto' keeps them "
-        "together."
+        "sides of the split: the test also measures memory and flatters. GROUP_BY 'auto' keeps them together."
         for row in leaks.itertuples()
         if row.torn_groups
     ]
 
 
-def claim_warnings(
-    block: dict, leaks: pd.DataFrame, confounder: dict | None = None, wanted_sensitivity: float | None = None
-) -> list[str]:
+def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_sensitivity=None) -> list[str]:
     """Sentences on what the test is too small or too weak to show; none where there is nothing to say.
 
     Args:
         block: `test` of `metrics.json`, from `evaluate`.
         leaks: from `splits.leakage`.
         confounder: from `best_confounder`.
-        wanted_sensitivity: that the threshold was chosen for.
+        wanted_sensitivity: that the threshold was chosen for, 0 to 1; None: for none.
     """
     counts = {name: row["n"] for name, row in block["per_class"].items()}
     few = sorted((count, name) for name, count in counts.items() if count < FEWEST)
-    sentences = leak_objections(leaks)
+    said = leak_objections(leaks)
     if few:
         named = ", ".join(f"{count} of {name}" for count, name in few[:MOST_NAMED])
         more = f" and {len(few) - MOST_NAMED} more classes" if len(few) > MOST_NAMED else ""
-        sentences.append(f"The test has few images ({named}{more}); below {FEWEST} of a class, numbers move a lot.")
-    sentences += [block["no_interval"]] if block["no_interval"] else _about_interval(*block["auc_ci"])
+        said.append(f"The test has few images ({named}{more}); below {FEWEST} of a class, numbers move a lot.")
+    said += [block["no_interval"]] if block["no_interval"] else _about_interval(*block["auc_ci"])
     most, accuracy = max(counts.values()) / block["n"], block["intervals"]["accuracy"]
-    # With a positive class the threshold gives accuracy away for sensitivity, and rightly so.
+    # With a positive class the threshold gives accuracy away for sensitivity, and rightly so; without one the rule
+    # gives it away for the rare classes, and whoever reads the accuracy should know.
     if block["sensitivity"] is None and accuracy[0] <= most:
-        sentences.append(
-            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%}: by "
-            "accuracy it has not been shown to do better."
+        said.append(
+            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%}; the "
+            f"balanced accuracy of the one is {1 / len(counts):.2f}, of the other {block['balanced_accuracy']:.2f}."
         )
-    if confounder and (confounder["difference_ci"] or [confounder["difference"]])[0] <= 0:
-        low_high = " to ".join(f"{end:.2f}" for end in confounder["difference_ci"] or [])
-        sentences.append(
+    interval = confounder["difference_ci"] or [confounder["difference"]]
+    if interval[0] <= 0:
+        low_high = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval[1:] else ""
+        said.append(
             f"The best confounder, `{confounder['measure']}`, reaches an AUC of {confounder['auc']:.2f} on the test, "
-            f"and the model {block['auc']:.2f}; the difference is {confounder['difference']:.2f}"
-            f"{f' (95 % interval {low_high})' if low_high else ''}: it has not been shown to see more than that."
+            f"and the model {block['auc']:.2f}; the difference is {confounder['difference']:.2f}{low_high}: it has not "
+            "been shown to see more than that."
         )
-    if wanted_sensitivity is not None and block["sensitivity"] < wanted_sensitivity:
-        sentences.append(
-            f"The threshold reaches a sensitivity of {wanted_sensitivity:.2f} on validation and of "
-            f"{block['sensitivity']:.2f} on the test."
-        )
-    return sentences
+    if wanted_sensitivity and block["sensitivity"] < wanted_sensitivity:
+        reached = f"{wanted_sensitivity:.2f} on validation and of {block['sensitivity']:.2f} on the test"
+        said.append(f"The threshold reaches a sensitivity of {reached}.")
+    return said
 
 
 def _about_interval(low: float, high: float) -> list[str]:
     said = f"The 95 % interval of the AUC, {low:.2f} to {high:.2f},"
     guessing = [f"{said} reaches down to 0.5, which is guessing: nothing has been shown yet."] if low <= 0.5 else []
-    wide = f"{said} is {high - low:.2f} wide: another test could say otherwise."
-    return guessing + ([wide] if high - low > WIDEST else [])
+    wide = [f"{said} is {high - low:.2f} wide: another test could say otherwise."] if high - low > WIDEST else []
+    return guessing + wide
 
 
 def subgroup_table(
-    manifest: pd.DataFrame,
-    scores: np.ndarray,
-    classes: list[str],
-    positive_class: str,
-    threshold: float | None,
-    groups: np.ndarray | None = None,
+    manifest: pd.DataFrame, scores: np.ndarray, classes: list[str], positive_class: str, threshold, groups=None
 ) -> pd.DataFrame:
     """The same metric for each age, sex, site, skin type and image size by itself, as far as the manifest knows them.
 
@@ -220,7 +198,7 @@ def subgroup_table(
         manifest: the rows of one side, the test; label, width, height and what metadata there are.
         scores: float [n, K], in its order.
         threshold: from `choose_threshold`.
-        groups: [n], what belongs together.
+        groups: [n], what belongs together; None: each image stands for itself.
 
     Returns:
         column, value, n; with a positive class n_positive, auc with its 95 % interval low, high, and sensitivity and
@@ -236,7 +214,7 @@ def subgroup_table(
             row = {"column": column, "value": value, "n": int(own.sum()), "note": TOO_FEW}
             if positive_class:
                 score, truth = scores[own, classes.index(positive_class)], labels[own] == positive_class
-                row |= _about_positive(truth, score, threshold, groups[own])
+                row |= {"n_positive": int(truth.sum())} | _about_positive(truth, score, threshold, groups[own])
             elif row["n"] >= FEWEST_OF_SUBGROUP and (size := len(np.unique(groups[own]))) >= FEWEST_GROUPS:
                 interval = share_interval(right[own].mean(), size)
                 row |= {"accuracy": right[own].mean(), "low": interval[0], "high": interval[1], "note": ""}
@@ -247,23 +225,21 @@ def subgroup_table(
 
 
 def _about_positive(truth: np.ndarray, score: np.ndarray, threshold: float, groups: np.ndarray) -> dict:
-    found, pair = {"n_positive": int(truth.sum())}, ["no", "yes"]
-    if min(truth.sum(), (~truth).sum()) < FEWEST_OF_SUBGROUP:
-        return found
-    block = evaluate(np.where(truth, *pair[::-1]), np.column_stack([1 - score, score]), pair, "yes", threshold, groups)
-    if block["no_interval"]:
-        return found
-    low, high = block["auc_ci"]
-    found |= {name: block[name] for name in ("auc", "sensitivity", "specificity")}
-    return found | {"low": low, "high": high, "note": ""}
+    sides = truth, ~truth
+    if min(side.sum() for side in sides) < FEWEST_OF_SUBGROUP:
+        return {}
+    if min(len(np.unique(groups[side])) for side in sides) < FEWEST_GROUPS:
+        return {}
+    area, (low, high) = auc_with_interval(truth, score, groups)
+    found = {"sensitivity": (score[truth] >= threshold).mean(), "specificity": (score[~truth] < threshold).mean()}
+    return found | {"auc": area, "low": low, "high": high, "note": ""}
 
 
 def _categories_by_column(manifest: pd.DataFrame) -> dict[str, pd.Series]:
     """Categories of each image by column, for each column that has at least two."""
     manifest = manifest.reset_index(drop=True)
-    sides = manifest[["width", "height"]].max(axis=1).rename(LARGER_SIDE)
-    columns = [*(manifest[name] for name in columns_to_compare(manifest)), sides]
-    found = {values.name: _categories(values) for values in columns}
+    columns = manifest[columns_to_compare(manifest)].assign(**{LARGER_SIDE: manifest[["width", "height"]].max(axis=1)})
+    found = {name: _categories(columns[name]) for name in columns}
     return {name: values for name, values in found.items() if values.nunique() > 1}
 
 

@@ -13,61 +13,28 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-DTYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-}
-
-
-class _Storage(NamedTuple):
-    dtype: np.dtype
-    key: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    """Where a tensor lies in its storage; offset and strides count elements, not bytes."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple
-    strides: tuple
-
-    def read(self, storages: dict[str, np.ndarray]) -> np.ndarray:
-        """A copy of the tensor; ValueError where it leads out of its storage."""
-        values = storages[self.storage.key]
-        if math.prod(self.shape) > values.size:
-            raise ValueError(f"no tensor of shape {self.shape} fits a storage of {values.size} values")
-        strides = [values.itemsize * stride for stride in self.strides]
-        # NumPy raises ValueError where offset or strides lead out of the storage.
-        return np.ndarray(self.shape, values.dtype, values, values.itemsize * self.offset, strides).copy()
+STORAGES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4"}
+# What a tree of tensors may name. A tensor is read as (storage, offset, shape, strides), the last three in elements and
+# not in bytes, and a storage as (dtype, key, count).
+ALLOWED = {f"torch.{name}Storage": np.dtype(code) for name, code in STORAGES.items()}
+ALLOWED["collections.OrderedDict"] = collections.OrderedDict
+ALLOWED["torch._utils._rebuild_tensor_v2"] = lambda *parts: parts[:4]
 
 
 class _TreeOfTensors(pickle.Unpickler):
     def find_class(self, module, name):
         """The few names that a tree of tensors needs."""
-        if module == "torch" and name in DTYPES:
-            return np.dtype(DTYPES[name])
-        allowed = {
-            "collections.OrderedDict": collections.OrderedDict,
-            "torch._utils._rebuild_tensor_v2": lambda *parts: _Tensor(*parts[:4]),
-            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-        }
-        if f"{module}.{name}" not in allowed:
+        if f"{module}.{name}" not in ALLOWED:
             raise pickle.UnpicklingError(f"a checkpoint may not hold {module}.{name}")
-        return allowed[f"{module}.{name}"]
+        return ALLOWED[f"{module}.{name}"]
 
     def persistent_load(self, pid):
         """A reference to a storage."""
         _kind, dtype, key, _device, count, *_view = pid
-        return _Storage(dtype, key, count)
+        return dtype, key, count
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -77,39 +44,40 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         ValueError: if the file is no such checkpoint, is cut short, or holds anything but tensors.
     """
     try:
-        with Path(path).open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            tree, storages = _from_zip(path) if is_zip else _from_pickles(file)
-        return {name: tensor.read(storages) for name, tensor in tree.items()}
+        tree, values = (_from_zip if zipfile.is_zipfile(path) else _from_pickles)(Path(path))
+        return {name: _array(values[key], *place) for name, ((_, key, _), *place) in tree.items()}
     except OSError:
         raise
     except Exception as error:  # a pickle that is none can raise almost anything (Python documentation, "pickle")
         raise ValueError(f"{path} is not a PyTorch checkpoint of plain tensors: {error}.") from error
 
 
-def _from_pickles(file) -> tuple[dict, dict]:
-    _magic, _version, _system = (_TreeOfTensors(file).load() for _ in range(3))
-    tree, keys = _TreeOfTensors(file).load(), _TreeOfTensors(file).load()
-    wanted = {tensor.storage.key: tensor.storage for tensor in tree.values()}
-    storages = {}
-    for key in keys:
-        file.seek(8, io.SEEK_CUR)  # the count once more
-        dtype, _, count = wanted[key]
-        storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
-    return tree, storages
+def _from_pickles(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The tree of tensors and the values of each storage, by its key."""
+    with path.open("rb") as file:
+        _magic, _version, _system, tree, keys = (_TreeOfTensors(file).load() for _ in range(5))
+        storages, values = {tensor[0][1]: tensor[0] for tensor in tree.values()}, {}
+        for key in keys:
+            file.seek(8, io.SEEK_CUR)  # the count once more
+            dtype, _, count = storages[key]
+            values[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
+    return tree, values
 
 
-def _from_zip(path: Path) -> tuple[dict, dict]:
+def _from_zip(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         root = archive.namelist()[0].split("/")[0]
-        tree = _TreeOfTensors(io.BytesIO(archive.read(f"{root}/data.pkl"))).load()
-        wanted = {tensor.storage.key: tensor.storage for tensor in tree.values()}
-        storages = {
-            key: np.frombuffer(archive.read(f"{root}/data/{key}"), storage.dtype, storage.count)
-            for key, storage in wanted.items()
-        }
-    return tree, storages
+        tree = _TreeOfTensors(archive.open(f"{root}/data.pkl")).load()
+        storages = {tensor[0] for tensor in tree.values()}
+        return tree, {key: np.frombuffer(archive.read(f"{root}/data/{key}"), kind, n) for kind, key, n in storages}
+
+
+def _array(values: np.ndarray, offset: int, shape: tuple, strides: tuple) -> np.ndarray:
+    """A copy of a tensor; ValueError where it leads out of its storage, from NumPy where offset or strides do so."""
+    if math.prod(shape) > values.size:
+        raise ValueError(f"no tensor of shape {shape} fits a storage of {values.size} values")
+    steps = [values.itemsize * stride for stride in strides]
+    return np.ndarray(shape, values.dtype, values, values.itemsize * offset, steps).copy()
 
 
 def fill(network, path: Path, names_of: Callable, arrange: Callable) -> None:
@@ -130,9 +98,7 @@ def fill(network, path: Path, names_of: Callable, arrange: Callable) -> None:
         for name, weight in zip(names_of(layer) if layer.weights else [], layer.weights, strict=True):
             value = arrange(layer, tensors[name]) if name in tensors else np.empty(0)
             if value.shape != tuple(weight.shape):
-                raise ValueError(
-                    f"{path} does not hold {network.name}: its tensor {name!r} is missing or does not become one of "
-                    f"shape {tuple(weight.shape)}."
-                )
+                tensor = f"its tensor {name!r} is missing or does not become one of shape {tuple(weight.shape)}"
+                raise ValueError(f"{path} does not hold {network.name}: {tensor}.")
             values.append(value)
         layer.set_weights(values)

@@ -132,10 +132,11 @@ class ParamsUI(pictures.Panel):
         self._follow()
 
     def static_html(self) -> str:
-        """A table of all parameters."""
+        """A table of all parameters, folded: the parameters cell says the same."""
         limits, form = self.form.limits, self.form
         rows = {name: [repr(form.defaults[name]), limits[name].allowed, limits[name].meaning] for name in limits}
-        return pd.DataFrame.from_dict(rows, "index", columns=["default", "allowed", "meaning"]).to_html()
+        table = pd.DataFrame.from_dict(rows, "index", columns=["default", "allowed", "meaning"]).to_html()
+        return f"<details><summary>All parameters</summary>{table}</details>"
 
     def _check(self, _=None) -> None:
         """Read the fields; say beside each what it means or what is wrong, and below what the run would be."""

@@ -103,18 +103,18 @@ class PrecisionRecallUI(pictures.Panel):
     """Move the threshold by slider, number or preset, and see what it finds, misses and alarms.
 
     `threshold` is the one chosen. It starts at the given one, so a run without a person is unchanged. Without a
-    positive class there is none to choose, and it stays None.
+    positive class there is none to choose, and it stays what was given.
 
     Args:
         labels: class names [n] of **validation**; by the test nothing may be chosen.
         scores: float [n, K], columns in the order of `classes`.
         classes: names.
         positive_class: one of them, or "".
-        threshold: 0 to 1 with a positive class, None without.
+        threshold: 0 to 1 with a positive class, the shares of the classes without; from `choose_threshold`.
     """
 
     def __init__(
-        self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | None
+        self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list
     ):
         scale = {"max": 1, "step": 0.001, "readout": False}
         self.slider = pictures.control(widgets.FloatSlider, "Threshold", "420px", **scale)
@@ -122,8 +122,11 @@ class PrecisionRecallUI(pictures.Panel):
         self.known = labels, scores, classes, positive_class
         self.refusal, self.numbers, self.threshold = widgets.HTML(), widgets.HTML(), threshold
         if not positive_class:
-            self.numbers.value = "No positive class: the highest score decides, and there is no threshold to choose."
-            super().__init__([self.numbers, widgets.HTML(drawn(*self.known, None))])
+            self.numbers.value = (
+                "No positive class: the class is called whose score is highest relative to its share of these images; "
+                "there is no threshold to choose."
+            )
+            super().__init__([self.numbers, widgets.HTML(drawn(*self.known, threshold))])
         else:
             self.look = Look(*self.known)
             self.curves = self.look.charts()

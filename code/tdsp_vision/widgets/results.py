@@ -31,8 +31,8 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """`predictions` with three more columns.
 
     Returns:
-        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which below 0.5 means
-        that a threshold has called it; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
+        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not be
+        the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
     """
     scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
@@ -175,8 +175,10 @@ class ResultsUI(pictures.Panel):
         self._draw()
 
     def static_html(self) -> str:
-        """The image in view, its scores and its neighbours."""
-        return self.about.value + self.picture.value + self.chart.value + self.alike.value
+        """The image in view; beside it, where there is room, its scores and its neighbours."""
+        sides = (self.picture.value, self.chart.value + self.alike.value)
+        boxes = "".join(f'<div style="flex: 1 1 300px">{side}</div>' for side in sides)
+        return f'{self.about.value}<div style="display: flex; flex-wrap: wrap; gap: 16px">{boxes}</div>'
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
