@@ -76,7 +76,6 @@ def test_every_parameter_refuses_what_its_limits_exclude(stage):
         ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; allowed is 'efficientnet_lite0' or "),
         ("model", {"WEIGHTS": "/no/such/file"}, "WEIGHTS is .* does not exist"),
         ("model", {"AUGMENT_COPIES": 2}, "AUGMENT_COPIES is 2; allowed is 0 where AUGMENT is 'none'"),
-        ("model", {"SENSITIVITY": 0.9, "POSITIVE_CLASS": ""}, "SENSITIVITY is 0.9; allowed is 0 where"),
         ("model", {"SCHEDULE": "[0.1]*7", "EPOCHS": 8}, "one rate for each of 8 epochs, not 7"),
         ("model", {"RUN_NAME": "a/b"}, "RUN_NAME is 'a/b'"),
     ],

@@ -10,19 +10,18 @@ from functools import cache
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from draw_lesions import generate_sample
+from notebook_cells import run_cells
 
 from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.manifest import mark_duplicates, write_dataset
-from tdsp_vision.paths import NOTEBOOKS, DatasetPaths
+from tdsp_vision.paths import DatasetPaths
 
 pytestmark = pytest.mark.slow
-SPLITS_HERE = "split = split_manifest("
+SPLITTING = "model-14"  # id of the cell that splits
 SETTINGS = {
     "svm": {"IMAGE_SIZE": 64},
     "dnn": {"IMAGE_SIZE": 32, "EPOCHS": 1, "BATCH_SIZE": 16},
@@ -45,13 +44,16 @@ def run(tmp_path_factory) -> Callable[[str, str | None], Path]:
     def run_once(classifier: str, shuffled: str | None) -> Path:
         output_dir = folder / f"{classifier}-{shuffled}"  # of its own: no cache and no checkpoint is shared
         settings = {"CLASSIFIER": classifier, "OUTPUT_DIR": str(output_dir)} | SETTINGS[classifier]
-        _run_cells(places | settings, shuffled)
+        names = {}
+        run_cells("model", names, places | settings, last=SPLITTING)
+        if shuffled:
+            _deal_out_anew(names["manifest"], names["split"], shuffled)
+        run_cells("model", names, {}, "model-16")
         return next((output_dir / "drawn" / "runs").iterdir())
 
     policy = keras.config.dtype_policy()
     yield run_once
     keras.config.set_dtype_policy(policy)
-    plt.close("all")
 
 
 def _deal_out_anew(manifest: pd.DataFrame, split: pd.Series, side: str) -> None:
@@ -59,24 +61,6 @@ def _deal_out_anew(manifest: pd.DataFrame, split: pd.Series, side: str) -> None:
     rows = manifest.index[split == side]
     ordered = manifest.label[rows].sort_values(kind="stable")
     manifest.loc[ordered.index, "label"] = np.roll(ordered.to_numpy(), len(rows) // 2)
-
-
-def _run_cells(given: dict, shuffled: str | None) -> None:
-    """The cells of the modeling notebook, one after the other in one namespace."""
-    names = {"__name__": "__main__", "display": lambda *shown, **options: None}
-    splitting = 0
-    for number, cell in enumerate(nbformat.read(NOTEBOOKS["model"], 4).cells):
-        if cell.cell_type != "code":
-            continue
-        exec(compile(cell.source, f"cell {number}", "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            assert set(given) <= set(names)
-            names |= given
-        if SPLITS_HERE in cell.source:
-            splitting += 1
-            if shuffled:
-                _deal_out_anew(names["manifest"], names["split"], shuffled)
-    assert splitting == 1
 
 
 def _weights(folder: Path) -> list[np.ndarray]:

@@ -5,7 +5,9 @@ file stays, empty, and is never removed: a removed one could be locked by two at
 which has no `fcntl`. Between machines it holds only where their shared file system passes locks on (NFS 4 does).
 """
 
+import errno
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tdsp_vision.paths import shown
+
+FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Say in one sentence what a full disk kept from being written: most libraries do not, TensorFlow in a riddle."""
+    try:
+        yield
+    except Exception as error:
+        reason = next((words for words in FULL if words in str(error)), "")
+        if not reason:
+            raise
+        told = f"{reason}: nothing of {shown(path)} is kept; make room there and go on"
+        raise OSError(errno.ENOSPC, told) from error
 
 
 @contextmanager
@@ -25,7 +42,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     draft = path.parent / f".{path.stem[:40]}.{uuid.uuid4().hex[:12]}{path.suffix[:10]}"
     draft.touch(exist_ok=False)
     try:
-        yield draft
+        with _full_disk_named(path):
+            yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -39,7 +57,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     _refuse_taken(path)
     draft.mkdir()
     try:
-        yield draft
+        with _full_disk_named(path):
+            yield draft
         try:
             draft.rename(path)
         except OSError:  # another process may have made it meanwhile

@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -182,6 +183,11 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
     for name in ("RUN_NAME", "MODEL_NAME"):
         if values.get(name) and name in LIMITS[stage]:
             paths.checked_name(name, values[name])
+    for name in {"data": ["DATA_DIR"], "model": ["DATA_DIR", "OUTPUT_DIR"], "deploy": ["OUTPUT_DIR"]}[stage]:
+        folder = paths.resolve(values[name]) / values["DATASET_NAME"]
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            refuse(name, values[name], f"a folder that can be written, and {existing} cannot")
     _COMBINATIONS[stage](values)
 
 

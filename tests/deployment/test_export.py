@@ -113,14 +113,6 @@ def test_the_config_names_a_version_that_is_not_the_highest(tmp_path):
         version_folder(tmp_path / "tiny", 9)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "model.keras"])
-def test_an_unfinished_run_is_refused(tmp_path, name):
-    write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
-    (tmp_path / "run" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
-        export_model(tmp_path / "run", tmp_path / "serving/tiny")
-
-
 def test_an_export_that_fails_its_check_is_never_published(tmp_path, monkeypatch):
     write_run(tmp_path / "run", ["a", "b"], "b", 0.5)
     other = write_run(tmp_path / "other", ["a", "b"], "b", 0.5, seed=8)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -157,22 +156,6 @@ def test_two_processes_in_a_new_store_one_is_killed_and_none_connects(outputs, f
     assert len(logged(outputs)) == 2
 
 
-@pytest.mark.parametrize("name", ["a?b#c", "50 % off", "a%20{b}"])
-def test_any_folder_may_hold_the_history(tmp_path, monkeypatch, new_store, name):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    outputs = OutputPaths(str(tmp_path / name), "tiny")
-    (tmp_path / name).mkdir()
-    (tmp_path / "data" / "tiny").mkdir(parents=True)
-    (tmp_path / "data" / "tiny" / "manifest.csv").write_text("path,label\n")
-    shutil.copy(new_store, tmp_path / name / "mlflow.db")
-    assert check_history(outputs) == ""
-    assert log_run(outputs, write_run(outputs, "r1", *_scores(TWO, 1.0))).startswith("logged")
-    [run] = logged(outputs)
-    kept = Path(MlflowClient(tracking_uri(outputs.output_dir)).download_artifacts(run.info.run_id, "metrics.json"))
-    assert kept.read_text() == (outputs.runs / "r1" / "metrics.json").read_text()
-    assert len([*(tmp_path / name / "mlflow-artifacts").rglob("metrics.json")]) == 1
-
-
 def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, monkeypatch, new_store):
     monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db?timeout=60")
@@ -182,40 +165,6 @@ def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, mo
     assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}?timeout=60"
     assert log_run(outputs, folder).startswith("logged") and len(logged(outputs)) == 1
     assert MlflowClient(f"sqlite:///{outputs.root.parent}/mlflow.db").get_experiment_by_name("tiny") is None
-
-
-def _closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-BROKEN = {"a file store": "./mlruns", "a server that does not answer": ""}
-
-
-@pytest.mark.parametrize("kind", [*BROKEN, "a damaged database", "no manifest"])
-def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_is_logged_later(outputs, folder, monkeypatch, kind):
-    store, manifest = outputs.root.parent / "mlflow.db", outputs.root.parents[1] / "data/tiny/manifest.csv"
-    whole, table = store.read_bytes(), manifest.read_text()
-    if kind in BROKEN:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", BROKEN[kind] or _closed_port())
-    elif kind == "no manifest":
-        manifest.unlink()
-    else:
-        store.write_text("no database")
-    before = check_history(outputs)
-    assert kind == "no manifest" or (before.startswith("WARNING: the run history") and "kept in its folder" in before)
-    said = log_run(outputs, folder)
-    assert said.startswith("WARNING: run r1 is safe in") and "\n" not in said
-    command = said.split("To add it later: python -m tdsp_vision history ")[1]
-    later = [command.split()[0], command.partition(" ")[2].strip("'")]
-    failed = CliRunner().invoke(history, later)
-    assert failed.exit_code == 1 and "WARNING: run r1 is safe" in failed.output
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store.write_bytes(whole)
-    manifest.write_text(table)
-    done = CliRunner().invoke(history, later)
-    assert done.exit_code == 0 and done.output == "logged as run r1 of experiment tiny\n"
-    assert [run.data.tags["run_folder"] for run in logged(outputs, "")] == ["r1"]
 
 
 def test_a_folder_without_a_run_is_not_logged(tmp_path):
@@ -267,24 +216,6 @@ def _splits(labels, **changes) -> pd.DataFrame:
 
 
 LABELS, SCORES = _scores(TWO, 1.0)
-REFUSED = {
-    "another test": ("r1", _head(), _splits(LABELS[:50]), "of its 60 test images and these 50, 50 are the same"),
-    "other labels": ("r1", _head(), _splits(LABELS[::-1]), "and these 60, 0 are the same, with the same label"),
-    "other content": ("r1", _head(), _splits(LABELS, sha256=["new", *["same"] * 59]), "these 60, 59 are the same"),
-    "other classes": ("r1", _head(["a", "b"]), _splits(LABELS), r"its classes is \['benign', 'malignant'\], and here"),
-    "twice": ("r1, r1", _head(), _splits(LABELS), "COMPARE is 'r1, r1'; name each run once"),
-    "unknown": ("r9", _head(), _splits(LABELS), "RUN is 'r9'; allowed are 'latest', 'best' and 'old', 'r1'"),
-    "old": ("old", _head(), _splits(LABELS), r"it has no parameters\.json; train it anew"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_compared_is_refused_before_the_work(outputs, case):
-    write_run(outputs, "r1", LABELS, SCORES)
-    write_json(outputs.runs / "old" / "metrics.json", {})
-    compare, head, splits, message = REFUSED[case]
-    with pytest.raises(ValueError, match=message):
-        runs_to_compare(outputs, compare, head, splits)
 
 
 def test_the_previous_run_is_the_newest_with_the_same_test(outputs):

@@ -53,14 +53,6 @@ def test_a_killed_training_goes_on_and_a_damaged_file_starts_anew(tmp_path, caps
     assert Checkpoint(tmp_path, {"seed": 1}, EPOCHS).restore(_model()) == 0
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    checkpoint = Checkpoint(tmp_path / "file", {}, EPOCHS)
-    with pytest.warns(UserWarning, match="cannot be written .*the training goes on"):
-        _fit(_model(), checkpoint)
-    assert len(checkpoint.rows) == EPOCHS
-
-
 def test_the_range_test_changes_nothing_and_suggests_a_rate():
     model, x = _model(), np.random.default_rng(0).normal(size=[64, 4]).astype(np.float32)
     y = np.eye(2, dtype=np.float32)[(x[:, 0] > 0).astype(int)]

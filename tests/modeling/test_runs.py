@@ -3,7 +3,6 @@
 import json
 import re
 
-import keras
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -48,25 +47,11 @@ def test_a_run_leaves_all_its_files_and_becomes_the_latest(outputs, run):
     assert find_run(outputs, "latest").name == "r2" and find_run(outputs, "r1") == folder
 
 
-def _spoil(run: dict, part: str, monkeypatch) -> None:
-    if part == "NaN in metrics":
-        run["documents"]["metrics"]["auc"] = float("nan")
-    else:
-
-        def full_disk(self, path):
-            path.write_bytes(b"half a model")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(keras.Sequential, "save", full_disk)
-
-
-@pytest.mark.parametrize("part", ["NaN in metrics", "model"])
-def test_a_run_that_fails_half_way_leaves_nothing(outputs, run, part, monkeypatch):
+def test_a_run_that_fails_half_way_leaves_nothing(outputs, run):
     save_run(outputs, "r1", **run)
-    with monkeypatch.context() as patch:
-        _spoil(run, part, patch)
-        with pytest.raises((ValueError, AttributeError, OSError)):
-            save_run(outputs, "r2", **run)
+    run["documents"]["metrics"]["auc"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save_run(outputs, "r2", **run)
     assert [path.name for path in outputs.runs.iterdir()] == ["r1"]
     assert outputs.latest.read_text() == "r1\n"
 

@@ -5,51 +5,55 @@ import pandas as pd
 from PIL import Image
 
 from tdsp_vision.widgets.confusion import MOST, ConfusionMatrixUI
-from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, nearest_training_images, score_chart, select
+from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, nearest_training_images, score_chart
 
 CLASSES = ["robin", "wren <i>"]
 
 
+def explain(row, class_number):
+    return np.eye(4) if row != 102 else 1 / 0
+
+
+def neighbours(row):
+    return pd.DataFrame({"path": ["00.png", "04.png"], "label": CLASSES, "distance": [0.5, 1.25]})
+
+
 def test_filters_and_orders(root, predictions):
-    table = judged(predictions, CLASSES)
-    assert select(table, "wrong") == (103, 102, 115, 101, 100), "most confidently wrong first; equal ones as listed"
-    assert select(table, "wrong", CLASSES[1]) == (115,)
-    assert select(table, "correct")[:1] == (114,), "the least sure"
-    assert len(select(table)) == 30 and select(table.iloc[:0]) == ()
+    ui = ResultsUI(root, predictions, CLASSES, explain, neighbours, {"": None})
+    assert len(ui.pages.rows) == 30
+    ui.shown.value = "wrong"
+    assert ui.pages.rows == (103, 102, 115, 101, 100), "most confidently wrong first; equal ones as listed"
+    ui.label.value = CLASSES[1]
+    assert ui.pages.rows == (115,) and ui.pages.page == 1
+    ui.shown.value, ui.label.value = "correct", ""
+    assert ui.pages.rows[:1] == (114,), "the least sure"
     assert np.isfinite(judged(predictions.assign(score_robin=0.0), CLASSES).loss).all()
-    ui = ResultsUI(root, predictions.assign(familiar=np.roll(np.linspace(0, 1, 30), 7)), CLASSES)
-    ui.order.value = "least familiar first"
+    table = predictions.assign(familiar=np.roll(np.linspace(0, 1, 30), 7))
+    ui = ResultsUI(root, table, CLASSES, explain, neighbours, {"": None})
+    ui.order.value = True
     assert ui.pages.visible == (107,) and "familiar 0.000" in ui.about.value
 
 
 def test_a_damaged_image_is_a_placeholder_and_the_next_one_is_shown(root, predictions):
-    def explain(row, class_number):
-        return np.eye(4) if row != 102 else 1 / 0
-
-    def neighbours(row):
-        return pd.DataFrame({"path": ["00.png", "04.png"], "label": CLASSES, "distance": [0.5, 1.25]})
-
     ui = ResultsUI(root, predictions, CLASSES, explain, neighbours, {CLASSES[1]: 0.25})
-    assert ui.pages.visible == (103,) and "03.png cannot be shown" in ui.picture.value
+    assert ui.pages.visible == (103,) and "03.png cannot be shown" in ui.view.value
     assert "true class <b>robin</b>, called <b>wren &lt;i&gt;</b>: wrong" in ui.about.value
     assert "1 of 2 have the label robin" in ui.alike.value and "04.png cannot be shown" in ui.alike.value
-    assert "0.900 called from 0.250" in ui.chart.value and "0.100 true" in ui.chart.value
+    assert "0.900 called from 0.250" in ui.view.value and "0.100 true" in ui.view.value
     ui.heat.value = 1
-    assert "cannot identify image file" in ui.map.value
+    assert "cannot identify image file" in ui.view.value
     ui.pages.turn(2)
-    assert "ZeroDivisionError" in ui.map.value and "<img" in ui.picture.value
+    assert "ZeroDivisionError" in ui.view.value and ui.view.value.count("<img") == 1
     ui.pages.turn(3)
-    assert "red speaks for wren &lt;i&gt;" in ui.map.value and ui.map.layout.display is None
-    ui.shown.value, ui.label.value = "wrong", CLASSES[1]
-    assert ui.pages.rows == (115,) and ui.pages.page == 1
-    assert ui.static_html().count("<img") == 2
+    assert "red speaks for wren &lt;i&gt;" in ui.view.value and ui.static_html().count("<img") == 3
 
 
 def test_nothing_is_computed_that_is_not_asked_for_and_no_rows_say_so(root, predictions):
     asked = []
-    ui = ResultsUI(root, predictions[predictions.label == "robin"], CLASSES, lambda *what: asked.append(what))
+    robins = predictions[predictions.label == "robin"]
+    ui = ResultsUI(root, robins, CLASSES, lambda *what: asked.append(what), neighbours, {})
     ui.label.value = CLASSES[1]
-    assert asked == [] and ui.about.value == "No image fits these filters." and ui.picture.value == ""
+    assert asked == [] and ui.about.value == "No image fits these filters." and ui.view.value == ""
 
 
 def test_of_two_hundred_classes_the_highest_scores_are_drawn_and_those_with_a_name():

@@ -21,7 +21,7 @@ import pandas as pd
 from tdsp_vision.data.corrections import EXCLUDE, corrected_labels, read_corrections
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.images import as_stored
-from tdsp_vision.data.labels import comparable
+from tdsp_vision.data.labels import comparable, refuse_near_labels
 from tdsp_vision.data.quality import MEASURES
 from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv, read_json, write_csv
 from tdsp_vision.files import whole_file, write_json
@@ -191,7 +191,7 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = Tru
 
     Args:
         corrected: False gives the labels as they were given, and no image dropped.
-        check: whether each image is there and unchanged (size; sha256 of those newer than the dataset).
+        check: whether each image is listed, there and unchanged (size; sha256 of those newer than the dataset).
 
     Raises:
         ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
@@ -215,22 +215,30 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = Tru
     if lost := sorted(set(manifest.label) - set(now.label)):
         advice = "take some of them back, or remove that label from the source and run data acquisition again"
         raise ValueError(f"The corrections in {shown(paths.corrections)} leave no image of {lost[0]!r}; {advice}.")
+    refuse_near_labels(now.label.unique())
     return now
 
 
 def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     remedy = "correct it, or run the data acquisition notebook again"
-    for name in ("path", "label", "group", "sha256"):
-        if name not in manifest or manifest[name].isna().any():
-            needed = f"needs a column {name!r}, parted by commas and filled in each line"
-            raise ValueError(f"{shown(paths.manifest)} {needed}; {remedy}.")
-    if twice := list(manifest.path[manifest.path.duplicated()]):
-        raise ValueError(f"{shown(paths.manifest)} names {twice[0]} a second time; {remedy}.")
+    for name in ("path", "label", "group", "sha256", "width", "height"):
+        if name not in manifest:
+            raise ValueError(f"{shown(paths.manifest)} needs a column {name!r}, parted by commas; {remedy}.")
+        values = pd.to_numeric(manifest[name], "coerce") if name in ("width", "height") else manifest[name]
+        for row in manifest.index[values.isna()][:1]:
+            found = f"Line {row + 2} of {shown(paths.manifest)} has no {name}, but {manifest[name][row]!r}"
+            raise ValueError(f"{found}; {remedy}.")
+    for row in manifest.index[manifest.path.duplicated()][:1]:
+        raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {manifest.path[row]} again; {remedy}.")
 
 
 def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
-    written, wrong = paths.info.stat().st_mtime if paths.info.is_file() else 0, []
+    count = read_json(paths.info).get("images", len(manifest))
+    if len(manifest) != count:
+        found = f"{shown(paths.manifest)} has {len(manifest)} images, and {shown(paths.info)} says {count}"
+        raise ValueError(f"{found}; run data acquisition again, and leave images out by corrections.csv.")
+    written, wrong = paths.info.stat().st_mtime, []
     for row in manifest.itertuples():
         file = paths.root / row.path
         facts = file.stat() if file.is_file() else None

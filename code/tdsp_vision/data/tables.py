@@ -18,7 +18,7 @@ COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "hei
 COLUMNS += ["source", "license", "attribution", "turned", "converted", "source_sha256", "split"]
 # Columns that stay text even if all their values look like numbers, beside `id` and all that end in `_id`.
 TEXT = ["path", "label", "split", "sha256", "dhash", "source", "license", "attribution", "turned", "converted"]
-TEXT += ["source_sha256", "kind", "reason"]
+TEXT += ["source_sha256", "kind", "reason", "predicted"]
 
 
 def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
             columns = pd.read_csv(path, index_col=False, nrows=0).columns
             kinds = {name: str for name in columns if name in TEXT or name == "id" or name.endswith("_id")}
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
-    except (ValueError, pd.errors.ParserWarning) as error:
+    except (ValueError, FileNotFoundError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"{shown(path)} cannot be read ({' '.join(str(error).split())}); it must be UTF-8 text: a line of column "
             "names, then lines with a value for each, separated by commas."
@@ -59,8 +59,11 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Content of a JSON file of this project (UTF-8)."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Content of a JSON file of this project (UTF-8); ValueError, naming it, if it is not there or was cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{shown(path)} is no whole JSON ({error}): bring a whole one, or make it anew.") from error
 
 
 def link_or_copy(origin: Path, target: Path) -> None:

@@ -182,7 +182,7 @@ class Deployment:
 
     def command(self, verb: str) -> str:
         """What a person types in a shell, as `deployment.command("delete")`."""
-        output = paths.shown(self.outputs.root.parent)
+        output = shlex.quote(paths.shown(self.outputs.root.parent))
         options = f"--dataset {self.outputs.dataset} --model {self.name} --output-dir {output}"
         return f"python -m tdsp_vision deploy {options} {verb}"
 
@@ -248,11 +248,12 @@ def wait_until_served(service: Service, version_folder: Path) -> None:
         RunFailed: with the log, if it stops, cannot load the version, or is not ready within two minutes.
     """
     deadline = time.monotonic() + READY_SECONDS
+    advice = f"If {paths.shown(version_folder)} is damaged, delete it: the run is exported anew then. The log:"
     while reason := _not_ready(service, version_folder):
         if not service.alive():
-            raise RunFailed(f"The server stopped before it was ready. Its log:\n{service.logs()}")
+            raise RunFailed(f"The server stopped before it was ready. {advice}\n{service.logs()}")
         if reason.startswith(FAILED) or time.monotonic() > deadline:
-            raise RunFailed(f"Version {version_folder.name} is not served: {reason}. Its log:\n{service.logs()}")
+            raise RunFailed(f"Version {version_folder.name} is not served: {reason}. {advice}\n{service.logs()}")
         time.sleep(0.1)
 
 

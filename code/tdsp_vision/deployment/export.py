@@ -22,6 +22,7 @@ from tdsp_vision.deployment import versions
 from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
 from tdsp_vision.deployment.session import ServedVersion
 from tdsp_vision.files import write_json
+from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
@@ -45,9 +46,13 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
     """
     info = _model_info(run_folder)
     for number in reversed(versions.versions_in(serving_folder)):
-        known = versions.read_model_info(serving_folder / str(number))
+        folder = serving_folder / str(number)
+        try:
+            known = versions.read_model_info(folder)
+        except (OSError, ValueError):  # not whole: no run is known by it
+            known = {}
         if {name: known.get(name) for name in info} == info:
-            return serving_folder / str(number)
+            return folder
     with versions.new_version(serving_folder) as draft:
         _write_version(draft, run_folder, info)
     return versions.version_folder(serving_folder)
@@ -203,7 +208,12 @@ def _without_fused_sums(model):
 
 def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
-    model = keras.saving.load_model(run_folder / "model.keras", compile=False)
+    model = load_classifier(run_folder / "model.keras")
+    fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
+    rule = info["positive_class"] in info["classes"] and isinstance(info["threshold"], int | float)
+    if not (fits and (rule or not info["positive_class"])):
+        what = "classes, positive_class, threshold of validation or image_size"
+        raise ValueError(f"metrics.json of run {run_folder.name} does not fit its model: {what}; train anew.")
     _save(draft, model, info)
     probe = preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis]
     scores = _answers(model, probe, tf.constant([True]))["scores"]

@@ -4,35 +4,14 @@ In: a run's `predictions.csv` (`path,split,label,predicted,score_<class>…`) an
 Out: the content of `parity.json`.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tdsp_vision import paths
 from tdsp_vision.deployment.client import ServingClient
 from tdsp_vision.errors import RunFailed
 
-TEXT = ["path", "split", "label", "predicted"]
 REMEDY = "Serve a version of this run's model; if the image has changed since the run, train a new run."
-
-
-def read_predictions(run_folder: Path, dataset_root: Path) -> pd.DataFrame:
-    """A run's predictions with a column `file` (absolute paths); labels stay text, also "007" and "None".
-
-    Raises:
-        RunFailed: if images are missing; it counts them and says what to do.
-    """
-    table = pd.read_csv(run_folder / "predictions.csv", dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
-    table["file"] = [dataset_root / path for path in table.path]
-    missing = [file for file in table.file if not file.is_file()]
-    if missing:
-        raise RunFailed(
-            f"Of the {len(table)} images of run {run_folder.name}, {len(missing)} are missing, "
-            f"{paths.shown(missing[0])} for one; run data acquisition again with the same source, or train a new run."
-        )
-    return table
 
 
 def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, tolerance: float = 1e-5) -> dict:
@@ -40,7 +19,7 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
 
     Args:
         client: the service.
-        predictions: rows of `read_predictions`, at least one, with a column `score_<class>` per class.
+        predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class.
         rule: `classes, positive_class, threshold`, as `model_info.json` has them. A label may differ only where
             rounding alone can tip it: at the threshold, and where the two highest scores (without a positive class:
             relative to their shares) are equal.

@@ -19,7 +19,7 @@ from tdsp_vision.files import whole_file
 from tdsp_vision.modeling import networks
 from tdsp_vision.modeling.networks import LITES, RESNETS, keras_hub
 from tdsp_vision.modeling.weights import fill
-from tdsp_vision.paths import resolve
+from tdsp_vision.paths import resolve, shown
 
 HUB = "keras_hub:"
 NATIVE_SIZES = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}  # pixels; all others 224
@@ -283,8 +283,16 @@ def _renamed(base: keras.Model, images, prefix: str):
 
 
 def load_classifier(path: Path) -> keras.Model:
-    """A saved model, not compiled; KerasHub is imported first where it holds layers of KerasHub's own."""
-    with zipfile.ZipFile(path) as archive:
-        if b'"keras_hub' in archive.read("config.json"):
-            keras_hub()
-    return keras.saving.load_model(path, compile=False)
+    """A saved model, not compiled; KerasHub is imported first where it holds layers of KerasHub's own.
+
+    Raises:
+        ValueError: naming the file, if it is no whole model.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if b'"keras_hub' in archive.read("config.json"):
+                keras_hub()
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of zipfile, json, h5py or Keras
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{shown(path)} is no whole model ({reason}): name another run, or train anew.") from error

@@ -28,7 +28,7 @@ import pandas as pd
 from tdsp_vision.data.tables import file_sha256, read_csv, read_json
 from tdsp_vision.files import file_lock
 from tdsp_vision.modeling.metrics import paired_auc_difference
-from tdsp_vision.modeling.runs import find_run
+from tdsp_vision.modeling.runs import find_run, read_predictions
 from tdsp_vision.paths import ROOT, DatasetPaths, OutputPaths, resolve, shown
 
 # Read by MLflow when it is imported and when it asks.
@@ -210,7 +210,7 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
     test = splits[splits.split == "test"]
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
     columns = [f"score_{name}" for name in about]
-    read = {letter: read_csv(folder / "predictions.csv").set_index("path") for letter, folder in folders.items()}
+    read = {letter: read_predictions(folder).set_index("path") for letter, folder in folders.items()}
     scores = {letter: table.loc[test.path, columns].to_numpy() for letter, table in read.items()}
     truth = test.label.to_numpy(object)[:, None] == np.array(about, object)
     sentences = [f"{letter}: {folder.name}" for letter, folder in folders.items()]
@@ -220,15 +220,14 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
 
 def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
     """Why the run in `folder` cannot be compared with one of this head and these images; "" if it can."""
-    needed = ("parameters.json", "metrics.json", "splits.csv", "predictions.csv")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        return f"it has no {missing[0]}; train it anew"
-    metrics = read_json(folder / "metrics.json")
-    for name in ("dataset", "classes", "positive_class"):
-        if metrics[name] != head[name]:
-            return f"its {name} is {metrics[name]!r}, and here it is {head[name]!r}"
-    tests = [table[table.split == "test"] for table in (splits, read_csv(folder / "splits.csv"))]
+    try:
+        metrics, _ = (read_json(folder / name) for name in ("metrics.json", "parameters.json"))
+        for name in ("dataset", "classes", "positive_class"):
+            if metrics[name] != head[name]:
+                return f"its {name} is {metrics[name]!r}, and here it is {head[name]!r}"
+        tests = [table[table.split == "test"] for table in (splits, read_predictions(folder))]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"its files are not whole ({str(error).removesuffix('.')})"
     here, there = (set(test[["path", "label", "sha256"]].itertuples(index=False, name=None)) for test in tests)
     if here == there:
         return ""

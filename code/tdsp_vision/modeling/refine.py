@@ -30,27 +30,12 @@ DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
 
 
-def fine_targets(manifest: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:
-    """Names of the finer labels in a column (sorted) and float [n, F], one-hot, all 0 where there is none.
-
-    With no `column` F is 0. ValueError if it is no column, or holds fewer than two values.
-    """
-    if not column:
-        return [], np.zeros((len(manifest), 0))
-    if column not in manifest:
-        raise ValueError(f"FINE_LABELS is {column!r}; allowed are '' and columns of the manifest: {list(manifest)}.")
-    fine = pd.get_dummies(manifest[column].astype("string").replace("", pd.NA), dtype=float)
-    if fine.shape[1] < 2:
-        raise ValueError(f"FINE_LABELS is {column!r}, and that column holds {fine.shape[1]} value(s); two are needed.")
-    return list(fine), fine.to_numpy()
-
-
 def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, rows: np.ndarray) -> tuple[dict, dict]:
     """What a network is asked of some images, one-hot, and how much each image counts, by output.
 
     Args:
         targets: int [n].
-        fine: float [n, F] of `fine_targets`; with F = 0 there is no second question.
+        fine: float [n, F] of `splits.fine_targets`; with F = 0 there is no second question.
         rows: numbers of the images; a class counts the same however many of them it has.
 
     Returns:

@@ -16,11 +16,13 @@ from typing import Any
 
 import pandas as pd
 
+from tdsp_vision.data.manifest import load_manifest
 from tdsp_vision.data.tables import read_csv, read_json, write_csv
 from tdsp_vision.files import whole_folder, write_json, write_text
 from tdsp_vision.paths import DatasetPaths, OutputPaths, shown
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pillow")
+SHARED = ["path", "split", "label"]  # columns of both tables of a run
 LIMITS = "Scores hold for images like those in the dataset, taken in the same way."
 OF_PATIENTS = "Not a medical device: not tested on patients, not to be used for any decision about them. "
 
@@ -126,6 +128,33 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
         allowed = ", ".join(map(repr, known))
         raise ValueError(f"RUN is {run!r}{named}; allowed are 'latest', 'best' and {allowed}.")
     return outputs.runs / run_id
+
+
+def read_predictions(folder: Path, dataset: DatasetPaths | None = None) -> pd.DataFrame:
+    """`predictions.csv` of a run, with the sha256 of each image; labels stay text, also "007" and "None".
+
+    Args:
+        folder: of the run.
+        dataset: compare the images with those that lie there now, and add their absolute paths as `file`.
+
+    Raises:
+        ValueError: if the table is not whole or knows other classes than `metrics.json`; if images are not the same.
+    """
+    scores = [f"score_{name}" for name in read_json(folder / "metrics.json")["classes"]]
+    columns = {"predictions.csv": ["predicted", *scores], "splits.csv": ["sha256"]}
+    tables = [read_csv(folder / name).reindex(columns=[*SHARED, *own]) for name, own in columns.items()]
+    table = pd.merge(*(one.astype(dict.fromkeys(SHARED, object)) for one in tables), how="outer")
+    table[scores] = table[scores].apply(pd.to_numeric, errors="coerce")
+    for name in table.columns[table.isna().any()]:
+        found = f"{shown(folder / 'predictions.csv')} has no {name!r} for each image of splits.csv"
+        raise ValueError(f"{found}: one of them, or metrics.json, was edited or cut off; name another run.")
+    if dataset:
+        now = load_manifest(dataset, corrected=False).set_index("path").sha256
+        if changed := list(table.path[table.path.map(now) != table.sha256]):
+            found = f"Of the {len(table)} images of run {folder.name}, {len(changed)} are missing or changed"
+            raise ValueError(f"{found}, such as {changed[0]}; bring them back by data acquisition, or train a new run.")
+        table["file"] = [dataset.root / path for path in table.path]
+    return table
 
 
 def _best(outputs: OutputPaths, known: list[str]) -> Path:

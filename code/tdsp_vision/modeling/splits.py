@@ -40,6 +40,21 @@ def positive_class(wanted: str, classes: list[str], sensitivity: float = 0.0) ->
     return found
 
 
+def fine_targets(manifest: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:
+    """Names of the finer labels in a column (sorted) and float [n, F], one-hot, all 0 where there is none.
+
+    With no `column` F is 0. ValueError if it is no column, or holds fewer than two values.
+    """
+    if not column:
+        return [], np.zeros((len(manifest), 0))
+    if column not in manifest:
+        raise ValueError(f"FINE_LABELS is {column!r}; allowed are '' and columns of the manifest: {list(manifest)}.")
+    fine = pd.get_dummies(manifest[column].astype("string").replace("", pd.NA), dtype=float)
+    if fine.shape[1] < 2:
+        raise ValueError(f"FINE_LABELS is {column!r}, and that column holds {fine.shape[1]} value(s); two are needed.")
+    return list(fine), fine.to_numpy()
+
+
 def without_small_classes(manifest: pd.DataFrame, group_by: str, least: int) -> pd.DataFrame:
     """The manifest without the classes of fewer than `least` groups; prints what is left out. 0 keeps all."""
     groups = _group_ids(manifest, group_by).groupby(manifest.label).nunique()

@@ -28,7 +28,8 @@ from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, write_text
 from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings, refuse
-from tdsp_vision.sweeps.trial import Trial, make_trial, run_trial
+from tdsp_vision.sweeps.cluster import connect
+from tdsp_vision.sweeps.trial import make_trial, run_trial
 
 METRICS = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 RESULTS = ["status", "validation", "test", "train_seconds", "seconds", "run", "error", "notebook"]
@@ -50,14 +51,10 @@ class Sweep:
         """Parameters that vary."""
         return [*self.choices, *self.ranges]
 
-    def trial(self, values: Mapping[str, object]) -> Trial:
-        """The trial with the values of what varies; nothing else of this sweep shapes it."""
-        return make_trial(values, self.others)
-
     @property
     def folder(self) -> Path:
         """Folder of results; its name is a digest of all that shapes them."""
-        base = self.trial({})
+        base = make_trial({}, self.others)
         content = [base.name, self.choices, self.ranges, self.metric, self.trials is None]
         return base.outputs.sweeps / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -124,9 +121,6 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
     Raises:
         BlockingIOError: another process runs the same sweep.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def show(study, asked) -> None:
         words = " ".join(f"{name}={value}" for name, value in asked.params.items())
@@ -137,8 +131,7 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
 
     with file_lock(sweep.folder / "lock", wait=False):
         study, left = _study(sweep)
-        how = {"n_trials": left, "n_jobs": jobs, "callbacks": [show], "catch": (RunFailed,)}
-        study.optimize(partial(_objective, sweep, run), **how, show_progress_bar=sys.stderr.isatty())
+        study.optimize(partial(_objective, sweep, run), left, n_jobs=jobs, callbacks=[show], catch=RunFailed)
     return results_table(sweep, study)
 
 
@@ -146,6 +139,7 @@ def _study(sweep: Sweep):
     """Optuna's study of a sweep, and how many trials are to be run; what was running at a kill is queued again."""
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = {name: [json.dumps(value) for value in values] for name, values in sweep.choices.items()}
     storage = f"sqlite:///{sweep.folder / 'search.db'}" if sweep.trials else None
     study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
@@ -156,8 +150,7 @@ def _study(sweep: Sweep):
     for one in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         study.tell(one.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(one.params)
-    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    return study, max(0, sweep.trials - len(complete))
+    return study, max(0, sweep.trials - len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE])))
 
 
 def _objective(sweep: Sweep, run: Callable[..., dict], asked) -> float:
@@ -168,7 +161,7 @@ def _objective(sweep: Sweep, run: Callable[..., dict], asked) -> float:
     for name, (low, high, log) in sweep.ranges.items():
         draw = asked.suggest_int if isinstance(low, int) else asked.suggest_float
         values[name] = draw(name, low, high, log=log)
-    trial = sweep.trial(values)
+    trial = make_trial(values, sweep.others)
     # What a trial needs on another machine too: where the workspace lies, and where history is kept.
     ours = {name: value for name, value in os.environ.items() if name.startswith(("TDSP_", "MLFLOW_"))}
     result = run(trial, ours | {"TDSP_WORKSPACE": str(paths.workspace())})
@@ -266,11 +259,7 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus)
     signal.signal(signal.SIGINT, _end)
     given = (read_settings(file) if file else {}) | as_settings(fixed, "-p")
     made = plan_sweep(as_settings(choices, "-g"), given, as_settings(ranges, "-r"), metric, trials)
-    run, room = run_trial, 1
-    if ray:
-        from tdsp_vision.sweeps.cluster import connect
-
-        run, room = connect(ray, gpus)
+    run, room = connect(ray, gpus) if ray else (run_trial, 1)
     click.echo(f"sweep of {made.others['DATASET_NAME']}, a line for each trial that ends: {paths.shown(made.folder)}")
     table = run_sweep(made, run, jobs or room)
     click.echo(f"\n{in_words(made, table)}")

@@ -32,7 +32,6 @@ class Trial:
 
     name: str
     parameters: dict[str, object]
-    notebook: Path
 
     @property
     def outputs(self) -> paths.OutputPaths:
@@ -45,20 +44,19 @@ class Trial:
 
     def run(self) -> Path | None:
         """Folder of the finished run, if there is one."""
-        found = sorted(self.outputs.runs.glob(f"*-{self.name}/metrics.json"))
-        return found[0].parent if found else None
+        return next((file.parent for file in self.outputs.runs.glob(f"*-{self.name}/metrics.json")), None)
 
 
 def make_trial(values: Mapping[str, object], others: Mapping[str, object]) -> Trial:
     """The trial with `values` of what varies and `others`, every other parameter; its name is the digest of all."""
-    notebook, parameters = paths.NOTEBOOKS["model"], dict(others) | dict(values) | {"RUN_NAME": ""}
+    parameters = {**others, **values, "RUN_NAME": ""}
     data = paths.DatasetPaths(parameters["DATA_DIR"], parameters["DATASET_NAME"])
-    files = [file.read_bytes() for file in (data.manifest, data.corrections) if file.is_file()]
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    files = [file for file in (data.manifest, data.corrections) if file.is_file()]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    cells = json.loads(paths.NOTEBOOKS["model"].read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    content = [parameters, code, [hashlib.sha256(file).hexdigest() for file in files]]
-    name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return Trial(name, parameters | {"RUN_NAME": name}, notebook)
+    name = hashlib.sha256(json.dumps([parameters, code, digests], sort_keys=True).encode()).hexdigest()[:12]
+    return Trial(name, parameters | {"RUN_NAME": name})
 
 
 def run_trial(trial: Trial, environment: Mapping[str, str]) -> dict:
@@ -80,10 +78,10 @@ def _run(trial: Trial, environment: Mapping[str, str]) -> dict:
     _end_kernels_of(trial)
     for draft in trial.outputs.runs.glob(f".*-{trial.name}.*"):  # of a killed kernel
         shutil.rmtree(draft)
-    own = dict(environment) | {"TDSP_TRIAL": str(trial.executed.parent)}
+    environment = {**environment, "TDSP_TRIAL": str(trial.executed.parent)}
     error = f"the notebook ran to its end and left no run named {trial.name}"
     try:
-        run_notebook(trial.notebook, trial.parameters, trial.executed, environment=own)
+        run_notebook(paths.NOTEBOOKS["model"], trial.parameters, trial.executed, environment=environment)
     except (ParameterError, RunFailed) as failure:
         error = str(failure).splitlines()[0]
     if run := trial.run():  # a run that was saved counts, even where a later cell failed

@@ -8,6 +8,7 @@ no front end; the rest draws it.
 """
 
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -85,15 +86,14 @@ class Tile(widgets.VBox):
 
     def __init__(self, ui: "AnnotationUI"):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
-        self.picture, self.zoom = widgets.HTML(), pictures.button("Zoom")
-        self.chosen = pictures.control(widgets.Checkbox, "", indent=False)
-        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"})
+        self.picture, self.chosen = widgets.HTML(), pictures.control(widgets.Checkbox, "", indent=False)
+        self.label = pictures.control(widgets.Dropdown, "", self._decide)
+        self.label.layout.flex = "1 1 80px"
         self.label.style.description_width = "0px"  # read to the blind, not shown: the name stands above already
-        super().__init__([self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])])
-        self.layout.padding, self.layout.min_width = "4px", "0"
+        self.zoom = pictures.button("Zoom", lambda: ui.zoom(self.row))
+        parts = [self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])]
+        super().__init__(parts, layout={"padding": "4px", "min_width": "0"})
         widgets.dlink((ui.all, "value"), (self.chosen, "value"))
-        self.label.observe(self._decide, "value")
-        self.zoom.on_click(lambda _: ui.zoom(self.row))
 
     def show(self, row: int | None) -> None:
         """Show row `row` as its label is now, or nothing."""
@@ -101,8 +101,7 @@ class Tile(widgets.VBox):
         if row is not None:
             state, path, zoomed = self.ui.state, self.ui.state.manifest.path[row], self.ui.pages.size == 1
             now, name = state.now[row], Path(path).name
-            opacity, side = 0.4 if now == EXCLUDE else 1, LARGE if zoomed else SMALL
-            shown = pictures.picture(self.ui.root / path, path, side, opacity)
+            shown = pictures.picture(self.ui.root / path, path, LARGE if zoomed else SMALL)
             self.picture.value = shown + state.note(row, zoomed)
             self.chosen.description, self.label.description = name, f"Label of {name}"
             self.zoom.description, self.zoom.tooltip = "Back to the page" if zoomed else "Zoom", f"Zoom {name}"
@@ -110,9 +109,9 @@ class Tile(widgets.VBox):
             self.layout.border = f"2px solid {f'{pictures.GRAY}33' if now == state.given[row] else pictures.ORANGE}"
             self.row = row
 
-    def _decide(self, change) -> None:
+    def _decide(self, label: str) -> None:
         if self.row is not None:
-            self.ui.state.relabel([self.row], change["new"])
+            self.ui.state.relabel([self.row], label)
             self.ui.refresh()
 
 
@@ -129,24 +128,20 @@ class AnnotationUI(pictures.Panel):
 
     def __init__(self, root: Path, manifest: pd.DataFrame, corrections: dict | None = None, page_size: int = 12):
         self.root, self.state = Path(root), Annotation(manifest, corrections or {})
-        self.page_size, self.pages = page_size, pictures.Pages(size=page_size)
-        self.find = pictures.control(widgets.Combobox, "Show", placeholder="all, or type", continuous_update=False)
+        self.page_size, self.pages, self.summary = page_size, pictures.Pages(page_size, self._fill), widgets.HTML()
+        words = {"placeholder": "all, or type", "continuous_update": False}
+        self.find = pictures.control(widgets.Combobox, "Show", self._find, **words)
         self.all = pictures.control(widgets.Checkbox, "Check all", indent=False)
         self.new = pictures.control(widgets.Combobox, "New label", placeholder="known, or a new one")
-        self.give = pictures.button("Relabel checked images", icon="tags")
-        self.undo, self.summary = pictures.button("Undo", icon="undo"), widgets.HTML()
+        self.give = pictures.button("Relabel checked images", self._give, icon="tags")
+        self.undo = pictures.button("Undo", self._undo, icon="undo")
         self.tiles = [Tile(self) for _ in range(page_size)]
-        columns = "repeat(auto-fill, minmax(150px, 1fr))"
-        grid = widgets.GridBox(self.tiles, layout={"grid_template_columns": columns})
-        filters = pictures.wrapping([self.find, self.pages])
+        columns = {"grid_template_columns": "repeat(auto-fill, minmax(150px, 1fr))"}
         decisions = pictures.wrapping([self.all, self.new, self.give, self.undo])
+        filters, grid = pictures.wrapping([self.find, self.pages]), widgets.GridBox(self.tiles, layout=columns)
         super().__init__([filters, decisions, self.summary, grid])
-        self.pages.observe(self._fill, "visible")
-        self.find.observe(lambda change: self.pages.show(self.state.find(change["new"])), "value")
-        self.give.on_click(self._give)
-        self.undo.on_click(self._undo)
         self.refresh()
-        self.pages.show(self.state.find())
+        self._find("")
 
     @property
     def corrections(self) -> dict[str, str]:
@@ -161,9 +156,7 @@ class AnnotationUI(pictures.Panel):
     def static_html(self) -> str:
         """The first page, with labels and file names."""
         rows = list(self.pages.rows[: self.page_size])
-        paths, labels = self.state.manifest.path[rows], self.state.now[rows]
-        captions = [f"{label}\n{Path(path).name}" for label, path in zip(labels, paths, strict=True)]
-        return pictures.gallery([self.root / path for path in paths], captions)
+        return pictures.gallery(self.root, self.state.manifest.path[rows], self.state.now[rows])
 
     def refresh(self) -> None:
         """Show the labels as they are now, and offer new ones as well; which images are shown stays."""
@@ -175,28 +168,31 @@ class AnnotationUI(pictures.Panel):
     def zoom(self, row: int) -> None:
         """One image large, with its details, or the whole page again; the button that leads back has the keyboard."""
         self.pages.turn_to(row, self.page_size if self.pages.size == 1 else 1)
-        self._fill()  # a page of one image has the same rows then
+        self._fill(self.pages.visible)  # a page of one image has the same rows then
         self.tiles[self.pages.visible.index(row)].zoom.focus()
 
-    def _fill(self, _=None) -> None:
-        """Show the visible page, and read its images, no others."""
-        rows, self.all.value = self.pages.visible, False
-        for number, tile in enumerate(self.tiles):
-            tile.chosen.value = False
-            tile.show(rows[number] if number < len(rows) else None)
+    def _find(self, words: str) -> None:
+        self.pages.show(self.state.find(words))
 
-    def _give(self, _=None) -> None:
+    def _fill(self, rows: tuple[int, ...]) -> None:
+        """Show a page, with no marks, and read its images, no others."""
+        self.all.value = False
+        for tile, row in zip_longest(self.tiles, rows):
+            tile.chosen.value = False
+            tile.show(row)
+
+    def _give(self) -> None:
         """Relabel the checked images, in one step, and take off the marks."""
         rows = [tile.row for tile in self.tiles if tile.chosen.value and tile.row is not None]
         if rows and self.new.value.strip():
             self.state.relabel(rows, self.new.value)
             self.new.value = ""
             self.refresh()
-            self._fill()
+            self._fill(self.pages.visible)
         else:
             self.summary.value = pictures.alert("Check one image or more, and name the label that they get.")
 
-    def _undo(self, _=None) -> None:
+    def _undo(self) -> None:
         """Take the last step back and show an image that it was about."""
         for row in self.state.undo()[:1]:
             self.pages.turn_to(row, self.pages.size)

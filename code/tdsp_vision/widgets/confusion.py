@@ -3,6 +3,7 @@
 predictions as in `results`. Reads image files below `root`, those of the visible page only, and never writes.
 """
 
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -32,16 +33,15 @@ class ConfusionMatrixUI(pictures.Panel):
 
     def __init__(self, root: Path, predictions: pd.DataFrame, classes: list[str], page_size: int = 12):
         self.root, self.classes = Path(root), classes
-        self.table = judged(predictions, classes).sort_values("loss", ascending=False, kind="stable")
+        self.table = judged(predictions, classes)
         self.counts = confusion_matrix(self.table.label, self.table.predicted, labels=classes)
-        self.mistakes = self.counts * ~np.eye(len(classes), dtype=bool)
-        self.pages, self.about, self.gallery = pictures.Pages(size=page_size), widgets.HTML(), widgets.HTML()
-        self.buttons: dict[tuple[int, int], widgets.Button] = {}
-        matrix = self._matrix() if len(classes) <= MOST else self._search()
+        self.pages = pictures.Pages(page_size, self._draw)
+        self.about, self.gallery, self.buttons = widgets.HTML(), widgets.HTML(), {}
+        cells = np.argwhere(self.counts).tolist()
+        cells.sort(key=lambda cell: (cell[0] != cell[1], self.counts[*cell]), reverse=True)
+        matrix = self._matrix() if len(classes) <= MOST else self._search(cells)
         super().__init__([matrix, self.about, self.pages, self.gallery])
-        self.pages.observe(self._draw, "visible")
-        counts = self.mistakes if self.mistakes.any() else self.counts
-        self.choose(*np.unravel_index(counts.argmax(), counts.shape))
+        self.choose(*cells[0])
 
     def choose(self, true: int, predicted: int) -> None:
         """Show the images of class number `true` that were called class number `predicted`."""
@@ -64,23 +64,22 @@ class ConfusionMatrixUI(pictures.Panel):
         table = pd.DataFrame(self.counts, self.classes, self.classes).rename_axis("true ↓ called →")
         return f"{table.to_html(max_rows=MOST, max_cols=MOST)}{self.about.value}{self.gallery.value}"
 
-    def _draw(self, _=None) -> None:
-        rows = self.table.loc[list(self.pages.visible)]
-        captions = [f"{Path(row.path).name}\nconfidence {row.confidence:.3f}" for row in rows.itertuples()]
-        self.gallery.value = pictures.gallery([self.root / path for path in rows.path], captions)
+    def _draw(self, visible: tuple[int, ...]) -> None:
+        rows = self.table.loc[list(visible)]
+        captions = [f"confidence {confidence:.3f}" for confidence in rows.confidence]
+        self.gallery.value = pictures.gallery(self.root, rows.path, captions)
 
-    def _search(self) -> widgets.Combobox:
-        """A field that offers every cell with images, the most frequent mistakes first."""
-        cells = sorted(np.argwhere(self.counts).tolist(), key=lambda cell: -self.mistakes[*cell])
+    def _search(self, cells: list[list[int]]) -> widgets.Combobox:
+        """A field that offers `cells`, in their order."""
         offered = {self.in_words(*cell): cell for cell in cells}
-        search = pictures.control(widgets.Combobox, "Cell", "520px", placeholder="type a class", options=tuple(offered))
 
-        def take(change) -> None:
-            if change["new"] in offered:
-                self.choose(*offered[change["new"]])
+        def take(words: str) -> None:
+            if words in offered:
+                self.choose(*offered[words])
                 search.value = ""  # a full field would offer nothing but itself
 
-        search.observe(take, "value")
+        look = {"placeholder": "type a class", "options": tuple(offered)}
+        search = pictures.control(widgets.Combobox, "Cell", take, "520px", **look)
         return search
 
     def _matrix(self) -> widgets.GridBox:
@@ -89,11 +88,11 @@ class ConfusionMatrixUI(pictures.Panel):
         for true, name in enumerate(self.classes):
             cells.append(widgets.Label(name))
             for predicted, count in enumerate(self.counts[true]):
-                button = pictures.button(str(count), tooltip=self.in_words(true, predicted), disabled=not count)
+                about = {"tooltip": self.in_words(true, predicted), "disabled": not count}
+                button = pictures.button(str(count), partial(self.choose, true, predicted), **about)
                 share = count / max(self.counts[true].sum(), 1)
                 button.style.button_color = f"rgba(0,114,178,{0.6 * share:.2f})"
                 button.style.text_color = "var(--jp-ui-font-color0)"
-                button.on_click(lambda _, true=true, predicted=predicted: self.choose(true, predicted))
                 self.buttons[true, predicted] = button
                 cells.append(button)
         columns = f"minmax(4em, max-content) repeat({len(self.classes)}, minmax(3em, 8em))"

@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import ipywidgets as widgets
-import pandas as pd
 import traitlets
 
 from tdsp_vision import paths
@@ -71,34 +70,6 @@ def run_of(stage: str) -> BackgroundRun:
     return BackgroundRun()
 
 
-class ParameterForm:
-    """Texts of all fields, by name, and what they mean; a truth is the text `True` or `False`."""
-
-    def __init__(self, stage: str):
-        self.stage, self.limits, self.defaults = stage, LIMITS[stage], defaults(paths.NOTEBOOKS[stage])
-        self.texts = {name: as_text(default) for name, default in self.defaults.items()}
-
-    def values(self) -> dict[str, object]:
-        """Values by name; ParameterError with the sentence with which a run would refuse the first wrong text."""
-        texts = {name: "" if text.strip() == '""' else text for name, text in self.texts.items()}
-        values = {name: self.limits[name].read(name, text) for name, text in texts.items()}
-        check_parameters(self.stage, values)
-        return values
-
-    def is_used(self, name: str) -> bool:
-        """Whether the parameter has an effect: one whose meaning begins with `dnn:` has none where `svm` is chosen."""
-        words = {*self.limits[name].meaning.partition(":")[0].split(", ")}
-        chosen = [self.texts[other] for other, limit in self.limits.items() if words <= {*limit.words}]
-        return not chosen or chosen[0] in {*words, "auto"}
-
-    def command(self) -> list[str]:
-        """The run: with the classifier where there is one, and what is used and changed; ParameterError as `values`."""
-        given = {name: as_text(value) for name, value in self.values().items() if value != self.defaults[name]}
-        given = {name: text for name, text in given.items() if self.is_used(name)}
-        given |= {name: self.texts[name] for name in ("CLASSIFIER",) if name in self.texts}
-        return ["run", "--stage", self.stage, *(part for pair in given.items() for part in ("-p", *pair))]
-
-
 def as_text(value: object) -> str:
     """`value` as `Limit.read` reads it back: text as it is, lists and mappings as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
@@ -113,48 +84,73 @@ class ParamsUI(pictures.Panel):
     """
 
     def __init__(self, stage: str, run: BackgroundRun | None = None):
-        self.form, self.run = ParameterForm(stage), run or run_of(stage)
-        self.controls = {name: _control(name, self.form) for name in self.form.texts}
+        self.stage, self.run, self.limits = stage, run or run_of(stage), LIMITS[stage]
+        self.defaults = defaults(paths.NOTEBOOKS[stage])
+        self.controls = {name: self._control(name) for name in self.defaults}
         self.notes = {name: widgets.HTML() for name in self.controls}
         self.fields = {name: widgets.VBox([self.controls[name], self.notes[name]]) for name in self.controls}
         columns = {"grid_template_columns": "repeat(auto-fill, minmax(min(420px, 100%), 1fr))", "grid_gap": "8px 16px"}
-        grid = widgets.GridBox([*self.fields.values()], layout=columns)
-        self.start, self.stop = pictures.button("Run", icon="play"), pictures.button("Stop", icon="stop")
         self.terminal, self.words = widgets.HTML(), widgets.HTML()
         self.link = widgets.Output()  # its links, unlike those of an HTML widget, open in JupyterLab itself
+        self.start = pictures.button("Run", self._start, icon="play")  # never off: it would lose the keyboard
+        self.stop = pictures.button("Stop", self.run.stop, icon="stop")
+        grid = widgets.GridBox([*self.fields.values()], layout=columns)
         super().__init__([grid, self.terminal, pictures.wrapping([self.start, self.stop]), self.words, self.link])
-        for control in self.controls.values():
-            control.observe(self._check, "value")
-        self.start.on_click(self._start)  # no button is ever off: one that were would lose the keyboard
-        self.stop.on_click(lambda _: self.run.stop())
         self.run.observe(self._follow)
         self._check()
         self._follow()
 
     def static_html(self) -> str:
-        """A table of all parameters, folded: the parameters cell says the same."""
-        limits, form = self.form.limits, self.form
-        rows = {name: [repr(form.defaults[name]), limits[name].allowed, limits[name].meaning] for name in limits}
-        table = pd.DataFrame.from_dict(rows, "index", columns=["default", "allowed", "meaning"]).to_html()
-        return f"<details><summary>All parameters</summary>{table}</details>"
+        """The fields and what they mean, folded: the parameters cell says the same."""
+        lines = [f"{name} = {escape(self.controls[name].value)}: {note.value}" for name, note in self.notes.items()]
+        return f"<details><summary>All parameters</summary>{'<br>'.join(lines)}</details>"
+
+    def is_used(self, name: str) -> bool:
+        """Whether the parameter has an effect: one whose meaning begins with `dnn:` has none where `svm` is chosen."""
+        words = {*self.limits[name].meaning.partition(":")[0].split(", ")}
+        chosen = [self.controls[other].value for other, limit in self.limits.items() if words <= {*limit.words}]
+        return not chosen or chosen[0] in {*words, "auto"}
+
+    def command(self) -> list[str]:
+        """The run: with the classifier where there is one, and what is used and changed.
+
+        Raises:
+            ParameterError: the sentence with which a run would refuse the first wrong text.
+        """
+        texts = {name: control.value.removeprefix('""') for name, control in self.controls.items()}
+        values = {name: self.limits[name].read(name, text) for name, text in texts.items()}
+        check_parameters(self.stage, values)
+        command = ["python", "-m", "tdsp_vision", "run", "--stage", self.stage]
+        for name, value in values.items():
+            if name == "CLASSIFIER" or (value != self.defaults[name] and self.is_used(name)):
+                command += ["-p", name, as_text(value)]
+        return command
+
+    def _control(self, name: str) -> widgets.DOMWidget:
+        """A list to choose from, or a field to type in; the value of either is a text."""
+        limit = self.limits[name]
+        words = ("True", "False") if limit.kind is bool else limit.words
+        kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
+        control = pictures.control(kind, name, self._check, "98%", value=as_text(self.defaults[name]))
+        control.style.description_width = "15em"
+        return control
 
     def _check(self, _=None) -> None:
-        """Read the fields; say beside each what it means or what is wrong, and below what the run would be."""
-        self.form.texts = {name: control.value for name, control in self.controls.items()}
+        """Say beside each field what it means or what is wrong with it, and below what the run would be."""
         try:
-            self.command, self.error = ["python", "-m", "tdsp_vision", *self.form.command()], ""
-            self.terminal.value = f"The same in a terminal: <code>{escape(shlex.join(self.command))}</code>"
+            self.terminal.value = f"The same in a terminal: <code>{escape(shlex.join(self.command()))}</code>"
+            self.error = ""
         except ParameterError as error:
             self.error, self.terminal.value = str(error), pictures.alert(str(error))
         for name, note in self.notes.items():
-            limit, wrong = self.form.limits[name], self.error.startswith((f"{name} ", f"{name}["))
+            limit, wrong = self.limits[name], self.error.startswith((f"{name} ", f"{name}["))
             allowed = f" ({limit.allowed})" if limit.kind not in (str, bool) else ""
             note.value = pictures.alert(self.error) if wrong else escape(limit.meaning + allowed)
-            self.fields[name].layout.display = None if wrong or self.form.is_used(name) else "none"
+            self.fields[name].layout.display = None if wrong or self.is_used(name) else "none"
 
-    def _start(self, _=None) -> None:
+    def _start(self) -> None:
         if not self.error:
-            self.run.start([sys.executable, *self.command[1:], "--watched"])
+            self.run.start([sys.executable, *self.command()[1:], "--watched"])
 
     def _follow(self, _=None) -> None:
         """Show where the run is, or how it ended, and the notebook that it has executed, if only in part."""
@@ -162,14 +158,6 @@ class ParamsUI(pictures.Panel):
         notebook = Path(self.run.progress.get("notebook", ""))
         ended = self.run.status in ENDS.values() and notebook.is_file()
         self.link.outputs = (link(notebook),) if ended else ()
-
-
-def _control(name: str, form: ParameterForm) -> widgets.DOMWidget:
-    """A list to choose from, or a field to type in; the value of either is a text."""
-    words = ("True", "False") if form.limits[name].kind is bool else form.limits[name].words
-    traits = {"description": name, "layout": {"width": "98%"}, "style": {"description_width": "15em"}}
-    kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
-    return kind(value=form.texts[name], **traits)
 
 
 def in_words(run: BackgroundRun) -> str:

@@ -7,7 +7,7 @@ rest, so that a dark theme stays readable.
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -27,8 +27,9 @@ PANEL = """<style>
 .tdsp-keys { animation: tdsp-attached 1ms }
 .tdsp .widget-html, .tdsp .widget-html-content { height: auto; line-height: 1.4; overflow-wrap: anywhere;
   white-space: normal; color: var(--jp-ui-font-color1, inherit) }
-.tdsp figure { margin: 0; line-height: 1.3; white-space: pre-line }
-.tdsp-gallery { display: flex; flex-wrap: wrap; gap: 12px 10px }
+.tdsp figure { margin: 0; max-width: 100%; line-height: 1.3; white-space: pre-line }
+.tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px 10px }
+.tdsp .widget-dropdown > select { appearance: auto; background-image: none }
 .tdsp-missing { display: grid; place-items: center; text-align: center; border: 1px dashed }
 </style><i class="tdsp-keys" onanimationstart="this.closest('.tdsp').addEventListener(
   'focusin', (event) => event.target.setAttribute('data-lm-suppress-shortcuts', ''))"></i>"""
@@ -52,45 +53,51 @@ class Panel(widgets.VBox):
 thumbnail = lru_cache(maxsize=200)(plots.thumbnail)  # a picture of 160 pixels a side takes some 80 kB
 
 
-def picture(source: Path | Image.Image, alt: str, side: int, opacity: float = 1) -> str:
+def picture(source: Path | Image.Image, alt: str, side: int) -> str:
     """An image, or an image file, as HTML, `side` pixels high, in its own shape; `alt` is read to the blind."""
     try:
         image = thumbnail(source, side) if isinstance(source, Path) else source
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         words = f"{source.name} cannot be shown: {getattr(error, 'strerror', None) or error}"
         return f'<div class="tdsp-missing" style="height:{side}px">{escape(words)}</div>'
-    buffer, style = io.BytesIO(), f"width:100%;height:{side}px;object-fit:contain;display:block;opacity:{opacity}"
+    buffer, style = io.BytesIO(), f"width:100%;height:{side}px;object-fit:contain;display:block"
     image.save(buffer, "JPEG", quality=90)
     content = b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/jpeg;base64,{content}" alt="{escape(alt)}" style="{style}">'
 
 
-def gallery(files: Sequence[Path], captions: Sequence[str], side: int = 150) -> str:
-    """Image files side by side as HTML, each with its caption below: plain text, in which a new line is a new line."""
-    figures = [
-        f'<figure style="width:{side}px">{picture(file, caption, side)}{escape(caption)}</figure>'
-        for file, caption in zip(files, captions, strict=True)
-    ]
-    return f'<div class="tdsp-gallery">{"".join(figures)}</div>'
+def figure(source: Path | Image.Image, words: str, side: int) -> str:
+    """`picture` as HTML with its caption: plain text, in which a new line is a new line."""
+    return f'<figure style="width:{side}px">{picture(source, words, side)}{escape(words)}</figure>'
+
+
+def beside(parts: Iterable[str]) -> str:
+    """HTML side by side, and below each other where the page is narrow."""
+    return f'<div class="tdsp-beside">{"".join(parts)}</div>'
+
+
+def gallery(root: Path, paths: Iterable[str], captions: Iterable[str], side: int = 150) -> str:
+    """Image files below `root` side by side as HTML, below each its name and its caption."""
+    named = zip(paths, captions, strict=True)
+    return beside(figure(root / path, f"{Path(path).name}\n{caption}", side) for path, caption in named)
 
 
 class Pages(widgets.HBox):
     """Rows, `size` of them on a page, and controls to turn it: Previous, Next, position, the number of the page.
 
-    `visible` holds the rows of this page; it changes, once, exactly when other rows are to be shown. No button is ever
-    off, since one that were would lose the keyboard.
+    `visible` holds the rows of this page; `changed` is called with it, once, exactly when other rows are to be shown.
+    No button is ever off, since one that were would lose the keyboard.
     """
 
     visible = traitlets.Tuple(help="ints, in the order in which they are shown")
 
-    def __init__(self, size: int = 12):
+    def __init__(self, size: int, changed: Callable[[tuple], None]):
         self.rows, self.size, self.position = (), size, widgets.Label()
-        back, forward = button("Previous", icon="arrow-left"), button("Next", icon="arrow-right")
-        self.number = control(widgets.IntText, "Page", "140px")
+        self.number = control(widgets.IntText, "Page", self.turn, "140px")
+        back = button("Previous", lambda: self.turn(self.page - 1), icon="arrow-left")
+        forward = button("Next", lambda: self.turn(self.page + 1), icon="arrow-right")
         super().__init__([back, forward, self.position, self.number], layout=ROW)
-        back.on_click(lambda _: self.turn(self.page - 1))
-        forward.on_click(lambda _: self.turn(self.page + 1))
-        self.number.observe(lambda change: self.turn(change["new"]), "value")
+        self.observe(lambda change: changed(change["new"]), "visible")
 
     def show(self, rows: tuple[int, ...]) -> None:
         """Take other rows and go to the first page."""
@@ -113,20 +120,28 @@ class Pages(widgets.HBox):
         self.number.value = self.page
 
 
-def button(description: str, **traits) -> widgets.Button:
-    """A button as wide as its words."""
-    return widgets.Button(description=description, tabbable=True, layout={"width": "auto"}, **traits)
+def button(description: str, pressed: Callable[[], None], **traits) -> widgets.Button:
+    """A button as wide as its words, which calls `pressed`."""
+    made = widgets.Button(description=description, tabbable=True, layout={"width": "auto"}, **traits)
+    made.on_click(lambda _: pressed())
+    return made
 
 
-def control(kind: type[widgets.Widget], description: str, width: str = "auto", **traits) -> widgets.Widget:
-    """A control no wider than the page, with its description in full, which is read to the blind, too."""
-    layout = {"width": width, "max_width": "98%"}
-    return kind(description=description, layout=layout, style={"description_width": "initial"}, **traits)
+def control(kind: type[widgets.Widget], description: str, changed=lambda value: None, width="auto", **traits):
+    """A control no wider than the page, with its description in full, which is read to the blind, too.
+
+    Args:
+        changed: is called with each new value.
+    """
+    style = {"description_width": "initial"}
+    made = kind(description=description, layout={"width": width, "max_width": "98%"}, style=style, **traits)
+    made.observe(lambda change: changed(change["new"]), "value")
+    return made
 
 
-def wrapping(children: Sequence[widgets.Widget], align: str = "center") -> widgets.HBox:
+def wrapping(children: Sequence[widgets.Widget]) -> widgets.HBox:
     """Side by side, and below each other where the page is narrow."""
-    return widgets.HBox(children, layout=ROW | {"align_items": align})
+    return widgets.HBox(children, layout=ROW)
 
 
 def alert(words: str) -> str:

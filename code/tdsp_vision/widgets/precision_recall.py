@@ -1,102 +1,79 @@
 """PrecisionRecallUI: ROC and precision-recall curves of the validation side, and a threshold that can be moved.
 
 Arrays: labels are class names [n]; scores are float [n, K] probabilities, columns in the order of `classes`. An image
-is called where score >= threshold. Pass the validation side: a threshold chosen on the test would spoil it. `Look`
-holds what is known of the positive class and needs no front end. The curves are bqplot figures, of which a move of the
-threshold sends two points to the browser; an exported notebook shows `plots.roc_and_precision_recall` instead.
+is called where score >= threshold. Pass the validation side: a threshold chosen on the test would spoil it. The curves
+are bqplot figures, of which a move of the threshold sends two points to the browser; an exported notebook, and one
+without a positive class, shows the figure `plots.roc_and_precision_recall` instead.
 """
 
 import io
+from functools import partial
 from html import escape
 
 import ipywidgets as widgets
 import numpy as np
 from bqplot import Axis, Figure, LinearScale, Lines, Scatter
 from PIL import Image
-from sklearn import metrics as sk
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tdsp_vision.modeling.metrics import choose_threshold
 from tdsp_vision.modeling.plots import roc_and_precision_recall
 from tdsp_vision.widgets import pictures
 
 
-class Look:
-    """The positive class against the rest: truth (bool) and score (float), [n], and `presets`, rules to thresholds."""
-
-    def __init__(self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str):
-        self.truth, self.name = labels == positive_class, positive_class
-        self.score = np.asarray(scores, np.float64)[:, classes.index(positive_class)]
-        shares = {"highest balanced accuracy": None, "sensitivity ≥ 0.95": 0.95, "sensitivity ≥ 0.90": 0.90}
-        known = labels, scores, classes, positive_class
-        self.presets = {rule: choose_threshold(*known, share) for rule, share in shares.items()}
-
-    def counts(self, threshold: float) -> list[int]:
-        """How many images are found, missed, false alarms and left alone."""
-        called = self.score >= threshold
-        return [int((side & call).sum()) for side in (self.truth, ~self.truth) for call in (called, ~called)]
-
-    def places(self, threshold: float) -> list[tuple[float, float]]:
-        """Where a threshold lies on either of the `charts`, as x and y; precision is 0 where nothing is called."""
-        found, missed, alarms, spared = self.counts(threshold)
-        sensitivity = found / (found + missed)
-        return [(alarms / (alarms + spared), sensitivity), (sensitivity, found / max(found + alarms, 1))]
-
-    def charts(self) -> list[Figure]:
-        """ROC and precision-recall, the latter in steps; the area under each is its title."""
-        known = self.truth, self.score
-        false_alarms, sensitivity, _ = sk.roc_curve(*known)
-        precision, recall, _ = sk.precision_recall_curve(*known, drop_intermediate=True)
-        area, average = f"{sk.roc_auc_score(*known):.3f}", f"{sk.average_precision_score(*known):.3f}"
-        roc = {"1 - specificity": false_alarms, "sensitivity (recall)": sensitivity}
-        steps = {"recall (sensitivity)": recall, "precision": precision}
-        level = [self.truth.mean()] * 2
-        return [
-            chart(f"ROC: AUC {area}", roc, [0, 1]),
-            chart(f"Average precision {average}", steps, level, interpolation="step-after"),
-        ]
-
-    def in_words(self, threshold: float) -> str:
-        """What a threshold does, as HTML."""
-        (found, missed, alarms, spared), name = self.counts(threshold), escape(self.name)
-        sensitivity, specificity = found / (found + missed), spared / (alarms + spared)
-        precision = f"{found / (found + alarms):.3f}" if found + alarms else "none, nothing is called"
-        return (
-            f"<b>At {threshold:.3f}</b> of {found + missed} {name} images <b>{found} are found, {missed} missed</b>; "
-            f"<b>{alarms} false alarm{'s' * (alarms != 1)}</b> among {alarms + spared} others. "
-            "Counted on the validation images; the test stays closed.<br>"
-            f"sensitivity (recall) <b>{sensitivity:.3f}</b> · specificity <b>{specificity:.3f}</b> · "
-            f"precision <b>{precision}</b> · balanced accuracy <b>{(sensitivity + specificity) / 2:.3f}</b>"
-        )
+def counts(labels, scores, classes: list[str], positive_class: str, threshold: float) -> list[int]:
+    """How many images are found, missed, false alarms and left alone."""
+    truth, called = labels == positive_class, np.asarray(scores)[:, classes.index(positive_class)] >= threshold
+    return [int((side & call).sum()) for side in (truth, ~truth) for call in (called, ~called)]
 
 
-def chart(title: str, curve: dict[str, np.ndarray], guessing: list[float], **how) -> Figure:
-    """A curve, the dotted line of guessing, and, as the last mark, a diamond that is moved to the threshold.
+def in_words(labels, scores, classes: list[str], positive_class: str, threshold: float) -> str:
+    """What a threshold does, as HTML."""
+    found, missed, alarms, spared = counts(labels, scores, classes, positive_class, threshold)
+    sensitivity, specificity = found / (found + missed), spared / (alarms + spared)
+    precision = f"{found / (found + alarms):.3f}" if found + alarms else "none, nothing is called"
+    return (
+        f"<b>At {threshold:.3f}</b> of {found + missed} {escape(positive_class)} images <b>{found} are found, "
+        f"{missed} missed</b>; <b>{alarms} false alarm{'s' * (alarms != 1)}</b> among {alarms + spared} others. "
+        "Counted on the validation images; the test stays closed.<br>"
+        f"sensitivity (recall) <b>{sensitivity:.3f}</b> · specificity <b>{specificity:.3f}</b> · "
+        f"precision <b>{precision}</b> · balanced accuracy <b>{(sensitivity + specificity) / 2:.3f}</b>"
+    )
+
+
+def charts(labels, scores, classes: list[str], positive_class: str) -> list[Figure]:
+    """ROC and precision-recall curve of the positive class, the latter in steps."""
+    known = labels == positive_class, np.asarray(scores)[:, classes.index(positive_class)]
+    alarms, found, _ = roc_curve(*known)
+    precision, recall, _ = precision_recall_curve(*known, drop_intermediate=True)
+    return [
+        chart("1 - specificity", alarms, "sensitivity (recall)", found),
+        chart("recall (sensitivity)", recall, "precision", precision, interpolation="step-after"),
+    ]
+
+
+def chart(horizontal: str, x: np.ndarray, vertical: str, y: np.ndarray, **how) -> Figure:
+    """A curve, x and y float [m] from 0 to 1, and, as the last mark, a diamond that is moved to the threshold.
 
     Args:
-        curve: names of the two axes, and the curve's x and y, float [m] from 0 to 1.
-        guessing: y of the line of guessing at x = 0 and x = 1.
         how: how the points are joined (`bqplot.Lines`).
     """
-    room, size = {"top": 40, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
-    horizontal, vertical = curve
     axes = [
-        Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em"),
+        Axis(scale=scales["x"], label=horizontal, grid_lines="none"),
         Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em"),
     ]
-    marks = [
-        Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted"),
-        Lines(x=curve[horizontal], y=curve[vertical], scales=scales, colors=[pictures.BLUE], **how),
-        Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140),
-    ]
-    return Figure(marks=marks, axes=axes, title=title, fig_margin=room, display_toolbar=False, layout=size)
+    curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], **how)
+    diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
+    room, size = {"top": 15, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
+    return Figure(marks=[curve, diamond], axes=axes, fig_margin=room, display_toolbar=False, layout=size)
 
 
 def drawn(*known) -> str:
     """The figure `roc_and_precision_recall` of these arguments, as HTML."""
     file = io.BytesIO()
-    roc_and_precision_recall(*known).savefig(file)
-    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 380)
+    roc_and_precision_recall(*known).savefig(file, dpi=100)
+    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 350)
 
 
 class PrecisionRecallUI(pictures.Panel):
@@ -113,43 +90,40 @@ class PrecisionRecallUI(pictures.Panel):
         threshold: 0 to 1 with a positive class, the shares of the classes without; from `choose_threshold`.
     """
 
-    def __init__(
-        self, labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list
-    ):
-        scale = {"max": 1, "step": 0.001, "readout": False}
-        self.slider = pictures.control(widgets.FloatSlider, "Threshold", "420px", **scale)
-        self.number = pictures.control(widgets.FloatText, "exactly", "140px", step=0.001)
-        self.known = labels, scores, classes, positive_class
-        self.refusal, self.numbers, self.threshold = widgets.HTML(), widgets.HTML(), threshold
-        if not positive_class:
+    def __init__(self, labels, scores, classes: list[str], positive_class: str, threshold: float | list[float]):
+        self.known, self.threshold = (labels, scores, classes, positive_class), threshold
+        self.refusal, self.numbers = widgets.HTML(), widgets.HTML()
+        if positive_class:
+            self.curves = charts(*self.known)
+            super().__init__([*self._controls(), self.numbers, pictures.wrapping(self.curves)])
+            self._show()
+        else:
             self.numbers.value = (
                 "No positive class: the class is called whose score is highest relative to its share of these images; "
                 "there is no threshold to choose."
             )
             super().__init__([self.numbers, widgets.HTML(drawn(*self.known, threshold))])
-        else:
-            self.look = Look(*self.known)
-            self.curves = self.look.charts()
-            rules = {"as given": threshold} | self.look.presets
-            self.presets = pictures.wrapping([self._preset(rule, at) for rule, at in rules.items()])
-            moving = pictures.wrapping([self.slider, self.number, self.refusal, self.presets])
-            super().__init__([moving, self.numbers, pictures.wrapping(self.curves)])
-            self._move(threshold)
-            self.slider.observe(self._read, "value")
-            self.number.observe(self._read, "value")
 
     def static_html(self) -> str:
         """The threshold in numbers and on the curves."""
         return self.numbers.value + drawn(*self.known, self.threshold)
 
-    def _preset(self, rule: str, threshold: float) -> widgets.Button:
-        preset = pictures.button(rule, tooltip=f"{threshold:.3f}")
-        preset.on_click(lambda _: self._move(threshold))
-        return preset
+    def _controls(self) -> list[widgets.Widget]:
+        """What moves the threshold: a slider, a number, and a button for each rule by which it may be chosen."""
+        at = {"value": round(self.threshold, 3), "step": 0.001}
+        self.slider = pictures.control(
+            widgets.FloatSlider, "Threshold", self._read, "420px", max=1, readout=False, **at
+        )
+        self.number = pictures.control(widgets.FloatText, "exactly", self._read, "140px", **at)
+        rules = {"as given": self.threshold, "highest balanced accuracy": choose_threshold(*self.known)}
+        rules |= {f"sensitivity ≥ {share:.2f}": choose_threshold(*self.known, share) for share in (0.95, 0.90)}
+        presets = [pictures.button(rule, partial(self._move, at), tooltip=f"{at:.3f}") for rule, at in rules.items()]
+        self.presets = pictures.wrapping(presets)
+        return [pictures.wrapping([self.slider, self.number, self.refusal, self.presets])]
 
-    def _read(self, change) -> None:
+    def _read(self, value: float) -> None:
         """Take a number to which the slider was moved or that was typed, and refuse what is none from 0 to 1."""
-        value = round(change["new"], 6)  # a slider's 0.30000000000000004
+        value = round(value, 6)  # a slider's 0.30000000000000004
         if not 0 <= value <= 1:
             self._move(self.threshold)
             self.refusal.value = pictures.alert(f"{value} is refused; a threshold is a number from 0 to 1.")
@@ -157,10 +131,17 @@ class PrecisionRecallUI(pictures.Panel):
             self._move(value)
 
     def _move(self, threshold: float) -> None:
-        """Take a threshold and show it, in numbers and on the curves."""
+        """Take a threshold and show it."""
         self.threshold, self.refusal.value = threshold, ""
         self.slider.value = self.number.value = round(threshold, 3)
-        self.numbers.value = self.look.in_words(threshold)
-        for figure, place in zip(self.curves, self.look.places(threshold), strict=True):
-            with figure.marks[-1].hold_sync():
-                figure.marks[-1].x, figure.marks[-1].y = np.array(place)[:, None]
+        self._show()
+
+    def _show(self) -> None:
+        """Say what the threshold does, and move it on both curves; precision is 0 where nothing is called."""
+        self.numbers.value = in_words(*self.known, self.threshold)
+        found, missed, alarms, spared = counts(*self.known, self.threshold)
+        sensitivity, precision = found / (found + missed), found / max(found + alarms, 1)
+        places = (alarms / (alarms + spared), sensitivity), (sensitivity, precision)
+        for curve, place in zip(self.curves, places, strict=True):
+            with curve.marks[-1].hold_sync():
+                curve.marks[-1].x, curve.marks[-1].y = np.array(place)[:, None]

@@ -1,9 +1,8 @@
 """ResultsUI: one image at a time with all its scores, what spoke for a class, and the training images it resembles.
 
-predictions: path, label, predicted and score_<class> for each class, perhaps familiar; its index, whole numbers, each
+predictions: path, label, predicted, score_<class> for each class, perhaps familiar; its index, whole numbers, each
 once, are the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
-`root`, of the image in view only, and nothing is written. `judged`, `select` and `nearest_training_images` need no
-front end.
+`root`, of the image in view only, and nothing is written. `judged` and `nearest_training_images` need no front end.
 """
 
 from collections.abc import Callable
@@ -15,20 +14,18 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 
 from tdsp_vision.widgets import pictures
 
-SHOWN = ("all", "correct", "wrong")
-ORDERS = {"most wrong first": ("loss", False), "least familiar first": ("familiar", True)}  # column, ascending
 SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
 BARS = 10  # scores that are shown; of more classes the highest, and what is named
 FAR = 5.0  # standard deviations; further away is as far
 
 
 def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """`predictions` with three more columns.
+    """`predictions`, the most confidently wrong first, with three more columns.
 
     Returns:
         a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not be
@@ -36,31 +33,12 @@ def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """
     scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
-    return predictions.assign(
-        correct=own == called,
-        confidence=scores[rows, called],
-        loss=-np.log(scores[rows, own].clip(np.finfo(float).eps, 1)),  # a score of 0 has no logarithm
-    )
+    loss = -np.log(scores[rows, own].clip(np.finfo(float).eps, 1))  # a score of 0 has no logarithm
+    table = predictions.assign(correct=own == called, confidence=scores[rows, called], loss=loss)
+    return table.sort_values("loss", ascending=False, kind="stable")
 
 
-def select(
-    table: pd.DataFrame, shown: str = "all", label: str = "", order: str = "most wrong first"
-) -> tuple[int, ...]:
-    """Row numbers of `table`, which comes from `judged`, that are left, in one of `ORDERS`.
-
-    Args:
-        shown: all, correct or wrong.
-        label: a true class; "" for all.
-    """
-    keep = (shown == "all") | (table.correct == (shown == "correct"))
-    left = table[keep & ((label == "") | (table.label == label))]
-    column, ascending = ORDERS[order]
-    return tuple(left[column].sort_values(ascending=ascending, kind="stable").index.tolist())
-
-
-def nearest_training_images(
-    features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5
-) -> Callable[[int], pd.DataFrame]:
+def nearest_training_images(features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5) -> Callable:
     """A function that finds the training images which look most like a given one to the frozen network.
 
     Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
@@ -76,16 +54,14 @@ def nearest_training_images(
     Returns:
         row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
     """
-    scaler = StandardScaler().fit(features[train])
-    space = np.clip(scaler.transform(features), -FAR, FAR)  # one wild feature hides nothing
-    rows = np.flatnonzero(train)
-    search = NearestNeighbors(n_neighbors=min(k + 1, len(rows)), algorithm="brute").fit(space[rows])
+    space = np.clip(
+        StandardScaler().fit(features[train]).transform(features), -FAR, FAR
+    )  # one wild feature hides nothing
 
     def nearest(row: int) -> pd.DataFrame:
-        distances, places = search.kneighbors(space[[row]])
-        alike = manifest.iloc[rows[places[0]]][["path", "label"]]
-        alike["distance"] = distances[0] / np.sqrt(space.shape[1])
-        return alike[rows[places[0]] != row].head(k)
+        distances = euclidean_distances(space[[row]], space)[0] / np.sqrt(space.shape[1])
+        others = manifest[["path", "label"]].assign(distance=distances)[train & (np.arange(len(train)) != row)]
+        return others.nsmallest(k, "distance")
 
     return nearest
 
@@ -109,7 +85,7 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
         threshold: class to the score from which on it is called; a line across its bar.
     """
     words = {label: " true", predicted: " called"} if label != predicted else {label: " true, called"}
-    words |= {name: f"{words.get(name, '')} from {at:.3f}" for name, at in threshold.items()}
+    words |= {name: f"{words.get(name, '')} from {at:.3f}" for name, at in threshold.items() if name}
     shown = [name for name in scores.index if name in words or name in scores.nlargest(BARS).index]
     lines = []
     for name, score in scores[shown].items():
@@ -120,16 +96,17 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
         text = f"<span>{escape(name)}</span>", f"<span>{score:.3f}{words.get(name, '')}</span>"
         lines.append(f'{text[0]}<div style="height:16px;background:{mark}, {bar}"></div>{text[1]}')
     rest = f"{len(scores) - len(shown)} classes with lower scores are left out" * (len(shown) < len(scores))
-    grid = "display:grid;grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto;gap:6px 8px;align-items:center"
-    return f'<div style="{grid}">{"".join(lines)}</div>{rest}'
+    grid = "flex:1 1 280px;max-width:480px;gap:6px 8px;align-items:center;display:grid;"
+    grid += "grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto"
+    return f'<div style="{grid}">{"".join(lines)}<span style="grid-column:1/4">{rest}</span></div>'
 
 
 def in_words(row: pd.Series) -> str:
     """What is known of one row of `judged`, as HTML."""
     called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
-    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}"
-    numbers += f", familiar {row.familiar:.3f}" if "familiar" in row else ""
-    return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}<br>{escape(row.path)}"
+    familiar = f", familiar {row.familiar:.3f}" if "familiar" in row else ""
+    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}{familiar}"
+    return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}"
 
 
 class ResultsUI(pictures.Panel):
@@ -138,7 +115,7 @@ class ResultsUI(pictures.Panel):
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, perhaps familiar, by row number.
+        predictions: path, label, predicted, score_<class>, by row number.
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
@@ -147,73 +124,60 @@ class ResultsUI(pictures.Panel):
         threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
     """
 
-    def __init__(
-        self, root: Path, predictions: pd.DataFrame, classes: list[str], explain=None, neighbours=None, threshold=None
-    ):
+    def __init__(self, root: Path, predictions: pd.DataFrame, classes: list[str], explain, neighbours, threshold: dict):
         self.root, self.table, self.classes = Path(root), judged(predictions, classes), classes
-        self.explain, self.neighbours = explain, neighbours
-        self.threshold = {name: score for name, score in (threshold or {}).items() if name}
-        self.shown = pictures.control(widgets.Dropdown, "Show", options=SHOWN)
+        self.explain, self.neighbours, self.threshold = explain, neighbours, threshold
         labels = [("all", ""), *((name, name) for name in classes)]
-        self.label = pictures.control(widgets.Dropdown, "True class", options=labels)
-        orders = list(ORDERS) if "familiar" in predictions else list(ORDERS)[:1]
-        self.order = pictures.control(widgets.Dropdown, "Order", options=orders)
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
-        self.heat = pictures.control(widgets.Dropdown, "Heat map", options=heats)
-        self.pages = pictures.Pages(size=1)
-        self.about, self.alike = widgets.HTML(), widgets.HTML()
-        self.picture, self.map = (widgets.HTML(layout={"width": f"{SIDE}px", "max_width": "100%"}) for _ in range(2))
-        self.chart = widgets.HTML(layout={"flex": "1 1 280px", "max_width": "480px"})
-        chosen = [self.shown, self.label, self.order, *([self.heat] if explain else [])]
-        beside = pictures.wrapping([self.picture, self.map, self.chart], "flex-start")
-        super().__init__([pictures.wrapping([*chosen, self.pages]), self.about, beside, self.alike])
-        for control in (self.shown, self.label, self.order):
-            control.observe(self._choose, "value")
-        self.pages.observe(self._draw, "visible")
-        self.heat.observe(self._draw, "value")
+        self.shown = pictures.control(widgets.Dropdown, "Show", self._choose, options=("all", "correct", "wrong"))
+        self.label = pictures.control(widgets.Dropdown, "True class", self._choose, options=labels)
+        orders = [("most wrong first", False), ("least familiar first", True)][: 1 + ("familiar" in predictions)]
+        self.order = pictures.control(widgets.Dropdown, "Order", self._choose, options=orders)
+        self.heat = pictures.control(widgets.Dropdown, "Heat map", self._draw, options=heats)
+        self.pages = pictures.Pages(1, self._draw)
+        self.about, self.view, self.alike = (widgets.HTML() for _ in range(3))
+        chosen = pictures.wrapping([self.shown, self.label, self.order, self.heat, self.pages])
+        super().__init__([chosen, self.about, self.view, self.alike])
         self._choose()
-        self._draw()
 
     def static_html(self) -> str:
-        """The image in view; beside it, where there is room, its scores and its neighbours."""
-        sides = (self.picture.value, self.chart.value + self.alike.value)
-        boxes = "".join(f'<div style="flex: 1 1 300px">{side}</div>' for side in sides)
-        return f'{self.about.value}<div style="display: flex; flex-wrap: wrap; gap: 16px">{boxes}</div>'
+        """The image in view, its scores and its neighbours."""
+        return self.about.value + self.view.value + self.alike.value
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
-        self.pages.show(select(self.table, self.shown.value, self.label.value, self.order.value))
+        shown, label = self.shown.value, self.label.value
+        keep = (shown == "all") | (self.table.correct == (shown == "correct"))
+        keep &= (label == "") | (self.table.label == label)
+        left = self.table[keep].sort_values("familiar") if self.order.value else self.table[keep]
+        self.pages.show(tuple(left.index.tolist()))
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
-        self.picture.value = self.map.value = self.chart.value = self.alike.value = ""
-        self.about.value = "No image fits these filters."
+        self.about.value, self.view.value, self.alike.value = "No image fits these filters.", "", ""
         for row in map(self.table.loc.__getitem__, self.pages.visible):
             scores = row[[f"score_{name}" for name in self.classes]].set_axis(self.classes).astype(float)
-            self.about.value = in_words(row)
-            self.picture.value = pictures.picture(self.root / row.path, f"{row.label}: {row.path}", SIDE)
-            self.chart.value = score_chart(scores, row.label, row.predicted, self.threshold)
-            self.alike.value = self._neighbours(row) if self.neighbours else ""
+            photo = pictures.figure(self.root / row.path, row.path, SIDE)
+            chart = score_chart(scores, row.label, row.predicted, self.threshold)
+            self.about.value, self.alike.value = in_words(row), self._neighbours(row)
+            self.view.value = pictures.beside([photo, chart])
             if self.heat.value >= 0:
-                self.map.value = "computing the heat map …"
-                self.map.value = self._heat_map(row)
-        self.map.layout.display = None if self.map.value else "none"
+                self.view.value = pictures.beside([photo, "computing the heat map …", chart])
+                self.view.value = pictures.beside([photo, self._heat_map(row), chart])
 
     def _heat_map(self, row: pd.Series) -> str:
         """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""
-        name = self.classes[self.heat.value]
+        words = f"red speaks for {self.classes[self.heat.value]}, blue against it; scaled to this picture"
         try:
             photo = pictures.thumbnail(self.root / row.path, SIDE)
             drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
+            return pictures.figure(drawn, words, SIDE)
         except Exception as error:
             return pictures.alert(f"{type(error).__name__}: {error}")
-        words = f"red speaks for {name}, blue against it; scaled to this picture"
-        return f"{pictures.picture(drawn, f'heat map for {name}', SIDE)}{escape(words)}"
 
     def _neighbours(self, row: pd.Series) -> str:
         """Training images with label and distance."""
         found = self.neighbours(int(row.name))
         captions = [f"{near.label}\ndistance {near.distance:.2f}" for near in found.itertuples()]
         same = f"{(found.label == row.label).sum()} of {len(found)} have the label {escape(row.label)}, too"
-        shown = pictures.gallery([self.root / path for path in found.path], captions, NEIGHBOUR)
-        return f"<b>Nearest training images</b>: {same}{shown}"
+        return f"<b>Nearest training images</b>: {same}{pictures.gallery(self.root, found.path, captions, NEIGHBOUR)}"
