@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tdsp_vision.__main__ import main
-from tdsp_vision.data.tables import read_csv, read_json, write_csv
+from tdsp_vision.data.tables import file_sha256, read_csv, read_json, write_csv
 from tdsp_vision.deployment.export import export_model
 from tdsp_vision.deployment.session import ServedVersion
 from tdsp_vision.files import write_json
@@ -111,8 +111,10 @@ def run(tmp_path) -> tuple[Path, DatasetPaths]:
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     outputs.latest.write_text("one")
-    write_csv(folder / "splits.csv", table)
-    write_csv(folder / "predictions.csv", table.join(scored))
+    known = table.assign(sha256=[file_sha256(file) for file in files], group=np.arange(48), width=96, height=72)
+    for file in (dataset.manifest, folder / "splits.csv"):
+        write_csv(file, known)
+    write_csv(folder / "predictions.csv", table.assign(predicted="benign").join(scored))
     head = {"classes": CLASSES, "positive_class": "malignant", "image_size": SIZE}
     write_json(folder / "metrics.json", head | {"test": block, "validation": block})
     write_json(folder / "model_card.json", {"run_id": "one"})

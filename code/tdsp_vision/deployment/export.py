@@ -209,7 +209,8 @@ def _without_fused_sums(model):
 def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
     """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
     model = load_classifier(run_folder / "model.keras")
-    fits = model.input_shape[1] == info["image_size"] and model.output_shape[-1] == len(info["classes"])
+    scores = model.output["scores"] if isinstance(model.output, dict) else model.output
+    fits = model.input_shape[1] == info["image_size"] and scores.shape[-1] == len(info["classes"])
     rule = info["positive_class"] in info["classes"] and isinstance(info["threshold"], int | float)
     if not (fits and (rule or not info["positive_class"])):
         what = "classes, positive_class, threshold of validation or image_size"

@@ -32,6 +32,7 @@ from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.familiarity import UNFAMILIAR
 from tdsp_vision.modeling.features import predict_files
 from tdsp_vision.modeling.metrics import decide, evaluate
+from tdsp_vision.modeling.runs import read_predictions
 from tdsp_vision.paths import DatasetPaths, resolve, shown
 
 
@@ -52,12 +53,12 @@ def evaluate_elsewhere(run_folder: Path, dataset: DatasetPaths, source_path: str
 
     Raises:
         ParameterError: if no image is left, or those left are of one class only, which cannot be judged.
+        ValueError: if the run's own images are not those that it learned from.
     """
     run, source = read_json(run_folder / "metrics.json"), resolve(source_path)
     images = mark_duplicates(scan_folder(source)[0])
     label = images.label.map(comparable).map({comparable(name): name for name in run["classes"]})
-    learned = read_csv(run_folder / "splits.csv").query("split != 'test'").path
-    repeated = _repeats(images, [dataset.root / path for path in learned])
+    repeated = _repeats(images, list(read_predictions(run_folder, dataset).query("split != 'test'").file))
     left_out = {"repeats an image that the run learned or chose by": int(repeated.sum())}
     left_out["its label is no class of the run"] = int((label.isna() & ~repeated).sum())
     images = images.assign(label=label)[label.notna() & ~repeated].reset_index(drop=True)
