@@ -21,12 +21,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tdsp_vision.deployment.backends import LocalBackend
 from tdsp_vision.deployment.client import ServingClient
+from tdsp_vision.deployment.deployment import Deployment
 from tdsp_vision.deployment.export import export_model
-from tdsp_vision.deployment.local import LocalBackend
-from tdsp_vision.deployment.session import ServedVersion
+from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.modeling.backbones import build_backbone
-from tdsp_vision.paths import SAMPLE_DATA
+from tdsp_vision.paths import SAMPLE_DATA, OutputPaths
 
 SIZE = 224
 MAKE_RUN = """
@@ -55,9 +56,10 @@ def main(before: Path | None, photos: Path, seconds: float, rounds: int) -> None
     contents = [np.array([file.read_bytes()], dtype=object) for file in files]
     with tempfile.TemporaryDirectory() as name:
         folder, servers = Path(name), {}
-        version = exported(folder / "run", folder / "serving/bench")
-        service = LocalBackend().start(version.parent)
-        servers["REST, this checkout"] = ServingClient(service.url, "bench")
+        outputs = OutputPaths(name, "now")
+        version = exported(folder / "run", outputs.serving("bench"))
+        deployment = Deployment(outputs, "bench").create(version, LocalBackend())
+        servers["REST, this checkout"] = deployment.client()
         old = None
         if before:
             old, url = start_before(before.resolve(), folder)
@@ -71,7 +73,7 @@ def main(before: Path | None, photos: Path, seconds: float, rounds: int) -> None
                 for name, client in servers.items():
                     times[name].append(client.benchmark(files, seconds, [1]).p50_ms[0])
         finally:
-            service.stop()
+            deployment.stop()
             if old:
                 old.terminate()
                 old.wait()

@@ -3,11 +3,25 @@
 import contextlib
 import io
 import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+from draw_lesions import generate_sample
 
-from tdsp_vision.paths import NOTEBOOKS
+from tdsp_vision.data.folder import scan_folder
+from tdsp_vision.data.manifest import mark_duplicates, write_dataset
+from tdsp_vision.paths import NOTEBOOKS, DatasetPaths
+
+
+def drawn_dataset(folder: Path, count: int) -> DatasetPaths:
+    """The data set `drawn` in `folder/data`, of `count` drawings of each class less what repeats another one."""
+    generate_sample(folder / "source", count)
+    images, rejected = scan_folder(folder / "source", quiet=True)
+    images = mark_duplicates(images)
+    dataset, kept = DatasetPaths(str(folder / "data"), "drawn"), images[images.file == images.original]
+    write_dataset(dataset, kept, rejected, folder / "source", {"source": "sample", "seed": 0})
+    return dataset
 
 
 def run_cells(stage: str, names: dict, settings: dict, first: str = "", last: str = "", leave_out: tuple = ()) -> str:

@@ -31,9 +31,17 @@ def start(workspace, *arguments):
     return subprocess.Popen(toy_command(workspace, "sweep", *arguments), env=dict(os.environ), **pipes)
 
 
-def finish(process):
+def finish(process, code=0):
+    """What it printed, once it has ended with `code`."""
     printed, _ = process.communicate(timeout=240)
-    return process.returncode, printed
+    assert process.returncode == code, printed
+    return printed
+
+
+def kill_when(true, sweep):
+    wait_until(true)
+    sweep.kill()
+    sweep.communicate()
 
 
 def executions(workspace):
@@ -107,21 +115,19 @@ def test_a_trial_is_named_by_all_that_shapes_its_run_and_by_nothing_else(workspa
 
 def test_a_failure_stops_no_other_trial_and_is_tried_again(workspace):
     command = ("-g", "BATCH_SIZE", "12,13,14", "-p", "DROPOUT", "0.1", "--jobs", "2")
-    code, printed = finish(start(workspace, *command))
-    assert code == 1 and "1 of 3 done" in printed, printed
+    printed = finish(start(workspace, *command), 1)
     assert "failed: BATCH_SIZE=13: cell In [4]: KeyError: 'missing image' (outputs/lesions/sweeps/" in printed
-    assert "failed: BATCH_SIZE=14: a cell: Kernel died" in printed
+    assert "failed: BATCH_SIZE=14: a cell: Kernel died" in printed and "1 of 3 done" in printed
     (table,) = results(workspace)
     assert table.set_index("BATCH_SIZE").status.to_dict() == {12: "done", 13: "failed", 14: "failed"}
     assert table.validation[0] == 0.9 and (workspace / table.notebook[1]).is_file()
-    code, printed = finish(start(workspace, *command))
-    assert code == 1 and sum(executions(workspace).values()) == 1, printed
+    finish(start(workspace, *command), 1)
+    assert sum(executions(workspace).values()) == 1
 
 
 def test_repeated_splits_give_mean_range_and_a_paired_comparison(workspace):
     command = ("-g", "SVM_C", "[1e-4],[1e-3, 0.01]", "-g", "SEED", "0,1", "--metric", "accuracy", "--jobs", "2")
-    code, printed = finish(start(workspace, *command))
-    assert code == 0 and "4 of 4 done" in printed, printed
+    assert "4 of 4 done" in finish(start(workspace, *command))
     (table,) = results(workspace)
     assert set(table.SVM_C) == {"[0.0001]", "[0.001, 0.01]"}, "commas within brackets belong to a value"
     over_seeds = table[["mean", "lowest", "highest"]]
@@ -135,28 +141,25 @@ def test_repeated_splits_give_mean_range_and_a_paired_comparison(workspace):
 
 @pytest.mark.parametrize("moment", ["first trial", "between trials"])
 def test_after_a_kill_every_trial_ends_exactly_once(workspace, moment):
-    values = ("-g", "IMAGE_SIZE", "100,200,300", "-p", "WEIGHT_DECAY", "0.05")
-    command = (*values, "--jobs", "2", "--metric", "balanced_accuracy")
-    sweep = start(workspace, *command)
-    wait_until(lambda: drafts(workspace) if moment == "first trial" else executions(workspace))
-    sweep.kill()
-    sweep.communicate()
+    command = ("-g", "IMAGE_SIZE", "100,200,300", "-p", "WEIGHT_DECAY", "0.05", "--jobs", "2")
+    command += ("--metric", "balanced_accuracy")
+    reached = drafts if moment == "first trial" else executions
+    kill_when(lambda: reached(workspace), start(workspace, *command))
     wait_until(lambda: not trial_processes(workspace))  # nothing outlives it
-    code, printed = finish(start(workspace, *command))
-    assert code == 0 and "3 of 3 done" in printed, printed
+    assert "3 of 3 done" in finish(start(workspace, *command))
     (table,) = results(workspace)
     assert (table.validation * 10000).round().to_list() == table.IMAGE_SIZE.to_list()
     assert list(executions(workspace).values()) == [1, 1, 1] and not drafts(workspace)
 
 
 def test_two_sweeps_at_once_share_their_trials(workspace):
-    one = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1")
+    command = ("-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1")
+    one = start(workspace, *command)
     wait_until(lambda: drafts(workspace))
-    same = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1")
-    other = start(workspace, "-g", "IMAGE_SIZE", "100,200", "-p", "WEIGHT_DECAY", "0.1", "--metric", "accuracy")
-    code, printed = finish(same)
-    assert code == 1 and "is locked: another process works there; wait until it ends" in printed, printed
-    assert finish(one)[0] == finish(other)[0] == 0
+    same, other = start(workspace, *command), start(workspace, *command, "--metric", "accuracy")
+    assert "is locked: another process works there; wait until it ends" in finish(same, 1)
+    finish(one)
+    finish(other)
     assert list(executions(workspace).values()) == [1, 1] and len(results(workspace, 2)) == 2
 
 
@@ -164,21 +167,16 @@ def test_an_interrupt_stops_at_once_and_says_how_to_go_on(workspace):
     sweep = start(workspace, "-g", "BATCH_SIZE", "15")
     wait_until(lambda: drafts(workspace))
     sweep.send_signal(signal.SIGINT)
-    code, printed = finish(sweep)
-    assert code == 130 and "interrupted; the same command goes on from there" in printed, printed
+    assert "interrupted; the same command goes on from there" in finish(sweep, 130)
     wait_until(lambda: not trial_processes(workspace))
 
 
 def test_a_search_goes_on_and_two_metrics_do_not_mix(workspace):
     command = ("--trials", "2", "-r", "DROPOUT", "0.1..0.5", "-g", "SVM_C", "[0.1],[0.1, 0.2]")
-    search = start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03")
-    wait_until(lambda: drafts(workspace))
-    search.kill()
-    search.communicate()
-    code, printed = finish(start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03"))
-    assert code == 0, printed
-    code, printed = finish(start(workspace, *command, "-p", "WEIGHT_DECAY", "0.03", "--metric", "accuracy"))
-    assert code == 0, printed
+    command += ("-p", "WEIGHT_DECAY", "0.03")
+    kill_when(lambda: drafts(workspace), start(workspace, *command))
+    finish(start(workspace, *command))
+    finish(start(workspace, *command, "--metric", "accuracy"))
     for table in results(workspace, 2):
         done = table[table.status == "done"]
         values = 1 - done.DROPOUT if done.validation[0] != 0.5 else 0 * done.DROPOUT + 0.5  # AUC, or accuracy
@@ -206,14 +204,13 @@ def test_a_node_of_a_cluster_is_killed_and_every_trial_ends_exactly_once(workspa
 
         wait_until(runs_a_trial)
         raylet.kill()
-        code, printed = finish(sweep)
+        assert "4 of 4 done" in finish(sweep)
     finally:
         cluster.shutdown()
-    assert code == 0 and "4 of 4 done" in printed, printed
     assert list(executions(workspace).values()) == [1, 1, 1, 1]
 
 
 @pytest.mark.ray
 def test_a_cluster_that_does_not_answer_is_said_in_a_sentence(workspace):
-    code, printed = finish(start(workspace, "-g", "IMAGE_SIZE", "100", "--ray", "auto"))
-    assert code == 1 and "No Ray cluster answers at 'auto'; start one with `ray start`." in printed, printed
+    printed = finish(start(workspace, "-g", "IMAGE_SIZE", "100", "--ray", "auto"), 1)
+    assert "No Ray cluster answers at 'auto'; start one with `ray start`." in printed

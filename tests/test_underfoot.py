@@ -23,14 +23,12 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from draw_lesions import generate_sample
 from mlflow import MlflowClient
-from notebook_cells import run_cells
+from notebook_cells import drawn_dataset, run_cells
 from toys import toy_command
 
 from tdsp_vision.__main__ import main
-from tdsp_vision.data.folder import scan_folder
-from tdsp_vision.data.manifest import load_manifest, mark_duplicates, write_dataset
+from tdsp_vision.data.manifest import load_manifest
 from tdsp_vision.deployment.deployment import Deployment, list_deployments
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.modeling import backbones
@@ -44,6 +42,10 @@ SETTINGS = {
     "model": PLACES | {"IMAGE_SIZE": 32, "WEIGHTS": "none", "GROUP_BY": "none", "EPOCHS": 1, "BATCH_SIZE": 8},
     "deploy": PLACES | {"BACKEND": "local", "SAMPLE_COUNT": 2},
 }
+
+
+LOOKS = ("model-83", "model-85", "model-results", "deploy-28", "deploy-34", "deploy-12", "deploy-16", "deploy-40")
+LOOKS += ("deploy-42",)  # ids of cells
 
 
 class Place(NamedTuple):
@@ -64,13 +66,14 @@ class Place(NamedTuple):
         return next(self.outputs.runs.glob("*-first"))
 
     def file(self, name: str) -> Path:
-        """A file of the run, the data set or the cache."""
-        return next(file for home in (self.run, self.dataset.root, self.outputs.features) for file in home.glob(name))
+        """A file of the run, the data set, the cache or the outputs."""
+        homes = (self.run, self.dataset.root, self.outputs.features, self.outputs.root)
+        return next(file for home in homes for file in home.glob(name))
 
 
-def cells(stage: str, names: dict, first: str = "", last: str = "", leave_out: tuple = (), **settings) -> str:
-    """`run_cells` with the settings of all runs here, and others."""
-    return run_cells(stage, names, SETTINGS[stage] | settings, first, last, leave_out)
+def cells(stage: str, names: dict, first: str = "", last: str = "", **settings) -> str:
+    """`run_cells` with the settings of all runs here, and others, without what only looks at a finished model."""
+    return run_cells(stage, names, SETTINGS[stage] | settings, first, last, LOOKS)
 
 
 def small_network(name: str, size: int, weights: str, input_size: int) -> keras.Model:
@@ -86,11 +89,7 @@ def small_network(name: str, size: int, weights: str, input_size: int) -> keras.
 def finished(tmp_path_factory):
     """A workspace with a run of the whole notebook, and the names that its cells left."""
     place, names = Place(tmp_path_factory.mktemp("finished")), {}
-    generate_sample(place.root / "source", 12)
-    images, rejected = scan_folder(place.root / "source", quiet=True)
-    images = mark_duplicates(images)
-    images = images[images.file == images.original]
-    write_dataset(place.dataset, images, rejected, place.root / "source", {"source": "source", "seed": 0})
+    drawn_dataset(place.root, 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "build_backbone", small_network)
         patch.setenv("TDSP_WORKSPACE", str(place.root))
@@ -178,8 +177,8 @@ ROWS = {
     "image is new, stage 3": (text(MANIFEST, "[0-9a-f]{64}", "0" * 64, 1), STAGE_3, {}, "^Of .* 1 are missing or"),
     "semicolons": (text(MANIFEST, ",", ";"), START, {}, "manifest.csv needs a column 'path', parted by commas;"),
     "rows twice": (text(MANIFEST, r"(images/.*\n)", r"\1\1"), START, {}, f"^Line 3 of .* names {IMAGE} again;"),
-    "no label": (text(MANIFEST, ",malignant,", ",,"), START, {}, "^Line 14 of data/drawn/manifest.csv has no label"),
-    "units": (text(MANIFEST, ",256,", ",256 px,"), START, {}, "^Line 2 of .* has no width, but '256 px'; correct it"),
+    "no label": (text(MANIFEST, ",malignant,", ",,"), START, {}, "^Line 14 of .*manifest.csv has '' as its label"),
+    "units": (text(MANIFEST, ",256,", ",256 px,"), START, {}, "^Line 2 of .* has '256 px' as its width; correct"),
     "capitals": (text(MANIFEST, ",benign,", ",Malignant,", 1), START, {}, "^The labels .* differ only in case"),
     "lines cut off": (text(MANIFEST, r".*\n\Z", ""), START, {}, "has 23 images, and data/drawn/dataset.json says 24;"),
     "empty": (cut(MANIFEST, 0), START, {}, "manifest.csv cannot be read .No columns to parse from file.; it must be"),
@@ -194,6 +193,10 @@ ROWS = {
     "COMPARE, unknown": (nothing, START, {"COMPARE": "r9"}, "^RUN is 'r9'; allowed are 'latest', 'best' and '.*first'"),
     "COMPARE, half copied": (gone("parameters.json"), START, LATEST, "its files are not whole .*parameters.json"),
     "COMPARE, twice": (nothing, START, {"COMPARE": "latest, latest"}, "^COMPARE is .*; name each run once, and at"),
+    "RUN unknown": (nothing, STAGE_3, {"RUN": "../runs/r1"}, "^RUN is '../runs/r1'; allowed are 'latest', 'best' and"),
+    "latest.txt edited": (text("latest.txt", ".+", "r9"), STAGE_3, {}, "^RUN is 'latest', and .* names 'r9', which is"),
+    "latest.txt gone": (gone("latest.txt"), STAGE_3, {}, "^RUN is 'latest', and .*latest.txt names '', which is not"),
+    "runs gone": (lambda place: shutil.rmtree(place.outputs.runs), STAGE_3, {}, "^There is no run in .*; run the"),
     "class renamed": (text("metrics.json", '"malignant"', '"wart"'), STAGE_3, {}, "has no 'score_wart' for each"),
     "metrics cut off": (cut("metrics.json"), STAGE_3, {}, "metrics.json is no whole JSON .*: bring a whole one"),
     "predictions cut off": (cut("predictions.csv"), STAGE_3, {}, "predictions.csv has no .* was edited or cut off;"),
@@ -207,11 +210,17 @@ ROWS = {
     "model cut off": (cut("model.keras"), EXPORT, {}, "model.keras is no whole model .*: name another run, or"),
     "OUTPUT_DIR is a file": (nothing, START, {"OUTPUT_DIR": "source/metadata.csv"}, "^OUTPUT_DIR is .* can be written"),
     "FINE_LABELS": (nothing, START, {"CLASSIFIER": "dnn", "FINE_LABELS": "dx"}, "^FINE_LABELS is 'dx'; allowed are ''"),
+    "SPLIT given": (nothing, START, {"SPLIT": "given"}, "^SPLIT is 'given', and the manifest has no column 'split'"),
+    "SPLIT by fold": (text(MANIFEST, ",site\n", ",split\n"), START, {}, "^The column 'split' of the manifest"),
+    "one class": (nothing, START, {"MIN_CLASS_SIZE": 99}, "has the classes .*; a classifier needs two"),
+    "POSITIVE_CLASS": (nothing, START, {"POSITIVE_CLASS": "wolf"}, "^POSITIVE_CLASS is 'wolf'; allowed are 'auto', ''"),
+    "SENSITIVITY": (text(MANIFEST, ",malignant,", ",mole,"), START, {"SENSITIVITY": 0.9}, "^SENSITIVITY is 0.9, "),
     "SENSITIVITY of no class": (nothing, START, {"SENSITIVITY": 0.9, "POSITIVE_CLASS": ""}, "^SENSITIVITY is 0.9;"),
 }
 WARNED = {
     "features cut off": (cut(CACHE), FEATURES, {}, "npz is damaged .* computed anew"),
     "features empty": (cut(CACHE, 0), FEATURES, {}, "npz is damaged .* computed anew"),
+    "corrections of none": (corrections("path,label\na,b\n"), START, {}, "names 1 images that are not in the manifest"),
     "byte order mark": (text(MANIFEST, r"\A", "\ufeff"), START, {}, "the run history can be written"),
     "blank lines": (text(MANIFEST, "\n", "\n\n"), START, {}, "the run history can be written"),
     "previous run not whole": (cut("metrics.json"), START, {}, "no earlier run to compare with"),
@@ -278,7 +287,7 @@ def test_torn_groups_and_few_patients_are_objections_beside_the_score_and_in_the
 def test_a_c_at_the_end_of_the_list_is_said(finished):
     names = dict(finished[1])
     said = cells("model", names | {"SVM_C": [1e-9, 1e6]}, "model-32", "model-58")
-    assert re.search(r"C = (1e-09|1e\+06) is the (smallest|largest) of SVM_C; a .* one may be better", said)
+    assert re.search(r"C = (1e-09|1e\+06) is at the end of SVM_C; a (smaller|larger) one may be better", said)
 
 
 HISTORIES = {"a file store": "./mlruns", "a server that does not answer": "http://127.0.0.1:9", "damaged": ""}
@@ -381,9 +390,6 @@ def test_corrections_edited_by_hand_while_the_widget_is_open_are_merged(place):
     assert place.dataset.corrections.read_text().splitlines() == lines[:-1]
 
 
-BENCHMARK = ("deploy-40", "deploy-42")
-
-
 @pytest.fixture(scope="module")
 def kept(finished, tmp_path_factory):
     """A copy of the workspace in which notebook 3 left its service running, on a fixed port."""
@@ -393,7 +399,7 @@ def kept(finished, tmp_path_factory):
         port = listener.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDSP_WORKSPACE", str(place.root))
-        said = cells("deploy", {}, leave_out=BENCHMARK, KEEP_RUNNING=True, PORT=port)
+        said = cells("deploy", {}, KEEP_RUNNING=True, PORT=port)
         yield place, port, said
         Deployment(place.outputs, "drawn").delete()
 
@@ -413,7 +419,7 @@ def test_what_was_asked_to_be_kept_is_left_and_nothing_else(kept):
 
 def test_a_second_run_beside_a_kept_service_updates_it_in_place_and_leaves_it(kept):
     before = served(kept[0])
-    cells("deploy", {}, leave_out=BENCHMARK, PORT=kept[1])
+    cells("deploy", {}, PORT=kept[1])
     assert served(kept[0]) == before
 
 

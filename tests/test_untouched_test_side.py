@@ -13,12 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from draw_lesions import generate_sample
-from notebook_cells import run_cells
-
-from tdsp_vision.data.folder import scan_folder
-from tdsp_vision.data.manifest import mark_duplicates, write_dataset
-from tdsp_vision.paths import DatasetPaths
+from notebook_cells import drawn_dataset, run_cells
 
 pytestmark = pytest.mark.slow
 SPLITTING = "model-14"  # id of the cell that splits
@@ -32,12 +27,7 @@ SETTINGS = {
 def run(tmp_path_factory) -> Callable[[str, str | None], Path]:
     """Run folder by classifier and by the side whose labels are shuffled (None: no side), on 40 drawings of lesions."""
     folder = tmp_path_factory.mktemp("untouched")
-    generate_sample(folder / "source", 20)
-    images, rejected = scan_folder(folder / "source", quiet=True)
-    images = mark_duplicates(images)
-    images = images[images.file == images.original]
-    about = {"source": "sample", "seed": 0}
-    write_dataset(DatasetPaths(str(folder / "data"), "drawn"), images, rejected, folder / "source", about)
+    drawn_dataset(folder, 20)
     places = {"DATASET_NAME": "drawn", "DATA_DIR": str(folder / "data"), "RUN_NAME": "run"}
 
     @cache

@@ -11,7 +11,7 @@ from tdsp_vision.errors import ParameterError
 from tdsp_vision.paths import OutputPaths, checked_name, resolve, shown
 
 VERSION = click.option("--version", type=int, help="Exported version; by default the highest.")
-BACKEND = click.option("--backend", default="auto", show_default=True, help="docker | local | auto.")
+BACKEND = click.option("--backend", default="auto", type=click.Choice(["auto", "docker", "local"]), show_default=True)
 IMAGE = click.option("--image", default=None, help="SERVING_IMAGE; docker only.")
 
 
@@ -45,12 +45,7 @@ def build(deployment, version, backend, image) -> None:
 @click.pass_obj
 def create(deployment, version, backend, image, port) -> None:
     """Build and run; it answers when the command ends."""
-    from tdsp_vision.deployment.deployment import create_deployment
-
-    folder, chosen = _built(deployment, version, backend, image)
-    click.echo(
-        create_deployment(deployment.outputs, deployment.name, folder, chosen, port, keep_running=True).summary()
-    )
+    click.echo(deployment.create(*_built(deployment, version, backend, image), port, keep_running=True).summary())
 
 
 @deploy.command("list")
@@ -113,12 +108,11 @@ def delete(deployment, if_exists: bool) -> None:
 
 def _built(deployment, version, backend, image):
     """Build a version and say on what; its folder and backend."""
-    from tdsp_vision.deployment.container import SERVING_IMAGE
-    from tdsp_vision.deployment.deployment import build_image, choose_backend
+    from tdsp_vision.deployment.deployment import SERVING_IMAGE, choose_backend
     from tdsp_vision.deployment.versions import version_folder
 
     folder = version_folder(deployment.folder, version)
     chosen, reason = choose_backend(backend, image or SERVING_IMAGE)
     click.echo(reason)
-    build_image(deployment.outputs, folder, chosen)
+    deployment.build(folder, chosen)
     return folder, chosen

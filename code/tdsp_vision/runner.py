@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -93,23 +94,24 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     steps, dataset, outputs = plan(settings, stages)
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
-    for number, step in enumerate(steps, 1):
-        executed = folder / f"{step.name}.ipynb"
-        values = step.values
-        if step.stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
-            values = {"RUN": runs[-1]} | values
-        says = {"step": number, "steps": len(steps), "title": step.name, "notebook": str(executed)}
-        label = f"{number}/{len(steps)} {step.name}"
-        try:
-            with progress(label, _usual(outputs, step.name), says if watched else None) as on_cell:
-                run_notebook(paths.NOTEBOOKS[step.stage], values, executed, on_cell)
-        except (ParameterError, RunFailed) as error:
-            raise type(error)(f"{step.name} stopped in {error}") from None
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted in {step.name}; run again to go on") from None
-        if step.stage == "model":
-            runs.append(displayed_run(executed))
-            attach_to_history(outputs, runs[-1], executed)
+    with ThreadPoolExecutor(1) as history:  # MLflow takes seconds to import, and the next notebook need not wait
+        for number, step in enumerate(steps, 1):
+            executed = folder / f"{step.name}.ipynb"
+            values = step.values
+            if step.stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
+                values = {"RUN": runs[-1]} | values
+            says = {"step": number, "steps": len(steps), "title": step.name, "notebook": str(executed)}
+            label = f"{number}/{len(steps)} {step.name}"
+            try:
+                with progress(label, _usual(outputs, step.name), says if watched else None) as on_cell:
+                    run_notebook(paths.NOTEBOOKS[step.stage], values, executed, on_cell)
+            except (ParameterError, RunFailed) as error:
+                raise type(error)(f"{step.name} stopped in {error}") from None
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"interrupted in {step.name}; run again to go on") from None
+            if step.stage == "model":
+                runs.append(displayed_run(executed))
+                history.submit(attach_to_history, outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
 
 

@@ -225,13 +225,6 @@ def test_corrections_are_written_read_and_followed(birds, dataset):
     assert load_manifest(dataset).equals(loaded), "corrections outlive another run of stage 1"
 
 
-def test_a_correction_of_an_image_that_is_gone_is_a_sentence(birds, dataset, capsys):
-    acquire(dataset, birds)
-    dataset.corrections.write_text("path,label\nimages/wren/9.png,robin\n")
-    assert load_manifest(dataset).label.tolist() == ["robin", "robin", "wren", "wren"]
-    assert "names 1 images that are not in the manifest, such as images/wren/9.png" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("path", "label"), [("a.png", " "), ("a.png", 1)])
 def test_what_could_not_be_read_again_is_not_written(dataset, path, label):
     with pytest.raises(ValueError, match="each needs a path and a label, both text and not empty"):

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tiny_run import CLASSES, IMAGE_SIZE, Exported, write_run
+from tiny_run import CLASSES, IMAGE_SIZE, Exported, serve, write_run
 
 from tdsp_vision.deployment.export import export_model
-from tdsp_vision.deployment.local import LocalBackend
 from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.paths import OutputPaths
 
 
 def _exported(folder: Path, classes: list[str], positive_class: str, threshold: float | list[float]) -> Exported:
-    model = write_run(folder / "runs/r1", classes, positive_class, threshold)
+    outputs = OutputPaths(str(folder), "ds")
+    model = write_run(outputs.runs / "r1", classes, positive_class, threshold)
     info = {"classes": classes, "positive_class": positive_class, "threshold": threshold}
-    return Exported(folder / "runs/r1", export_model(folder / "runs/r1", folder / "serving/tiny"), model, info)
+    return Exported(outputs, export_model(outputs.runs / "r1", outputs.serving("tiny")), model, info)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +52,7 @@ def photos() -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def every_format() -> dict[str, bytes]:
-    """One picture in every format that is accepted, by the format's name."""
+    """One picture in every kind of the two formats that a data set holds, by its name."""
     gradient = np.linspace(0, 255, 40 * 50 * 3).reshape(40, 50, 3).astype(np.uint8)
     gradient[10:20, 10:30] = [200, 30, 60]
     image = Image.fromarray(gradient)
@@ -67,17 +68,13 @@ def every_format() -> dict[str, bytes]:
         "PNG palette": _encoded(image.convert("P"), "PNG"),
         "PNG 16 bit": _encoded(deep, "PNG"),
         "PNG alpha": _encoded(translucent, "PNG"),
-        "BMP": _encoded(image, "BMP"),
-        "GIF": _encoded(image, "GIF"),
-        "GIF animated": _encoded(image, "GIF", save_all=True, append_images=[image.rotate(90)]),
-        "WebP": _encoded(image, "WEBP"),
     }
 
 
 @pytest.fixture(scope="session")
 def service(two_classes):
     """The two-class model behind the embedded server."""
-    running = LocalBackend().start(two_classes.version_folder.parent)
+    running = serve(two_classes.version_folder)
     yield running
     running.stop()
 

@@ -22,11 +22,10 @@ import pytest
 from packaging.requirements import Requirement
 
 import tdsp_vision
-from tdsp_vision.deployment.container import docker
+from tdsp_vision.deployment.backends import docker
 from tdsp_vision.errors import RunFailed
 
 IMAGE = "tdsp-vision-stand-in:latest"
-SAYS = "which stands in for TensorFlow Serving: the embedded server behind TensorFlow Serving's command line"
 NEEDED = ["tensorflow", "tensorflow-serving-api", "uvicorn", "starlette", "orjson", "click", "pillow"]
 BASE = "tdsp-vision-stand-in-base"
 PACKAGE = Path(tdsp_vision.__file__).parent
@@ -42,7 +41,7 @@ COPY . /stand-in
 # The real image sets this name for its own entrypoint; it must not reach the model's address.
 ENV MODEL_NAME=model
 ENV PATH=/stand-in:/usr/bin:/bin PYTHONPATH=/stand-in:{packages} LD_LIBRARY_PATH={libraries} TF_CPP_MIN_LOG_LEVEL=2
-LABEL tdsp-vision.stand-in="{says}"
+LABEL tdsp-vision.stand-in="the embedded server behind TensorFlow Serving's command line"
 """
 
 
@@ -67,7 +66,7 @@ def stand_in_image() -> str:
         server.write_text(f"#!{PYTHON}\n{script}", encoding="utf-8")
         server.chmod(0o755)
         libraries = ":".join(sorted({str(library.parent) for library in _libraries(_packages())}))
-        values = {"base": base, "packages": PACKAGES, "libraries": libraries, "says": SAYS}
+        values = {"base": base, "packages": PACKAGES, "libraries": libraries}
         (folder / "Dockerfile").write_text(DOCKERFILE.format(**values), encoding="utf-8")
         docker("build", "--quiet", f"--tag={IMAGE}", name, timeout=300)
     docker("image", "prune", "--force", "--filter=label=tdsp-vision.stand-in")

@@ -12,8 +12,7 @@ from PIL import Image
 from tiny_run import CLASSES, decide, png
 
 from tdsp_vision.data.images import as_stored
-from tdsp_vision.deployment.client import MAX_FILE_BYTES, ServingClient, ServingError
-from tdsp_vision.deployment.parity import _distance, check_parity
+from tdsp_vision.deployment.client import MAX_FILE_BYTES, ServingClient, ServingError, check_parity
 from tdsp_vision.errors import RunFailed
 
 SCORES = [f"score_{name}" for name in CLASSES]
@@ -180,25 +179,21 @@ def test_parity_holds_and_shows_its_progress(client, predictions, two_classes, c
 @pytest.mark.parametrize("shift", [1e-4, float("nan")])
 def test_parity_fails_for_another_score(client, predictions, two_classes, shift):
     predictions.loc[5, "score_benign"] += shift
-    with pytest.raises(RunFailed, match=r"differ from the run's by up to .*05\.jpg"):
+    with pytest.raises(RunFailed, match=r"1 of 24 files do not get the run's scores.*05\.jpg"):
         check_parity(client, predictions, two_classes.info)
 
 
 def test_parity_fails_for_another_label_but_for_rounding(client, predictions, two_classes):
     predictions.loc[8, "predicted"] = ({*CLASSES} - {predictions.loc[8, "predicted"]}).pop()
-    with pytest.raises(RunFailed, match=r"1 labels differ from the run's; .*08\.jpg"):
+    with pytest.raises(RunFailed, match=r"1 of 24 files do not get the run's scores and labels; the first: .*08\.jpg"):
         check_parity(client, predictions, two_classes.info)
-    border = two_classes.info | {"threshold": float(predictions.loc[8, "score_malignant"])}
-    assert check_parity(client, predictions.iloc[8:9], border)["borderline"] == 1
-
-
-@pytest.mark.parametrize(("rule", "distance"), [([0.75, 0.25], 0), ([0.5, 0.5], 0.4)])
-def test_without_a_positive_class_a_label_may_tip_where_the_scores_by_share_are_equal(rule, distance):
-    row = pd.Series({"score_a": 0.6, "score_b": 0.2, "served": "a", "predicted": "b"})
-    assert _distance(row, {"classes": ["a", "b"], "positive_class": "", "threshold": rule}) == pytest.approx(distance)
+    benign = predictions.drop(index=8)[predictions.predicted == "benign"].iloc[:1]
+    border = two_classes.info | {"threshold": float(benign.score_malignant.iloc[0]) + 2e-6}
+    tipped = benign.assign(score_malignant=benign.score_malignant + 4e-6, predicted="malignant")
+    assert check_parity(client, tipped, border)["borderline"] == 1
 
 
 def test_parity_fails_for_a_file_that_has_no_score(client, predictions, files, two_classes):
     files[2].write_bytes(b"damaged")
-    with pytest.raises(RunFailed, match="1 of 24 files have no score; the first: the server could not decode"):
+    with pytest.raises(RunFailed, match=r"1 of 24 files .*02\.jpg, the server could not decode"):
         check_parity(client, predictions, two_classes.info)

@@ -1,7 +1,6 @@
 """The build context and the cluster files: whole, valid by strict schemas, and the same facts in every file."""
 
 import re
-import stat
 
 import jsonschema
 import kubernetes_validate
@@ -11,8 +10,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tdsp_vision.deployment.container import HARDENED, SERVING_IMAGE, cluster_name
-from tdsp_vision.deployment.manifests import write_build_context, write_cluster_files
+from tdsp_vision.deployment.backends import HARDENED, SERVING_IMAGE, LocalBackend, cluster_name
+from tdsp_vision.deployment.deployment import Deployment, write_cluster_files
 from tdsp_vision.paths import OutputPaths
 
 STRING, COUNT = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}
@@ -77,8 +76,8 @@ def written(tmp_path, two_classes):
         if file.is_file():
             (version / file.relative_to(two_classes.version_folder)).parent.mkdir(parents=True, exist_ok=True)
             (version / file.relative_to(two_classes.version_folder)).write_bytes(file.read_bytes())
-    context = write_build_context(outputs, version, replicas=2)
-    files = [*write_cluster_files(outputs, version, replicas=2), context / "compose.yaml"]
+    Deployment(outputs, "HAM_10000").build(version, LocalBackend(), replicas=2)
+    files = [*write_cluster_files(outputs, version, replicas=2), outputs.deployment / "docker/compose.yaml"]
     return outputs, version, {file.stem: yaml.safe_load(file.read_text()) for file in files}
 
 
@@ -117,18 +116,17 @@ def test_all_files_say_the_same(written):
         assert container[probe]["grpc"] == {"port": 8500}
 
 
-def test_the_build_context_is_whole_and_readable_by_any_user(written):
+def test_the_build_context_is_whole(written):
     outputs, version, _ = written
     context = outputs.deployment / "docker"
     files = {"Dockerfile", "compose.yaml", "batching.config", "monitoring.config", "models"}
     assert {path.name for path in context.iterdir()} == files
-    for path in context.rglob("*"):
-        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
     for source in version.rglob("*"):
         copy = context / "models/HAM_10000/3" / source.relative_to(version)
         assert source.is_dir() or copy.read_bytes() == source.read_bytes()
     text = (context / "Dockerfile").read_text()
     assert f"ARG SERVING_IMAGE={SERVING_IMAGE}\nFROM $SERVING_IMAGE\n" in text and "USER 10001:10001" in text
+    assert text.count("\nCOPY --chown=10001:10001 ") == 2  # the server reads them, whoever built the image
     assert not re.search(r"(ARG|ENV) MODEL_NAME", text)  # the base image's own value would win
     flags = dict(re.findall(r'"--(\w+)=([^"]*)"', text))
     config = (context / flags["model_config_file"].removeprefix("/")).read_text()
@@ -147,22 +145,16 @@ def test_the_build_context_is_whole_and_readable_by_any_user(written):
 def test_a_later_version_takes_the_place_of_the_context(written):
     outputs, version, _ = written
     later = version.rename(version.with_name("4"))
-    write_build_context(outputs, later)
+    Deployment(outputs, "HAM_10000").build(later, LocalBackend())
     assert [path.name for path in (outputs.deployment / "docker/models/HAM_10000").glob("[0-9]*")] == ["4"]
     compose = yaml.safe_load((outputs.deployment / "docker/compose.yaml").read_text())
     assert compose["services"]["server"]["image"] == "tdsp-vision/ham-10000:4"
     assert compose["services"]["server"]["ports"][0]["published"] == "8501"
 
 
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [
-        ("lesions", "lesions"),
-        ("HAM10000", "ham10000"),
-        ("2024", "model-2024"),
-        ("_a.b--c-", "a-b-c"),
-        ("a" * 90, "a" * 40),
-    ],
-)
+NAMES = {"HAM10000": "ham10000", "2024": "model-2024", "_a.b--c-": "a-b-c", "a" * 90: "a" * 40}
+
+
+@pytest.mark.parametrize(("name", "wanted"), NAMES.items())
 def test_names_that_images_and_clusters_take(name, wanted):
     assert cluster_name(name) == wanted

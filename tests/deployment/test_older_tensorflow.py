@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdsp_vision.deployment.session import ServedVersion
+from tdsp_vision.deployment.server import ServedVersion
 
 OLDER = "2.20.*"
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,13 +18,13 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from tiny_run import CLASSES, IMAGE_SIZE, MODEL, PREDICT, b64, json_body, png, send, write_run
+from tiny_run import CLASSES, IMAGE_SIZE, MODEL, PREDICT, b64, json_body, png, send, serve, write_run
 from toys import wait_until_ended
 
+from tdsp_vision.deployment.backends import LocalBackend
 from tdsp_vision.deployment.client import ServingClient, ServingError
 from tdsp_vision.deployment.deployment import wait_until_served
 from tdsp_vision.deployment.export import export_model
-from tdsp_vision.deployment.local import LocalBackend
 from tdsp_vision.deployment.versions import CONFIG, write_config
 
 KEY = "a key that nobody guesses"
@@ -50,15 +51,6 @@ def huge_jpeg() -> bytes:
     return patched(content, content.index(b"\xff\xc0") + 5, ">HH", 65_500, 65_500)
 
 
-def gif_with_huge_second_frame() -> bytes:
-    content = encoded("GIF", save_all=True, append_images=[Image.radial_gradient("L")])
-    return patched(content, content.rindex(b"\x2c\x00\x00\x00\x00") + 5, "<HH", 65_535, 65_535)
-
-
-def webp(layout: bytes) -> bytes:
-    return b"RIFF\x1e\0\0\0WEBP" + layout
-
-
 BOMB = png(16_000, 16_000)
 IMAGES = {  # all of them are answered with valid = false
     "a bomb of 16,000 x 16,000 pixels": BOMB,
@@ -70,17 +62,10 @@ IMAGES = {  # all of them are answered with valid = false
     "a JPEG that says 4 billion pixels": huge_jpeg(),
     "a JPEG without a frame": b"\xff\xd8\xff\xe0\x00\x04ab\xff\xd9",
     "half a JPEG": encoded("JPEG")[:900],
-    "a GIF with a huge second frame": gif_with_huge_second_frame(),
     "a GIF with a huge screen": patched(encoded("GIF"), 6, "<HH", 65_535, 65_535),
-    "a GIF cut off": encoded("GIF")[:100],
-    "an extended WebP that says 281 billion pixels": webp(b"VP8X\x0a\0\0\0" + b"\0\0\0\0" + b"\xff" * 6 + bytes(8)),
-    "a lossless WebP that says 268 million": webp(b"VP8L\x0a\0\0\0\x2f\xff\xff\xff\x0f" + bytes(8)),
-    "a lossy WebP that says 268 million": webp(b"VP8 \x0a\0\0\0\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f" + bytes(8)),
-    "a WebP cut in its header": encoded("WEBP")[:20],
-    "a BMP of 8 bits with a palette": encoded("BMP", "P"),
-    "a BMP of 1 bit": encoded("BMP", "1"),
+    "a lossless WebP that says 268 million": b"RIFF\x1e\0\0\0WEBPVP8L\x0a\0\0\0\x2f\xff\xff\xff\x0f" + bytes(8),
     "a BMP that says 2 billion rows": patched(encoded("BMP"), 22, "<i", 2**31 - 1),
-    "a BMP that says 2 billion rows, the top one first": patched(encoded("BMP"), 22, "<i", -(2**31) + 1),
+    "a WebP, a format that the client converts": encoded("WEBP"),
     "a TIFF": encoded("TIFF"),
     "a PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
     "an SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
@@ -97,7 +82,7 @@ REQUESTS = {
     "NaN": (PREDICT, FLOATS % b"[[[[NaN]]]]", 400, "JSONDecodeError"),
     "a whole number beyond 64 bits": (PREDICT, FLOATS % (b"[[[[%d]]]]" % 2**70), 400, "error"),
     "null for a number": (PREDICT, FLOATS % b"[[[[null]]]]", 400, "other than numbers"),
-    "numbers and lists": (PREDICT, FLOATS % b"[[[[1, [2], 3]]]]", 400, "lists of one level differ"),
+    "numbers and lists": (PREDICT, FLOATS % b"[[[[1, [2], 3]]]]", 400, "Malformed request"),
     "pictures of another size": (PREDICT, FLOATS % b"[[[[1, 2, 3]]]]", 400, r"shape \\?\(1, 1, 1, 3\\?\)"),
     "pixels for files": (PREDICT, json_body({"instances": [[[0, 0, 0]]]}), 400, "Malformed request"),
     "no images": (PREDICT, b'{"instances": []}', 400, r"shape \(0,\)"),
@@ -204,7 +189,7 @@ def test_two_servers_cannot_have_one_port(service, two_classes):
 
 
 def test_it_ends_the_request_that_runs_and_then_itself(two_classes, photos):
-    running = LocalBackend().start(two_classes.version_folder.parent)
+    running = serve(two_classes.version_folder)
     body = json_body({"instances": [b64(photos[n % 24]) for n in range(1500)]})
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(send, running, "POST", PREDICT, body)
@@ -217,12 +202,13 @@ def test_it_ends_the_request_that_runs_and_then_itself(two_classes, photos):
 
 def test_it_ends_with_the_process_that_started_it(two_classes, tmp_path):
     script = tmp_path / "starter.py"
-    folder = shutil.copytree(two_classes.version_folder, tmp_path / "serving/tiny/1").parent
+    folder = shutil.copytree(two_classes.version_folder, tmp_path / "ds/serving/tiny/1").parent
     script.write_text(
-        "import sys; from pathlib import Path; from tdsp_vision.deployment.local import LocalBackend\n"
-        "print(LocalBackend().start(Path(sys.argv[1])).process.pid, flush=True)\nimport os; os.kill(os.getpid(), 9)"
+        "import os, pathlib\nfrom tiny_run import serve\n"
+        f"print(serve(pathlib.Path({str(folder / '1')!r})).process.pid, flush=True)\nos.kill(os.getpid(), 9)"
     )
-    starter = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    starter = subprocess.run([sys.executable, str(script)], env=here, capture_output=True, text=True)
     wait_until_ended(int(starter.stdout))
     assert LocalBackend().find(folder) == []
     assert json.loads((folder / "1/assets.extra/model_info.json").read_text())["classes"] == CLASSES
@@ -234,10 +220,10 @@ def changing(tmp_path_factory):
     root = tmp_path_factory.mktemp("changing")
     for number, classes in enumerate([CLASSES, ["None", "007", "striped"]], 1):
         write_run(root / f"r{number}", classes, "", None, seed=number)
-    first = export_model(root / "r1", root / "serving/tiny")
+    first = export_model(root / "r1", root / "ds/serving/tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDSP_SERVING_KEY", KEY)
-        service = LocalBackend().start(first.parent)
+        service = serve(first)
         yield root, service
         service.stop()
 
@@ -260,7 +246,7 @@ def test_versions_come_and_go_and_no_live_client_notices(changing, photos, tmp_p
     assert client.score(tmp_path / "photo.jpg").filter(like="score_").columns.tolist() == [
         f"score_{c}" for c in CLASSES
     ]
-    second = export_model(root / "r2", root / "serving/tiny")
+    second = export_model(root / "r2", root / "ds/serving/tiny")
     wait_until_served(service, second)  # nobody told the server: it watches the folder
     table = client.score([tmp_path / "photo.jpg"] * 2)
     assert table.filter(like="score_").columns.tolist() == ["score_None", "score_007", "score_striped"]

@@ -12,8 +12,11 @@ import numpy as np
 import requests
 import tensorflow as tf
 
+from tdsp_vision.deployment.backends import LocalBackend, LocalService
+from tdsp_vision.deployment.deployment import Deployment
 from tdsp_vision.modeling import metrics
 from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.paths import OutputPaths
 
 IMAGE_SIZE = 32
 MODEL = "/v1/models/tiny"
@@ -23,9 +26,9 @@ CLASSES = ["benign", "malignant"]
 
 @dataclass
 class Exported:
-    """A run folder, its model and where it was exported to."""
+    """A run, its model and where it was exported to."""
 
-    run_folder: Path
+    outputs: OutputPaths
     version_folder: Path
     model: keras.Model
     info: dict
@@ -63,6 +66,13 @@ def write_run(folder: Path, classes: list[str], positive_class: str, threshold: 
     head = {"dataset": "tiny", "classes": classes, "positive_class": positive_class, "image_size": IMAGE_SIZE}
     (folder / "metrics.json").write_text(json.dumps(head | {"validation": {"threshold": threshold}}))
     return model
+
+
+def serve(version_folder: Path) -> LocalService:
+    """An embedded server of a version in `<outputs>/ds/serving/<model>/`; it ends with this process."""
+    dataset, model = version_folder.parents[2], version_folder.parent.name
+    outputs = OutputPaths(str(dataset.parent), dataset.name)
+    return Deployment(outputs, model).create(version_folder, LocalBackend()).service()
 
 
 def send(service, method: str, path: str, body: bytes | None = None, **headers: str) -> requests.Response:

@@ -74,16 +74,11 @@ def test_a_batch_depends_on_its_images_and_its_seed_alone():
     assert (augment_batch(CHANGES, images, 6) != first).any()
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "images", "message"),
-    [
-        ([iaa.Fliplr(1)], np.zeros([1, 4, 4, 3], np.uint8), "must be one augmenter"),
-        (iaa.Crop(px=1, keep_size=False), np.zeros([1, 9, 9, 3], np.uint8), "must keep their size"),
-    ],
-)
-def test_what_cannot_work_is_refused(pipeline, images, message):
-    with pytest.raises(ValueError, match=message):
-        augment_batch(pipeline, images, 0)
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ValueError, match="must be one augmenter"):
+        augment_batch([iaa.Fliplr(1)], np.zeros([1, 9, 9, 3], np.uint8), 0)
+    with pytest.raises(ValueError, match="must keep their size"):
+        augment_batch(iaa.Crop(px=1, keep_size=False), np.zeros([1, 9, 9, 3], np.uint8), 0)
 
 
 def test_noise_that_reads_what_numpy_dropped_works():

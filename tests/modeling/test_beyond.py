@@ -14,7 +14,7 @@ from PIL import Image
 from tdsp_vision.__main__ import main
 from tdsp_vision.data.tables import file_sha256, read_csv, read_json, write_csv
 from tdsp_vision.deployment.export import export_model
-from tdsp_vision.deployment.session import ServedVersion
+from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.files import write_json
 from tdsp_vision.modeling.batches import preprocess
 from tdsp_vision.modeling.evaluate_elsewhere import evaluate_elsewhere

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tdsp_vision.modeling import refine
 from tdsp_vision.modeling.refine import Checkpoint
+from tdsp_vision.modeling.splits import fine_targets
 
 EPOCHS = 4
 
@@ -77,7 +78,7 @@ def test_without_a_place_for_a_rate_a_small_set_takes_the_default_one_and_says_w
 
 def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
     manifest = pd.DataFrame({"kind": ["mole", None, "", "wart"]})
-    names, fine = refine.fine_targets(manifest, "kind")
+    names, fine = fine_targets(manifest, "kind")
     assert names == ["mole", "wart"] and fine.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
     answers, weights = refine.answers_and_weights(np.array([0, 0, 0, 1]), 2, fine, np.array([0, 1, 3]))
     assert weights["scores"].tolist() == [0.75, 0.75, 1.5] and weights["fine"].tolist() == [0.75, 0, 1.5]
@@ -85,7 +86,7 @@ def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
         answers["scores"].tolist() == [[1, 0], [1, 0], [0, 1]] and answers["fine"].tolist() == fine[[0, 1, 3]].tolist()
     )
     with pytest.raises(ValueError, match="FINE_LABELS is 'kind', and that column holds 1 value"):
-        refine.fine_targets(manifest[:2], "kind")
+        fine_targets(manifest[:2], "kind")
 
 
 @pytest.mark.parametrize(("whole", "first"), [(False, [0, 1, 2, 3]), (True, [0, 0, 1, 1, 2, 2, 3, 3])])

@@ -1,7 +1,6 @@
 """Run folders: whole or not there, never overwritten, and found again."""
 
 import json
-import re
 
 import pandas as pd
 import pytest
@@ -12,8 +11,6 @@ from tdsp_vision.files import write_json
 from tdsp_vision.modeling.runs import find_run, model_card, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.paths import DatasetPaths, OutputPaths
-
-CLASSES = ["benign", "malignant"]
 
 
 @pytest.fixture
@@ -66,50 +63,21 @@ def test_a_run_is_never_overwritten_and_never_lost(outputs, run):
     assert find_run(outputs, "latest") == third
 
 
-def test_missing_runs_are_explained(outputs, run):
-    with pytest.raises(ValueError, match="There is no run in .*runs; run the modeling notebook first"):
-        find_run(outputs, "latest")
-    save_run(outputs, "r1", **run)
-    (outputs.runs / ".r0.draft").mkdir()
-    (outputs.runs / "empty").mkdir()
-    for wrong in ("r9", "", "empty", "../runs/r1"):
-        with pytest.raises(ValueError, match=f"RUN is {wrong!r}; allowed are 'latest', 'best' and 'r1'."):
-            find_run(outputs, wrong)
-
-
-@pytest.mark.parametrize("latest", [None, "gone\n"])
-def test_a_latest_that_names_nothing_is_explained(outputs, run, latest):
-    save_run(outputs, "r1", **run)
-    outputs.latest.unlink()
-    if latest is not None:
-        outputs.latest.write_text(latest)
-    with pytest.raises(
-        ValueError, match="RUN is 'latest', and .*latest.txt names '.*', which is not there; .* and 'r1'"
-    ):
-        find_run(outputs, "latest")
-    assert find_run(outputs, "r1").name == "r1"
-
-
 @pytest.mark.parametrize("threshold", [0.25, [0.75, 0.25]])
 def test_the_card_says_what_the_metrics_cannot(tmp_path, threshold):
     dataset = DatasetPaths(str(tmp_path), "tiny")
     write_json(dataset.info, {"name": "tiny", "source": "drawn"})
-    manifest = pd.DataFrame({"patient_id": ["p", "p", "q"]})
-    leaks = leakage(manifest, pd.Series(["train", "test", "train"]))
-    trust = {"test AUC": "0.8"}
-    card = model_card({"classes": CLASSES}, dataset, leaks, threshold, trust, {"seed": 0})
+    leaks = leakage(pd.DataFrame({"patient_id": ["p", "p", "q"]}), pd.Series(["train", "test", "train"]))
+    about, trust = {"classes": ["a", "b"]}, {"test AUC": "0.8"}
+    card = model_card(about, dataset, leaks, threshold, trust, {"seed": 0}, "by a person on validation")
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["torn_groups"] == [{"kept_together": "patient_id", "groups": 2, "torn_groups": 1, "torn_images": 2}]
-    assert card["data"]["source"] == "drawn" and card["model"] == {"classes": CLASSES}
-    assert card["settings"] == {"seed": 0} and card["trust"] == trust
-    assert "not tested on patients" in card["limits"] and card["decision"]["threshold"] == threshold
-    birds = leaks.assign(kept_together="cluster")
-    card = model_card({"classes": CLASSES}, dataset, birds, threshold, trust, {"seed": 0}, "a person on validation")
-    assert "patient" not in card["limits"] and "images like those in the dataset" in card["limits"]
-    origin = "a person on validation; the test was not used"
+    assert card["data"]["source"] == "drawn" and card["model"] == about
+    assert card["settings"] == {"seed": 0} and card["trust"] == trust and "not tested on patients" in card["limits"]
+    origin = "by a person on validation; the test was not used"
     assert card["decision"] == {"threshold": threshold, "origin": origin}
-    assert {"python", "tensorflow", "keras", "scikit-learn", "numpy"} <= set(card["versions"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", card["created"])
+    birds = model_card(about, dataset, leaks.assign(kept_together="cluster"), threshold, trust, {}, "")
+    assert "patient" not in birds["limits"] and "images like those in the dataset" in birds["limits"]
 
 
 def _judged_run(outputs, name: str, auc: float, balanced: float, split: str = "test", positive: str = "b") -> None:

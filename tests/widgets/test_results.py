@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tdsp_vision.modeling.explain import nearest_training_images
 from tdsp_vision.widgets.confusion import MOST, ConfusionMatrixUI
-from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, nearest_training_images, score_chart
+from tdsp_vision.widgets.results import ResultsUI, heat_picture, judged, score_chart
 
 CLASSES = ["robin", "wren <i>"]
 
@@ -38,12 +39,12 @@ def test_a_damaged_image_is_a_placeholder_and_the_next_one_is_shown(root, predic
     ui = ResultsUI(root, predictions, CLASSES, explain, neighbours, {CLASSES[1]: 0.25})
     assert ui.pages.visible == (103,) and "03.png cannot be shown" in ui.view.value
     assert "true class <b>robin</b>, called <b>wren &lt;i&gt;</b>: wrong" in ui.about.value
-    assert "1 of 2 have the label robin" in ui.alike.value and "04.png cannot be shown" in ui.alike.value
+    assert "1 of 2 have the label robin" in ui.view.value and "04.png cannot be shown" in ui.view.value
     assert "0.900 called from 0.250" in ui.view.value and "0.100 true" in ui.view.value
     ui.heat.value = 1
     assert "cannot identify image file" in ui.view.value
     ui.pages.turn(2)
-    assert "ZeroDivisionError" in ui.view.value and ui.view.value.count("<img") == 1
+    assert "ZeroDivisionError" in ui.view.value and ui.view.value.count("<img") == 2
     ui.pages.turn(3)
     assert "red speaks for wren &lt;i&gt;" in ui.view.value and ui.static_html().count("<img") == 3
 

@@ -226,8 +226,8 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
             raise ValueError(f"{shown(paths.manifest)} needs a column {name!r}, parted by commas; {remedy}.")
         values = pd.to_numeric(manifest[name], "coerce") if name in ("width", "height") else manifest[name]
         for row in manifest.index[values.isna()][:1]:
-            found = f"Line {row + 2} of {shown(paths.manifest)} has no {name}, but {manifest[name][row]!r}"
-            raise ValueError(f"{found}; {remedy}.")
+            value = "" if pd.isna(manifest[name][row]) else manifest[name][row]
+            raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} has {value!r} as its {name}; {remedy}.")
     for row in manifest.index[manifest.path.duplicated()][:1]:
         raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {manifest.path[row]} again; {remedy}.")
 

@@ -1,14 +1,15 @@
-"""A client of a served model: images to a table of scores, over TensorFlow Serving's REST protocol.
+"""A client of a served model: images to a table of scores, and proof that they are those of the run.
 
-It works with any server that speaks the protocol. Out: one row per image with `source, label, score_<class>…,
-familiar (of a model that says it), valid, error, ms, version`; an image that cannot be sent, or that the server cannot
-decode, keeps its row and says why. A request names the version that it wants, so it is known whose classes the scores
-belong to; when that version has been replaced meanwhile (404), the request goes to its successor.
+It works with any server that speaks TensorFlow Serving's REST protocol. Out: one row per image with `source, label,
+score_<class>…, familiar (of a model that says it), valid, error, ms, version`; an image that cannot be sent, or that
+the server cannot decode, keeps its row and says why. A request names the version that it wants, so it is known whose
+classes the scores belong to; when that version has been replaced meanwhile (404), the request goes to its successor.
+
+`check_parity` compares with a run's `predictions.csv` (`path,split,label,predicted,score_<class>…`).
 """
 
 import base64
 import itertools
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +21,13 @@ import orjson
 import pandas as pd
 import urllib3
 from PIL import Image
+from tqdm.auto import tqdm
 
 from tdsp_vision.data.images import RejectedImage, as_stored
 from tdsp_vision.data.web import Client, Patience
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
-logging.getLogger("urllib3.connectionpool").setLevel("ERROR")  # a request that is sent again is no news
 NO_SCORE = {"label": "", "valid": False, "error": "", "ms": float("nan"), "version": 0}
 
 
@@ -51,7 +52,7 @@ class ServingClient:
         self.address = f"{url.rstrip('/')}/v1/models/{model_name}"
         key = os.environ.get("TDSP_SERVING_KEY") if key is None else key
         self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        again = urllib3.Retry(1, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
+        again = urllib3.Retry(1, connect=0, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
         # urllib3 itself: it takes no proxy from the environment, which would be asked for the loopback address too.
         self._http = urllib3.PoolManager(maxsize=32, timeout=urllib3.Timeout(connect=5, read=60), retries=again)
         self._classes: dict[int, list[str]] = {}  # by version
@@ -74,22 +75,16 @@ class ServingClient:
 
     def status(self) -> dict[int, str]:
         """State of each version by its number, such as AVAILABLE, or `END: <why>` where it cannot be loaded."""
-        found = {}
-        for entry in self.call("GET", "")["model_version_status"]:
-            why = entry["status"]["error_message"]
-            found[int(entry["version"])] = f"{entry['state']}: {why}" if why else entry["state"]
-        return found
+        entries = self.call("GET", "")["model_version_status"]
+        states = {int(entry["version"]): f"{entry['state']}: {entry['status']['error_message']}" for entry in entries}
+        return {version: state.removesuffix(": ") for version, state in states.items()}
 
     def version(self) -> int:
-        """Number of the version that answers a request which names none; ServingError if none is available."""
-        available = [version for version, state in self.status().items() if state == "AVAILABLE"]
-        if not available:
-            raise ServingError(f"No version at {self.address} is available.")
-        return max(available)
+        """Number of the version that answers a request which names none; 0 if none does."""
+        return max((version for version, state in self.status().items() if state == "AVAILABLE"), default=0)
 
-    def classes(self, version: int | None = None) -> list[str]:
-        """Names of the classes in the order of a version's scores, by default of the version that answers now."""
-        version = version or self.version()
+    def classes(self, version: int) -> list[str]:
+        """Names of the classes in the order of a version's scores."""
         if version not in self._classes:
             request = {"signature_name": "classify", "instances": [{"b64": ""}]}  # an empty Example
             answer = self.call("POST", f"/versions/{version}:predict", request)
@@ -114,7 +109,7 @@ class ServingClient:
         Raises:
             ServingError: if the server cannot be reached, or refuses a request.
         """
-        rows, batch, size = [], [], 0
+        rows, batch = [], []
         for source in _expanded(sources):
             rows.append({"source": str(source)} | NO_SCORE)
             try:
@@ -122,16 +117,15 @@ class ServingClient:
             except (ValueError, OSError) as reason:
                 rows[-1]["error"] = str(reason)
                 continue
-            if batch and (len(batch) >= batch_size or size + len(content) > MAX_FILE_BYTES):
+            if batch and (len(batch) >= batch_size or sum(len(c) for _, c in batch) + len(content) > MAX_FILE_BYTES):
                 self._fill(batch)
-                batch, size = [], 0
+                batch = []
             batch.append((rows[-1], content))
-            size += len(content)
         if batch:
             self._fill(batch)
-        scores = {name: None for row in rows for name in row if name.startswith(("score_", "familiar"))}
-        scores = list(scores) or [f"score_{name}" for name in self.classes()]
-        return pd.DataFrame(rows, columns=["source", "label", *scores, "valid", "error", "ms", "version"])
+        names = {name: None for row in rows for name in row if name.startswith(("score_", "familiar"))}
+        names = list(names) or [f"score_{name}" for name in self.classes(self.version())]
+        return pd.DataFrame(rows, columns=["source", "label", *names, "valid", "error", "ms", "version"])
 
     def benchmark(self, files: Sequence[Path], seconds: float = 5, clients: Sequence[int] = (1, 8)) -> pd.DataFrame:
         """How fast the service answers: one image per request, all files in turn, each client waiting for its answer.
@@ -140,55 +134,57 @@ class ServingClient:
             One row per number of clients: `clients`; `requests`, those that were answered; `errors`, those that were
             not; `p50_ms` and `p95_ms`, how long an answer took; `requests_per_s`.
         """
-        bodies = [_body([_read(file, False)]) for file in files]
+        bodies = [request_body([_read(file, False)]) for file in files]
         self.call("POST", ":predict", bodies[0])  # opens the connection; not counted
+
+        def ask(number: int, end: float) -> list[float]:
+            """How long each answer took, in milliseconds; NaN where there was none."""
+            times = []
+            for body in itertools.islice(itertools.cycle(bodies), number, None):
+                if (begin := time.perf_counter()) > end:
+                    return times
+                try:
+                    self.call("POST", ":predict", body)
+                    times.append((time.perf_counter() - begin) * 1000)
+                except ServingError:
+                    times.append(np.nan)
+
         rows = []
         for count in clients:
-            start, times, errors = time.perf_counter(), [], []
-
-            def client(number: int, start=start, times=times, errors=errors) -> None:
-                """Ask and wait for the answer, until the time is over."""
-                for body in itertools.islice(itertools.cycle(bodies), number, None):
-                    if (begin := time.perf_counter()) > start + seconds:
-                        return
-                    try:
-                        self.call("POST", ":predict", body)
-                        times.append((time.perf_counter() - begin) * 1000)
-                    except ServingError as error:
-                        errors.append(error)
-
+            start = time.perf_counter()
             with ThreadPoolExecutor(count) as pool:
-                list(pool.map(client, range(count)))
-            rate = len(times) / (time.perf_counter() - start)
-            p50, p95 = np.percentile(times or [np.nan], [50, 95])
-            rows.append((count, len(times), len(errors), p50, p95, rate))
+                times = np.concatenate(list(pool.map(ask, range(count), [start + seconds] * count)))
+            answered, taken = int(np.isfinite(times).sum()), time.perf_counter() - start
+            p50, p95 = np.nanpercentile(times, [50, 95])
+            rows.append((count, answered, len(times) - answered, p50, p95, answered / taken))
         return pd.DataFrame(rows, columns=["clients", "requests", "errors", "p50_ms", "p95_ms", "requests_per_s"])
 
     def _fill(self, batch: list[tuple[dict, bytes]]) -> None:
         """Send images in one request and fill in their rows."""
-        body = _body([content for _, content in batch])
         start = time.perf_counter()
-        version, classes, predictions = self._predict(body)
+        version, classes, predictions = self._predict(request_body(content for _, content in batch))
         answered = {"ms": (time.perf_counter() - start) * 1000, "version": version}
+        columns = [f"score_{name}" for name in classes]
         for (row, _), prediction in zip(batch, predictions, strict=True):
-            valid = prediction["valid"]
-            row |= answered | {"label": prediction["label"], "valid": valid}
-            numbers = {f"score_{name}": score for name, score in zip(classes, prediction["scores"], strict=True)}
-            numbers |= {name: prediction[name] for name in ("familiar",) if name in prediction}
-            row |= numbers if valid else dict.fromkeys(numbers, float("nan"))
-            row["error"] = "" if valid else "the server could not decode it as an image"
+            row |= answered
+            if prediction["valid"]:
+                row |= {"label": prediction["label"], "valid": True}
+                row |= dict(zip(columns, prediction["scores"], strict=True))
+                row |= {"familiar": prediction["familiar"]} if "familiar" in prediction else {}
+            else:
+                row["error"] = "the server could not decode it as an image"
 
     def _predict(self, body: bytes) -> tuple[int, list[str], list[dict]]:
         """The answering version, its classes and its predictions; asks for the version anew where the last one went."""
-        for attempts_left in (2, 1, 0):
-            try:
-                version = max(self._classes, default=0) or self.version()
-                classes = self.classes(version)
-                return version, classes, self.call("POST", f"/versions/{version}:predict", body)["predictions"]
-            except ServingError as error:
-                if error.status != 404 or not attempts_left:
-                    raise
-                self._classes = {}
+        version = max(self._classes, default=0) or self.version()
+        try:
+            classes = self.classes(version)
+            return version, classes, self.call("POST", f"/versions/{version}:predict", body)["predictions"]
+        except ServingError as error:
+            if error.status != 404 or version == self.version():
+                raise
+            self._classes = {}
+            return self._predict(body)
 
 
 def _expanded(sources: Path | str | Iterable) -> Iterator[Path | str]:
@@ -225,6 +221,45 @@ def _read(source: Path | str, private: bool) -> bytes:
         return content
 
 
-def _body(contents: Iterable[bytes]) -> bytes:
+def request_body(contents: Iterable[bytes]) -> bytes:
     """A request to predict."""
     return orjson.dumps({"instances": [{"image_bytes": {"b64": base64.b64encode(c).decode()}} for c in contents]})
+
+
+def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, tolerance: float = 1e-5) -> dict:
+    """Prove that what is served is what was evaluated: the same files, the same scores, the same labels.
+
+    Args:
+        client: the service.
+        predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class.
+        rule: `classes, positive_class, threshold`, as `model_info.json` has them: the labels of the run and of the
+            service must both follow from it.
+        tolerance: largest allowed difference of a score.
+
+    Returns:
+        `n`, `max_abs_diff`, `tolerance`, and `borderline`: number of labels that differ, because scores that are equal
+        within the tolerance lie on two sides of a threshold.
+
+    Raises:
+        RunFailed: if a file has no score, or a score or label differs by more than that.
+    """
+    from tdsp_vision.modeling.metrics import decide  # here, since what it imports takes a second
+
+    columns = [f"score_{name}" for name in rule["classes"]]
+    served = client.score(tqdm(predictions.file.to_list(), desc="images", leave=False))
+    expected, predicted = predictions[columns].to_numpy(np.float64), predictions.predicted.to_numpy()
+    scores = served[columns].to_numpy(np.float32)
+    labels = [decide(each, rule["classes"], rule["positive_class"], rule["threshold"]) for each in (scores, expected)]
+    differences = np.abs(scores - expected).max(axis=1)  # NaN where there is no score
+    wrong = ~(differences <= tolerance) | (served.label != labels[0]) | (predicted != labels[1])
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        source, error, label = served.loc[first, ["source", "error", "label"]]
+        raise RunFailed(
+            f"{wrong.sum()} of {len(served)} files do not get the run's scores and labels; the first: {source}, "
+            f"{error or f'{differences[first]:.3g} apart'}, served {label!r}, predicted {predicted[first]!r}; at most "
+            f"{tolerance:g} is allowed. Serve a version of this run's model; if the image has changed since the run, "
+            "train a new run."
+        )
+    tipped = int((served.label != predicted).sum())
+    return {"n": len(served), "max_abs_diff": float(differences.max()), "tolerance": tolerance, "borderline": tipped}

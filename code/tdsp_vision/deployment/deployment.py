@@ -1,11 +1,16 @@
-"""The life of a deployed model: create, find, update, roll back, delete; the same on both backends.
+"""The life of a deployed model: build, create, find, update, roll back, delete; the same on both backends.
 
 Everything that is known of a deployment is seen from what runs: the server's process or container names the folder
 `serving/<model>/`, whose `models.config` says which version is served (see `versions`). So an update writes files and
 waits: one server, one port, and the old version answers until the new one does.
+
+Out, below `outputs/<dataset>/deployment/`: `docker/` (Dockerfile, compose.yaml, the server's settings and the version
+itself, so that `docker compose up` there needs nothing else), `kubernetes/` and `kserve/`. All of them name the image
+`tdsp-vision/<model>:<version>`. KServe's file has a folder of its own because it takes the place of the others:
+`kubectl apply -f kubernetes/` would otherwise deploy the model twice. Every file is validated strictly against its
+schema; none was run on a cluster here.
 """
 
-import base64
 import shlex
 import shutil
 import socket
@@ -14,25 +19,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from tdsp_vision import paths
-from tdsp_vision.deployment.client import ServingClient, ServingError
-from tdsp_vision.deployment.container import SERVING_IMAGE, ContainerService, DockerBackend, docker, obstacle
-from tdsp_vision.deployment.local import LocalBackend, LocalService
-from tdsp_vision.deployment.manifests import write_build_context
-from tdsp_vision.deployment.versions import last_number, probe_image, read_model_info, versions_in, write_config
+from tdsp_vision.deployment import backends
+from tdsp_vision.deployment.backends import SERVING_IMAGE, ContainerService, DockerBackend, LocalBackend, LocalService
+from tdsp_vision.deployment.client import ServingClient, ServingError, request_body
+from tdsp_vision.deployment.versions import MODELS, last_number, probe_image, read_model_info, versions_in, write_config
 from tdsp_vision.errors import ParameterError, RunFailed
-from tdsp_vision.files import file_lock
+from tdsp_vision.files import file_lock, whole_folder, write_text
 
-BACKENDS = ("auto", "docker", "local")
 READY_SECONDS = 120
 FAILED = "END: "  # the state of a version that cannot be loaded, as `ServingClient.status` tells it
-TOLERANCE = 1e-4  # of a score; enough to tell one model from another
-Service = LocalService | ContainerService
-Backend = LocalBackend | DockerBackend
 
 
-def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[Backend, str]:
+def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[LocalBackend | DockerBackend, str]:
     """The backend for a value of BACKEND, and one sentence that says which it is and why.
 
     Args:
@@ -40,69 +41,15 @@ def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[Backend, str]
         image: image of TensorFlow Serving; used by docker only.
 
     Raises:
-        ParameterError: for a name that is not in `BACKENDS`.
         RunFailed: for docker, if it cannot be used; it says what to do.
     """
-    if name not in BACKENDS:
-        raise ParameterError(f"BACKEND is {name!r}; allowed are {', '.join(BACKENDS)}.")
-    reason = "BACKEND asks for it" if name == "local" else obstacle(image)
+    reason = "BACKEND asks for it" if name == "local" else backends.obstacle(image)
     if not reason:
-        backend = DockerBackend(image)
-        return backend, f"Backend docker, because an engine answers and has the image: {backend.what()}."
+        return DockerBackend(image), f"Backend docker, because an engine answers and has the image {image}."
     if name == "docker":
         raise RunFailed(f"BACKEND is 'docker', but {reason}; mend that, or set BACKEND to 'local'.")
     what = "an embedded server that speaks TensorFlow Serving's REST protocol and stands in for TensorFlow Serving"
     return LocalBackend(), f"Backend local, because {reason}: {what} itself."
-
-
-def check_port(outputs: paths.OutputPaths, model_name: str, backend: Backend, port: int) -> None:
-    """Refuse a fixed port that another one uses, before anything is exported; the same service may keep its own.
-
-    Raises:
-        ParameterError: if something answers on the port, and it is not this model's service on this backend.
-    """
-    own = [service for service in Deployment(outputs, model_name).services() if service.backend == backend.name]
-    if port and port not in [service.port for service in own]:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                raise ParameterError(f"PORT is {port}, which another program uses; name another, or 0 for any free.")
-
-
-def create_deployment(
-    outputs: paths.OutputPaths,
-    model_name: str,
-    version_folder: Path,
-    backend: Backend,
-    port: int = 0,
-    keep_running: bool = False,
-) -> "Deployment":
-    """Serve a version; it answers when this returns. A service of this model that runs already is updated in place.
-
-    Where that is not possible (another backend or port is asked for), the new server starts beside the old one, which
-    is stopped when the new one answers. If it does not come up, the old one goes on.
-
-    Args:
-        outputs, model_name: data set and model.
-        version_folder: the exported version, `serving/<model>/<version>`.
-        backend: as `choose_backend` gives it; for docker, the image must have been built.
-        port: port on the loopback address; 0 for any free one.
-        keep_running: whether a server that is started here outlives this process.
-
-    Raises:
-        RunFailed: if it does not come up, as where the port is taken, with the log.
-    """
-    deployment = Deployment(outputs, model_name)
-    running = [service for service in deployment.services() if service.alive()]
-    deployment.was_running = bool(running)
-    for service in running:
-        if service.backend == backend.name and port in (0, service.port):
-            deployment.update(version_folder)
-            return deployment
-    version = int(version_folder.name)
-    deployment.serve(version_folder, lambda: backend.run(deployment.folder, port, version, keep_running))
-    for service in running:
-        service.stop()
-    return deployment
 
 
 class Deployment:
@@ -111,7 +58,7 @@ class Deployment:
     Attributes:
         outputs, name: data set and model.
         folder: `outputs/<dataset>/serving/<model>`.
-        was_running: whether `create_deployment` found it running, so that whoever called it should leave it so.
+        was_running: whether `create` found it running, so that whoever called it should leave it so.
     """
 
     was_running = False
@@ -120,29 +67,91 @@ class Deployment:
         self.outputs, self.name, self.folder = outputs, name, outputs.serving(name)
         self._key_file = outputs.deployment / f"{name}.authorization"
 
-    def services(self) -> list[Service]:
+    def check_port(self, backend: LocalBackend | DockerBackend, port: int) -> None:
+        """Refuse a fixed port that another one uses, before anything is exported; the same service may keep its own.
+
+        Raises:
+            ParameterError: if something answers on the port, and it is not this model's service on this backend.
+        """
+        own = [service.port for service in self.services() if service.backend == backend.name]
+        with socket.socket() as probe:
+            if port and port not in own and probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise ParameterError(f"PORT is {port}, which another program uses; name another, or 0 for any free.")
+
+    def build(self, version: Path, backend: LocalBackend | DockerBackend, replicas: int = 1) -> list[str]:
+        """Write `deployment/docker/` for a version, in place of that of an earlier one; build it for docker.
+
+        Args:
+            version: the exported version, `serving/<model>/<version>`.
+            backend: as `choose_backend` gives it.
+            replicas: servers that compose starts.
+
+        Returns:
+            The command that builds the image, also where the backend has no images.
+        """
+        docker = backend if isinstance(backend, DockerBackend) else DockerBackend()
+        folder = self.outputs.deployment / "docker"
+        shutil.rmtree(folder, ignore_errors=True)
+        with whole_folder(folder) as draft:
+            shutil.copytree(version, draft / "models" / self.name / version.name)
+            write_config(draft / "models" / self.name, int(version.name))
+            _fill_templates("docker", draft, version, docker.image, replicas)
+        command = docker.build_command(self.folder, int(version.name), folder)
+        if docker is backend:
+            backends.docker(*command[1:], timeout=None)
+        return command
+
+    def create(self, version: Path, backend: LocalBackend | DockerBackend, port: int = 0, keep_running: bool = False):
+        """Serve a version; it answers when this returns. A service of this model that runs is updated in place.
+
+        Where that is not possible (another backend or port is asked for), the new server starts beside the old one,
+        which is stopped when the new one answers. If it does not come up, the old one goes on.
+
+        Args:
+            version: the exported version, `serving/<model>/<version>`.
+            backend: as `choose_backend` gives it; for docker, the image must have been built.
+            port: port on the loopback address; 0 for any free one.
+            keep_running: whether a server that is started here outlives this process.
+
+        Returns:
+            The deployment.
+
+        Raises:
+            RunFailed: if it does not come up, as where the port is taken, with the log.
+        """
+        running = [service for service in self.services() if service.alive()]
+        self.was_running = bool(running)
+        if any(service.backend == backend.name and port in (0, service.port) for service in running):
+            self.update(version)
+            return self
+        self._serve(version, lambda: backend.run(self.folder, port, int(version.name), keep_running))
+        for service in running:
+            service.stop()
+        return self
+
+    def services(self) -> list[LocalService | ContainerService]:
         """Its servers, found by process and label; one, but for the moment in which another takes over."""
         return find_services(self.folder)
 
-    def service(self) -> Service:
+    def service(self) -> LocalService | ContainerService:
         """The server that answers; ParameterError if there is none."""
-        alive = [service for service in self.services() if service.alive()]
-        if not alive:
-            raise ParameterError(f"{self.name} is not deployed: no server of {paths.shown(self.folder)} runs.")
-        return alive[0]
+        for service in self.services():
+            if service.alive():
+                return service
+        raise ParameterError(f"{self.name} is not deployed: no server of {paths.shown(self.folder)} runs.")
 
     def client(self) -> ServingClient:
         """A client of it, with the key of the environment."""
         return ServingClient(self.service().url, self.name)
 
-    def update(self, version_folder: Path) -> None:
+    def update(self, version: Path) -> None:
         """Serve another version: the server loads it, and drops the old one then. Nothing happens if it is served.
 
         Raises:
             ParameterError: if nothing is deployed.
             RunFailed: if it cannot be loaded, with the log; the version before goes on.
         """
-        self.serve(version_folder, self.service)
+        self._serve(version, self.service)
 
     def rollback(self) -> None:
         """Serve the version below the present one; ParameterError if there is none, RunFailed as for `update`."""
@@ -152,19 +161,17 @@ class Deployment:
             raise ParameterError(f"{self.name} has no version below {now} to go back to.")
         self.update(self.folder / str(below[-1]))
 
-    def serve(self, version_folder: Path, server) -> None:
+    def _serve(self, version: Path, server) -> None:
         """Write `models.config` for a version and wait until `server()` answers with it, or bring back what was."""
         with file_lock(last_number(self.folder), wait=False):
             before = [service for service in self.services() if service.alive()]
             served = self.client().version() if before else None
-            write_config(self.folder, int(version_folder.name))
-            service = None
+            write_config(self.folder, int(version.name))
             try:
-                service = server()
-                wait_until_served(service, version_folder)
+                wait_until_served(server(), version)
             except BaseException:  # also when a person interrupts the waiting
-                for left in [service, *self.services()]:  # a port that is taken leaves a container without a server
-                    if left and left not in before:
+                for left in self.services():  # a port that is taken leaves a container without a server
+                    if left not in before:
                         left.stop()
                 if served in versions_in(self.folder):
                     write_config(self.folder, served)
@@ -176,8 +183,7 @@ class Deployment:
 
     def summary(self) -> str:
         """One line: data set, model, backend, version, address."""
-        service = self.service()
-        version = self.client().version()
+        service, version = self.service(), self.client().version()
         return f"{self.outputs.dataset}/{self.name} on {service.backend}: version {version} answers at {service.url}"
 
     def command(self, verb: str) -> str:
@@ -202,72 +208,82 @@ class Deployment:
 
     def delete(self) -> bool:
         """Stop the server, remove images, build context and log; exported versions stay. Whether there was any."""
-        found = self.services()
-        self.stop()
-        self._key_file.unlink(missing_ok=True)
         context = self.outputs.deployment / "docker"
+        found = [*self.services(), *context.glob(f"models/{self.name}")]
+        self.stop()
+        for file in (self._key_file, self.folder / backends.LOG):
+            file.unlink(missing_ok=True)
         if (context / "models" / self.name).is_dir():
             shutil.rmtree(context)
-            found = True
         return DockerBackend().remove(self.folder) or bool(found)
-
-
-def build_image(outputs: paths.OutputPaths, version_folder: Path, backend: Backend, replicas: int = 1) -> list[str]:
-    """Write the build context of a version and build it, where the backend has images; returns the command for it."""
-    image = getattr(backend, "image", SERVING_IMAGE)
-    context = write_build_context(outputs, version_folder, image, replicas)
-    command = DockerBackend(image).build_command(version_folder.parent, int(version_folder.name), context)
-    if backend.name == "docker":
-        docker(*command[1:], timeout=None)
-    return command
 
 
 def typed(command: list[str]) -> str:
     """A command as a person types it in the workspace's folder."""
-    here = str(paths.workspace())
-    words = [shlex.quote(word.replace(sys.executable, "python")) for word in command]
-    return " ".join(word if word.startswith("'") else word.replace(here, '"$PWD"') for word in words)
+    here, line = str(paths.workspace()), shlex.join(command).replace(sys.executable, "python")
+    return line if "'" in line else line.replace(here, '"$PWD"')  # what is quoted stays as it is
 
 
-def list_deployments(output_folder: Path) -> list["Deployment"]:
+def list_deployments(output_folder: Path) -> list[Deployment]:
     """What runs below an output folder, of all data sets."""
     folders = {service.serving_folder for service in find_services(output_folder) if service.alive()}
-    roots = [(folder.parents[1], folder.name) for folder in sorted(folders)]
-    return [Deployment(paths.OutputPaths(str(root.parent), root.name), name) for root, name in roots]
+    return [Deployment(paths.OutputPaths(str(f.parents[2]), f.parents[1].name), f.name) for f in sorted(folders)]
 
 
-def find_services(folder: Path) -> list[Service]:
+def find_services(folder: Path) -> list[LocalService | ContainerService]:
     """All servers of all models below a folder, on both backends."""
     return [*LocalBackend().find(folder), *DockerBackend().find(folder)]
 
 
-def wait_until_served(service: Service, version_folder: Path) -> None:
+def wait_until_served(service: LocalService | ContainerService, version: Path) -> None:
     """Return once a server has exactly this version AVAILABLE and gives a picture the scores that it was exported with.
 
     Raises:
         RunFailed: with the log, if it stops, cannot load the version, or is not ready within two minutes.
     """
-    deadline = time.monotonic() + READY_SECONDS
-    advice = f"If {paths.shown(version_folder)} is damaged, delete it: the run is exported anew then. The log:"
-    while reason := _not_ready(service, version_folder):
-        if not service.alive():
-            raise RunFailed(f"The server stopped before it was ready. {advice}\n{service.logs()}")
-        if reason.startswith(FAILED) or time.monotonic() > deadline:
-            raise RunFailed(f"Version {version_folder.name} is not served: {reason}. {advice}\n{service.logs()}")
+    expected = read_model_info(version)["probe_scores"]
+    deadline, state = time.monotonic() + READY_SECONDS, ""
+    while not state.startswith(FAILED) and time.monotonic() < deadline and service.alive():
+        client = ServingClient(service.url, version.parent.name)  # its port is known once it listens
+        try:
+            states = client.status()
+            state = states.get(int(version.name), "it has not been seen yet")
+            if [number for number in states if states[number] == "AVAILABLE"] == [int(version.name)]:
+                scores = client.call("POST", ":predict", request_body([probe_image()]))["predictions"][0]["scores"]
+                if len(scores) == len(expected) and np.allclose(scores, expected, rtol=0, atol=1e-4):
+                    return
+                state = f"what answers scores {scores} and not {expected}, so it is another model; delete it first"
+        except ServingError as error:
+            state = str(error)
         time.sleep(0.1)
+    stopped = "" if service.alive() else ", because the server stopped"
+    raise RunFailed(
+        f"Version {version.name} is not served{stopped}: {state}. If {paths.shown(version)} is damaged, delete it: the "
+        f"run is exported anew then. The log:\n{service.logs()}"
+    )
 
 
-def _not_ready(service: Service, version_folder: Path) -> str:
-    """What is missing; "" if nothing is."""
-    client, wanted = ServingClient(service.url, version_folder.parent.name), int(version_folder.name)
-    try:
-        states = client.status()
-        if states.get(wanted, "").startswith(FAILED) or [v for v in states if states[v] == "AVAILABLE"] != [wanted]:
-            return states.get(wanted, "it has not been seen yet")
-        request = {"instances": [{"b64": base64.b64encode(probe_image()).decode()}]}
-        scores = client.call("POST", ":predict", request)["predictions"][0]["scores"]
-    except ServingError as error:
-        return str(error)
-    expected = read_model_info(version_folder)["probe_scores"]
-    same = len(scores) == len(expected) and np.allclose(scores, expected, rtol=0, atol=TOLERANCE)
-    return "" if same else f"what answers scores {scores} and not {expected}, so it is another model; delete it first"
+def write_cluster_files(outputs: paths.OutputPaths, version: Path, replicas: int = 1) -> list[Path]:
+    """Write the files for Kubernetes and KServe, in place of those of an earlier version; returns them.
+
+    Args:
+        outputs: of the data set.
+        version: the exported version.
+        replicas: servers at rest; up to four times as many under load.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/, https://kserve.github.io/website/
+    """
+    return _fill_templates("clusters", outputs.deployment, version, SERVING_IMAGE, replicas)
+
+
+def _fill_templates(kind: str, folder: Path, version: Path, image: str, replicas: int) -> list[Path]:
+    """Fill the templates of a kind with what all of them have to say; the files."""
+    name, number = version.parent.name, int(version.name)
+    facts = {"model": name, "version": number, "replicas": replicas, "base": image, "models": MODELS}
+    facts |= {"name": backends.cluster_name(name), "image": backends.image_tag(name, number)}
+    templates = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
+    root, written = Path(__file__).with_name("templates") / kind, []
+    for file in sorted(root.rglob("*.j2")):
+        written.append(folder / file.relative_to(root).with_suffix(""))
+        write_text(written[-1], templates.from_string(file.read_text(encoding="utf-8")).render(facts))
+    return written

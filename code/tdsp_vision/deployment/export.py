@@ -6,8 +6,9 @@ validation.threshold`).
 Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
 (string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
 float32 [n, K]; the first two also familiar float32 [n], where the model has it. Decoding, resizing and the decision are
-inside of the graph. An image that cannot be decoded, or that has more pixels than `pixels` allows, gets zeros, an empty
-label and valid = false; the others of its batch are scored as usual.
+inside of the graph. It reads JPEG and PNG, the two kinds that a data set holds; the client converts all others as
+stage 1 does. An image of another kind, or that cannot be decoded, or has more pixels than `MAX_PIXELS`, gets zeros, an
+empty label and valid = false; the others of its batch are scored as usual.
 """
 
 from pathlib import Path
@@ -16,16 +17,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tdsp_vision import paths
 from tdsp_vision.data.tables import file_sha256, read_json
 from tdsp_vision.deployment import versions
-from tdsp_vision.deployment.pixels import MAX_PIXELS, pixel_count
-from tdsp_vision.deployment.session import ServedVersion
+from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.files import write_json
 from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
+MAX_PIXELS = 100_000_000  # of a JPEG; of any other image half as many: each takes at most 0.3 GB then
 
 
 def export_model(run_folder: Path, serving_folder: Path) -> Path:
@@ -44,17 +44,27 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
         ValueError: if the export scores differently from the model.
     """
-    info = _model_info(run_folder)
+    metrics = read_json(run_folder / "metrics.json")
+    info = {name: metrics[name] for name in ("classes", "positive_class", "image_size")} | {"run_id": run_folder.name}
+    info |= {"threshold": metrics["validation"]["threshold"], "model_sha256": file_sha256(run_folder / "model.keras")}
     for number in reversed(versions.versions_in(serving_folder)):
         folder = serving_folder / str(number)
         try:
             known = versions.read_model_info(folder)
         except (OSError, ValueError):  # not whole: no run is known by it
-            known = {}
-        if {name: known.get(name) for name in info} == info:
+            continue
+        if known == info | {"probe_scores": known.get("probe_scores")}:
             return folder
     with versions.new_version(serving_folder) as draft:
-        _write_version(draft, run_folder, info)
+        model = load_classifier(run_folder / "model.keras")
+        _check_fit(model, info)
+        _save(draft, model, info)
+        probe = preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis]
+        scores = _answers(model, probe, tf.constant([True]))["scores"]
+        write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
+        verify_export(draft, model, [versions.probe_image(), b"not an image"])
+        for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
+            path.chmod(0o755 if path.is_dir() else 0o644)
     return versions.version_folder(serving_folder)
 
 
@@ -75,7 +85,8 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     Raises:
         ValueError: if the scores differ by more.
     """
-    pictures, valid = decode_batch(tf.constant(image_bytes), versions.read_model_info(version)["image_size"])
+    size = versions.read_model_info(version)["image_size"]
+    pictures, valid = tf.function(decode_batch)(tf.constant(image_bytes), size)  # one graph, and not one for each image
     expected = _answers(model, pictures, valid)["scores"]
     answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
@@ -100,28 +111,38 @@ def decode_batch(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     Returns:
         Pictures float32 [n, S, S, 3] (zeros for a damaged one) and valid bool [n].
     """
-    blank = (tf.zeros([image_size, image_size, 3]), False)
-    result = (tf.TensorSpec([image_size, image_size, 3], tf.float32), tf.TensorSpec([], tf.bool))
-
-    def read(content):
-        check = tf.debugging.assert_less_equal(pixel_count(content), np.int64(MAX_PIXELS))
-        with tf.control_dependencies([check]):
-            return preprocess(tf.identity(content), image_size), True
-
-    def read_or_blank(content):
-        return _first(content, read, blank)
-
-    return tf.map_fn(read_or_blank, image_bytes, fn_output_signature=result, parallel_iterations=AT_ONCE)
-
-
-def _first(content: tf.Tensor, function, otherwise):
-    """`function(content)`, or `otherwise` where it fails."""
+    blank = tf.data.Dataset.from_tensors((tf.zeros([image_size, image_size, 3]), False))
     options = tf.data.Options()  # tuning and rewriting do not pay in a dataset that lives for one image
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    found = tf.data.Dataset.from_tensors(content).map(function).ignore_errors()
-    found = found.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1)
-    return found.with_options(options).get_single_element()
+
+    def read(content):  # an error for no bytes at all, which take the place of too many pixels
+        return preprocess(tf.where(_pixels(content) <= MAX_PIXELS, content, ""), image_size), True
+
+    def read_or_blank(content):
+        picture = tf.data.Dataset.from_tensors(content).map(read).ignore_errors()
+        return picture.concatenate(blank).take(1).with_options(options).get_single_element()
+
+    return tf.map_fn(read_or_blank, image_bytes, fn_output_signature=blank.element_spec, parallel_iterations=AT_ONCE)
+
+
+def _pixels(content: tf.Tensor) -> tf.Tensor:
+    """How many pixels an encoded image unfolds to by its header, int64 []; 2 ** 40 for a kind that is not read.
+
+    A PNG of 31 kB can take gigabytes when it is decoded, and TensorFlow Serving has no Python that could look at it
+    first. A JPEG is decoded at a fraction of its size where that is enough, so all other pixels count twice.
+    Source: PNG specification, 11.2.2.
+    """
+
+    def jpeg():
+        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64))
+
+    def png():
+        size = tf.io.decode_raw(content, tf.int32, little_endian=False, fixed_length=24)[4:]  # the last two of six
+        is_png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
+        return tf.where(is_png, 2 * tf.reduce_prod(tf.cast(size, tf.int64)), np.int64(2**40))
+
+    return tf.cond(tf.io.is_jpeg(content), jpeg, png)
 
 
 def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -138,14 +159,13 @@ def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     With a positive class: that one from the threshold on, else the best other class. Without: the class whose
     score is highest relative to its share, the first one in a tie.
     """
-    classes = tf.constant(info["classes"])
-    if not info["positive_class"]:
-        relative = tf.cast(scores, tf.float64) / tf.constant(info["threshold"], tf.float64)
-        return tf.gather(classes, tf.argmax(relative, axis=1))
-    positive = info["classes"].index(info["positive_class"])
-    others = [index for index in range(len(info["classes"])) if index != positive]
-    best_other = tf.gather(others, tf.argmax(tf.gather(scores, others, axis=1), axis=1))
-    return tf.gather(classes, tf.where(scores[:, positive] >= info["threshold"], positive, best_other))
+    scores, threshold = tf.cast(scores, tf.float64), tf.constant(info["threshold"], tf.float64)  # as `decide` computes
+    if info["positive_class"]:
+        decided = 3 * tf.cast(scores >= threshold, tf.float64) - 1  # above or below all others
+        scores = tf.where([name == info["positive_class"] for name in info["classes"]], decided, scores)
+    else:
+        scores /= threshold
+    return tf.gather(info["classes"], tf.argmax(scores, axis=1))
 
 
 def _save(folder: Path, model: keras.Model, info: dict) -> None:
@@ -157,13 +177,9 @@ def _save(folder: Path, model: keras.Model, info: dict) -> None:
     size = info["image_size"]
 
     def serving_default(image_bytes):
-        """Encoded images, also none at all."""
-        count = tf.size(image_bytes)
-        blank = tf.fill([tf.maximum(1 - count, 0)], "")  # convolutions do not accept an empty batch in every graph
-        images, valid = decode_batch(tf.concat([image_bytes, blank], axis=0), size)
+        images, valid = decode_batch(image_bytes, size)
         answers = _answers(model, images, valid)
-        answers |= {"label": tf.where(valid, _labels(answers["scores"], info), ""), "valid": valid}
-        return {name: values[:count] for name, values in answers.items()}
+        return answers | {"label": tf.where(valid, _labels(answers["scores"], info), ""), "valid": valid}
 
     def float_images(images):
         answers = _answers(model, images, tf.fill([tf.shape(images)[0]], True))
@@ -206,30 +222,11 @@ def _without_fused_sums(model):
     return keras.models.clone_model(model, clone_function=_without_fused_sums, call_function=call)
 
 
-def _write_version(draft: Path, run_folder: Path, info: dict) -> None:
-    """Fill the folder of a new version; ValueError if it does not score as the run's model does."""
-    model = load_classifier(run_folder / "model.keras")
+def _check_fit(model: keras.Model, info: dict) -> None:
+    """ValueError where what `metrics.json` says cannot be about this model."""
+    threshold = [info["threshold"]] if info["positive_class"] in info["classes"] else info["threshold"]
     scores = model.output["scores"] if isinstance(model.output, dict) else model.output
     fits = model.input_shape[1] == info["image_size"] and scores.shape[-1] == len(info["classes"])
-    rule = info["positive_class"] in info["classes"] and isinstance(info["threshold"], int | float)
-    if not (fits and (rule or not info["positive_class"])):
+    if not (fits and threshold and all(isinstance(value, int | float) for value in threshold)):
         what = "classes, positive_class, threshold of validation or image_size"
-        raise ValueError(f"metrics.json of run {run_folder.name} does not fit its model: {what}; train anew.")
-    _save(draft, model, info)
-    probe = preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis]
-    scores = _answers(model, probe, tf.constant([True]))["scores"]
-    write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
-    verify_export(draft, model, [versions.probe_image(), b"not an image"])
-    for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
-        path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def _model_info(run_folder: Path) -> dict:
-    """Classes and decision rule of a run, and the hash of its model."""
-    for needed in ("metrics.json", "model.keras"):
-        if not (run_folder / needed).is_file():
-            raise FileNotFoundError(f"{paths.shown(run_folder / needed)} is missing; finish modeling.ipynb first.")
-    metrics = read_json(run_folder / "metrics.json")
-    info = {name: metrics.get(name) for name in ("classes", "positive_class", "image_size")}
-    info["threshold"] = metrics.get("validation", {}).get("threshold")
-    return info | {"run_id": run_folder.name, "model_sha256": file_sha256(run_folder / "model.keras")}
+        raise ValueError(f"metrics.json of run {info['run_id']} does not fit its model: {what}; train anew.")

@@ -20,7 +20,7 @@ import gc
 import hmac
 import logging
 import os
-import signal
+import re
 import socket
 import sys
 import threading
@@ -33,23 +33,52 @@ import numpy as np
 import orjson
 import tensorflow as tf
 import uvicorn
-from google.protobuf import text_format
-from starlette.applications import Starlette
+from google.protobuf import json_format, text_format
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tdsp_vision.deployment.session import RequestError, ServedVersion
 from tdsp_vision.deployment.versions import probe_image, versions_in
 
 NAME = "tdsp-vision embedded server, stands in for TensorFlow Serving"
+ADDRESS = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?(/metadata|:predict|)")
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_VALUES = 3_000_000  # in one request: a value of two characters takes up to 70 bytes once it is parsed
 MAX_REQUESTS = 32  # that wait or run
 EXPECTED = '{"instances": [{"b64": "<base64 of an image file>"}, …]}, or the same list under the key "inputs"'
-HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}
+BAD_REQUEST = (ValueError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
+tf.get_logger().setLevel("ERROR")  # the v1 loader warns that it is old; its age is the point here
+
+
+class ServedVersion:
+    """One version in a v1 Session: the way TensorFlow Serving loads and runs it.
+
+    `run` may be called from several threads at once. Its memory goes with the last reference.
+
+    Attributes:
+        signatures: name -> SignatureDef, the protocol buffer that tells dtypes and shapes of its inputs and outputs.
+    """
+
+    def __init__(self, folder: Path):
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            meta = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(folder))
+        self.signatures = {name: signature for name, signature in meta.signature_def.items() if signature.inputs}
+
+    def run(self, signature: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of a signature by name; HTTPException with the HTTP status and first line of what TensorFlow said.
+
+        Strings are arrays of dtype object that hold bytes: NumPy's own byte strings drop trailing zeros.
+        """
+        definition = self.signatures[signature]
+        outputs = {name: definition.outputs[name].name for name in sorted(definition.outputs)}
+        try:
+            return self._session.run(outputs, {definition.inputs[name].name: value for name, value in feeds.items()})
+        except (ValueError, tf.errors.OpError) as error:  # a ValueError for another shape
+            reason = str(error).removeprefix("Graph execution error:").strip().partition("\n")[0]
+            status = 400 if isinstance(error, BAD_REQUEST) else 500
+            raise HTTPException(status, f"{signature} cannot parse its feed, or it does not fit: {reason}") from error
 
 
 class Versions:
@@ -68,18 +97,16 @@ class Versions:
     def refresh(self) -> None:
         """Read config and folder once: load what is wanted and new, then drop what is no longer wanted."""
         servers = text_format.Parse(self.config_file.read_text(encoding="utf-8"), ModelServerConfig())
-        named = set(servers.model_config_list.config[0].model_version_policy.specific.versions)
         there = versions_in(self.config_file.parent)
-        wanted = named & set(there) if named else set(there[-1:])
+        named = servers.model_config_list.config[0].model_version_policy.specific.versions
+        wanted = set(named or there[-1:]) & set(there)
         for number in wanted - set(self.loaded) - set(self.errors):
             try:
                 version = ServedVersion(self.config_file.parent / str(number))
                 version.run("serving_default", {"image_bytes": np.array([probe_image()], dtype=object)})  # the first
-            except Exception as error:  # TensorFlow raises whatever it likes on a damaged version: its status tells it
-                logging.error("version %d cannot be loaded: %s", number, error)
-                self.errors[number] = str(error)
-            else:
                 self.loaded = self.loaded | {number: version}
+            except Exception as error:  # TensorFlow raises whatever it likes on a damaged version: its status tells it
+                self.errors[number] = str(error)
         if wanted & set(self.loaded) and set(self.loaded) - wanted:
             self.loaded = {number: version for number, version in self.loaded.items() if number in wanted}
             gc.collect()  # a graph refers to itself, so its memory is not freed at once
@@ -89,116 +116,116 @@ class Versions:
         while True:
             time.sleep(1)
             if parent_pid not in (None, os.getppid()):  # an orphan gets another parent
-                os.kill(os.getpid(), signal.SIGTERM)
+                os._exit(0)
             try:
                 self.refresh()
             except (OSError, ValueError, text_format.ParseError):
                 logging.exception("%s cannot be read; what is loaded stays", self.config_file)
 
+    def status(self, asked: str | None) -> dict:
+        """The states of all versions, the latest first, or of the one that is asked for."""
+        entries = []
+        for number, problem in sorted((self.errors | dict.fromkeys(self.loaded, "")).items(), reverse=True):
+            code = {"error_code": "UNKNOWN" if problem else "OK", "error_message": problem}
+            entries.append({"version": str(number), "state": "END" if problem else "AVAILABLE", "status": code})
+        return {"model_version_status": [entry for entry in entries if asked in (None, entry["version"])]}
 
-def application(versions: Versions, key: str) -> Starlette:
-    """The web application; `key` is asked for in every request, "" for none."""
+    def metadata(self, number: int) -> dict:
+        """A version's SignatureDefs, every field present, names as in the protocol buffer."""
+        options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
+        signatures = self.loaded[number].signatures
+        definitions = {name: json_format.MessageToDict(proto, **options) for name, proto in signatures.items()}
+        spec = {"name": self.name, "signature_name": "", "version": str(number)}
+        return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": definitions}}}
+
+
+def application(versions: Versions, key: str):
+    """The web application (ASGI); `key` is asked for in every request, "" for none."""
     workers = ThreadPoolExecutor(2)  # TensorFlow spreads one request over all cores, so more gain nothing
     waiting = set()
 
-    def find(request: Request) -> tuple[int, ServedVersion]:
-        """Number and version that answer a request; the highest where it names none."""
+    async def answer(request: Request) -> bytes:
+        """Body of the answer; 429 while too many others wait or run, 413 for a body that is too long."""
+        body, full = bytearray(), len(waiting) > MAX_REQUESTS
+        async for chunk in request.stream():  # to its end, so that the sender gets the answer
+            if len(body) <= MAX_BODY_BYTES and not full:
+                body += chunk
         given = request.headers.get("authorization", "").encode()
         if key and not hmac.compare_digest(given, f"Bearer {key}".encode()):  # as slow for a wrong first letter
-            raise RequestError(401, "This service asks for its key, in the header: Authorization: Bearer <key>")
-        model, loaded = request.path_params["model"], versions.loaded
-        number = request.path_params.get("version", max(loaded, default=0))
-        if model != versions.name or number not in loaded:
-            problem = (400, "Malformed request") if ":" in model else (404, "Servable not found for request")
-            raise RequestError(problem[0], f"{problem[1]}: {model}, version {number}")
-        return number, loaded[number]
+            detail = "This service asks for its key, in the header: Authorization: Bearer <key>"
+            raise HTTPException(401, detail, {"www-authenticate": "Bearer"})
+        path = request.url.path
+        address = ADDRESS.fullmatch(path)
+        if not address or request.method != ("POST" if address[3] == ":predict" else "GET"):
+            status = 400 if path.startswith("/v1/") else 404  # as TensorFlow Serving
+            raise HTTPException(status, f"Malformed request: {request.method} {path[:200]}")
+        model, asked, what = address.groups()
+        loaded = versions.loaded
+        number = int(asked or max(loaded))
+        if model != versions.name or number not in (loaded if what else loaded | versions.errors):
+            raise HTTPException(404, f"Servable not found for request: {model}, version {number}")
+        if what != ":predict":
+            return orjson.dumps(versions.metadata(number) if what else versions.status(asked))
+        if full:
+            raise HTTPException(429, "The server is busy; send this request again later.", {"retry-after": "1"})
+        if len(body) > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
+            limits = f"{MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values"
+            raise HTTPException(413, f"The request is longer than {limits}; send fewer images at a time, as files.")
+        return await asyncio.get_running_loop().run_in_executor(workers, _predict, loaded[number], body)
 
-    async def status(request: Request) -> Response:
-        """The state of all versions, or of the one that is asked for."""
-        asked = request.path_params.get("version")
-        if asked not in versions.errors:
-            find(request)
-        entries = []
-        for number, problem in sorted((versions.errors | dict.fromkeys(versions.loaded, "")).items(), reverse=True):
-            code = {"error_code": "UNKNOWN" if problem else "OK", "error_message": problem}
-            if asked in (None, number):
-                state = "END" if problem else "AVAILABLE"
-                entries.append({"version": str(number), "state": state, "status": code})
-        return _json({"model_version_status": entries})
-
-    async def metadata(request: Request) -> Response:
-        number, version = find(request)
-        spec = {"name": versions.name, "signature_name": "", "version": str(number)}
-        return _json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": version.metadata()}}})
-
-    async def predict(request: Request) -> Response:
-        """Scores; 429 while too many others wait or run, 413 for a body that is too long."""
-        body, full = bytearray(), len(waiting) >= MAX_REQUESTS
+    async def respond(scope, receive, send) -> None:
+        """Answer one request, whatever happens."""
+        request = Request(scope, receive)
         waiting.add(request)
         try:
-            async for chunk in request.stream():  # to its end, so that the sender gets the answer
-                if len(body) <= MAX_BODY_BYTES and not full:
-                    body += chunk
-            _, version = find(request)
-            if full:
-                raise RequestError(429, "The server is busy; send this request again later.")
-            if len(body) > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
-                limits = f"{MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values"
-                raise RequestError(413, f"The request is longer than {limits}; send fewer images at a time, as files.")
-            answer = await asyncio.get_running_loop().run_in_executor(workers, _answer, version, body)
-            return Response(answer, media_type="application/json")
+            response = Response(await answer(request), media_type="application/json")
+        except Exception as error:
+            if not isinstance(error, HTTPException):
+                logging.exception("%s %s", request.method, request.url.path)
+                error = HTTPException(500, "Internal error; the log of the server has the details.")
+            content = orjson.dumps({"error": error.detail})
+            response = Response(content, error.status_code, error.headers, "application/json")
         finally:
             waiting.discard(request)
+        await response(scope, receive, send)
 
-    model, version = "/v1/models/{model}", "/v1/models/{model}/versions/{version:int}"
-    routes = [Route(path, status) for path in (model, version)]
-    routes += [Route(path + "/metadata", metadata) for path in (model, version)]
-    routes += [Route(path + ":predict", predict, methods=["POST"]) for path in (model, version)]
-    return Starlette(routes=routes, exception_handlers=dict.fromkeys([RequestError, HTTPException, Exception], _error))
+    return respond
 
 
-def _answer(version: ServedVersion, body: bytearray) -> bytes:
+def _predict(version: ServedVersion, body: bytearray) -> bytes:
     """Body of the answer to a predict call; each signature of an export has one input."""
     try:
         document = orjson.loads(body)
         (form,) = {"instances", "inputs"} & set(document)
         name = document.get("signature_name") or "serving_default"
         ((key, tensor),) = version.signatures[name].inputs.items()
-        feed = _feed(document.pop(form), form, key, tensor.dtype)
+        values = document.pop(form) if form == "instances" else _unnamed(document.pop(form), key)
+        if type(values) is not list:
+            raise TypeError(f"{type(values).__name__} is no list")
+        values = [_unnamed(value, key) for value in values] if form == "instances" else values
+        feed = _array(values, tensor.dtype)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
+        raise HTTPException(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
     content = {"outputs": (outputs := version.run(name, {key: feed}))}
     if form == "instances":
         content = {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
     return orjson.dumps(content, _plain, orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _feed(value: object, form: str, key: str, dtype: int) -> np.ndarray:
-    """What a request says for an input, as an array; a Python error where that is not strings or not numbers."""
+def _unnamed(value: object, key: str) -> object:
+    """What a request says for its input: `value` itself, or what stands in it under the input's name."""
+    return value[key] if isinstance(value, dict) and "b64" not in value else value
 
-    def unnamed(item):
-        if isinstance(item, dict) and "b64" not in item:
-            ((name, item),) = item.items()
-            if name != key:
-                raise KeyError(name)
-        return item
 
-    if form == "instances" and type(value) is not list:
-        raise TypeError("'instances' is no list")
-    value = [unnamed(item) for item in value] if form == "instances" else unnamed(value)
+def _array(values: list, dtype: int) -> np.ndarray:
+    """A list of a request as an array; a Python error where it is empty, or not of strings or numbers."""
     if dtype == tf.string.as_datatype_enum:
-        values = np.array([_bytes(item) for item in value] if type(value) is list else _bytes(value), dtype=object)
-    else:
-        values = np.array(value, dtype=object)  # else NumPy would take a text or None for a number
-        if set(map(type, values.ravel())) - {int, float}:
-            raise TypeError("other than numbers, or lists of one level differ in length")
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("a number is too large")
-    if not values.size:
-        raise ValueError(f"shape {values.shape}")
-    return values
+        array = np.array([_bytes(item) for item in values], dtype=object)
+    elif (array := np.array(values)).dtype.kind not in "if" or not np.isfinite(array.astype(np.float32)).all():
+        raise TypeError("other than numbers, or one that is too large")
+    if not array.size:
+        raise ValueError(f"shape {array.shape}")
+    return array
 
 
 def _bytes(value: str | dict) -> bytes:
@@ -211,31 +238,22 @@ def _plain(value: np.ndarray | bytes) -> list | str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
 
 
-def _json(content: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, HEADERS.get(status), media_type="application/json")
-
-
-async def _error(request: Request, error: Exception) -> Response:
-    """As TensorFlow Serving: below /v1/ an unknown path is a bad request, whatever the method."""
-    if isinstance(error, HTTPException):
-        path = request.url.path[:200]
-        error = RequestError(400 if path.startswith("/v1/") else 404, f"Malformed request: {request.method} {path}")
-    elif not isinstance(error, RequestError):
-        error = RequestError(500, "Internal error; the server's log has the details.")
-    return _json({"error": error.message}, error.status)
-
-
-def serve(config_file: Path, port: int, host: str = "127.0.0.1", parent_pid: int | None = None) -> None:
+@click.command()
+@click.option("--model_config_file", required=True, type=click.Path(path_type=Path), help="models.config of the model.")
+@click.option("--rest_api_port", default=0, help="0: any free one.")
+@click.option("--parent_pid", type=int, help="Stop when this parent process ends.")
+def serve(model_config_file: Path, rest_api_port: int, parent_pid: int | None, host: str = "127.0.0.1") -> None:
     """Load what is wanted and answer until SIGTERM; ends at once where the port is taken or nothing can be loaded."""
+    logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
     try:
-        listener = socket.create_server((host, port), backlog=128)  # it listens before it loads: nobody else can
+        listener = socket.create_server((host, rest_api_port), backlog=128)  # before it loads, so nobody else can
     except OSError as error:
-        sys.exit(f"PORT {port} cannot be used ({os.strerror(error.errno)}).")
+        sys.exit(f"PORT {rest_api_port} cannot be used ({os.strerror(error.errno)}).")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer may wait for 40 ms
-    versions = Versions(config_file)
+    versions = Versions(model_config_file)
     versions.refresh()
     if not versions.loaded:
-        sys.exit(f"No version in {config_file.parent} can be served: {versions.errors or 'none is there'}")
+        sys.exit(f"No version in {model_config_file.parent} can be served: {versions.errors or 'none is there'}")
     threading.Thread(target=versions.watch, args=[parent_pid], daemon=True).start()
     sys.setswitchinterval(0.0005)  # seconds; the network must not wait ten times that for a thread that computes
     # h11 and not httptools, which drops the body of a request that offers HTTP/2 (Upgrade: h2c).
@@ -245,15 +263,5 @@ def serve(config_file: Path, port: int, host: str = "127.0.0.1", parent_pid: int
     uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 
-@click.command()
-@click.option("--model_config_file", required=True, type=click.Path(path_type=Path), help="models.config of the model.")
-@click.option("--rest_api_port", default=0, help="0: any free one.")
-@click.option("--parent_pid", type=int, help="Stop when this parent process ends.")
-def main(model_config_file: Path, rest_api_port: int, parent_pid: int | None) -> None:
-    """Serve what a models.config names, on this machine."""
-    logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
-    serve(model_config_file, rest_api_port, parent_pid=parent_pid)
-
-
 if __name__ == "__main__":
-    main()
+    serve()

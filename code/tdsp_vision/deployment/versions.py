@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from google.protobuf import text_format
 from PIL import Image
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
@@ -25,16 +27,6 @@ from tdsp_vision.files import file_lock, whole_folder, write_text
 MODEL_INFO = "assets.extra/model_info.json"
 CONFIG = "models.config"
 MODELS = "/models"  # where the folder of served models lies inside a container
-CONFIG_TEXT = """\
-model_config_list {{
-  config {{
-    name: "{name}"
-    base_path: "{models}/{name}"
-    model_platform: "tensorflow"
-    model_version_policy {{ {policy} }}
-  }}
-}}
-"""
 
 
 def versions_in(serving_folder: Path) -> list[int]:
@@ -48,11 +40,11 @@ def versions_in(serving_folder: Path) -> list[int]:
 def version_folder(serving_folder: Path, version: int | None = None) -> Path:
     """Folder of an exported version, by default of the highest; ParameterError if there is none."""
     there = versions_in(serving_folder)
-    if not there or version not in (None, *there):
-        asked = "version" if version is None else f"version {version}"
+    number = max(there, default=1) if version is None else version
+    if number not in there:
         listed = ", ".join(map(str, there)) or "none; the deployment notebook exports one"
-        raise ParameterError(f"There is no {asked} in {paths.shown(serving_folder)}; there is {listed}.")
-    return serving_folder / str(version or there[-1])
+        raise ParameterError(f"There is no version {number} in {paths.shown(serving_folder)}; there is {listed}.")
+    return serving_folder / str(number)
 
 
 @contextmanager
@@ -86,16 +78,19 @@ def write_config(serving_folder: Path, version: int) -> None:
     The highest version follows from TensorFlow Serving's default policy, which also takes up every later one as soon
     as it appears. Any other version is named, and stays until the next call.
     """
-    highest = version == versions_in(serving_folder)[-1]
-    policy = "latest { num_versions: 1 }" if highest else f"specific {{ versions: {version} }}"
-    values = {"name": serving_folder.name, "models": MODELS, "policy": policy}
-    write_text(serving_folder / CONFIG, CONFIG_TEXT.format(**values))
+    config = ModelServerConfig()
+    model = config.model_config_list.config.add(name=serving_folder.name, base_path=f"{MODELS}/{serving_folder.name}")
+    model.model_platform = "tensorflow"
+    if version == versions_in(serving_folder)[-1]:
+        model.model_version_policy.latest.num_versions = 1
+    else:
+        model.model_version_policy.specific.versions.append(version)
+    write_text(serving_folder / CONFIG, text_format.MessageToString(config))
     (serving_folder / CONFIG).chmod(0o644)  # the server in a container is another user
 
 
 def probe_image() -> bytes:
     """A small picture of noise, the same on every call: what a version makes of it is written into its model_info."""
-    noise = np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)
     encoded = io.BytesIO()
-    Image.fromarray(noise).save(encoded, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, [24, 32, 3], dtype=np.uint8)).save(encoded, "PNG")
     return encoded.getvalue()

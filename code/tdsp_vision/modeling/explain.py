@@ -12,12 +12,18 @@ change if all logits rise together, so a logit alone explains nothing.
 Arrays: images float32 [n, S, S, 3], RGB, 0 to 255; maps float32 [n, S, S], positive where a place speaks for the class.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from scipy.stats import spearmanr
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import StandardScaler
 
 POOLING = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.AdaptiveAveragePooling2D)
+FAR = 5.0  # standard deviations; further away is as far
 CHANGED = 0.5  # a rank correlation below it: another picture
 
 
@@ -105,3 +111,30 @@ def _shares(count: int, side: int) -> np.ndarray:
     centres = (np.arange(side) + 0.5) * count / side - 0.5
     shares = np.stack([np.interp(centres, np.arange(count), row) for row in np.eye(count)], axis=1)
     return (shares / shares.sum(axis=0)).astype(np.float32)
+
+
+def nearest_training_images(features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5) -> Callable:
+    """A function that finds the training images which look most like a given one to the frozen network.
+
+    Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
+    classes. Each feature counts the same whatever its unit; cosine would forget how unusual an image is. It is given as
+    root mean square over the features: two unrelated images are about 1.4 apart.
+
+    Args:
+        features: float [n, d], one row per row of the manifest.
+        manifest: n rows with path and label.
+        train: bool [n], the training side.
+        k: how many at most.
+
+    Returns:
+        row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
+    """
+    # One wild feature hides nothing.
+    space = np.clip(StandardScaler().fit(features[train]).transform(features), -FAR, FAR)
+
+    def nearest(row: int) -> pd.DataFrame:
+        distances = euclidean_distances(space[[row]], space)[0] / np.sqrt(space.shape[1])
+        others = manifest[["path", "label"]].assign(distance=distances)[train & (np.arange(len(train)) != row)]
+        return others.nsmallest(k, "distance")
+
+    return nearest

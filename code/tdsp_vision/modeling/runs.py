@@ -12,7 +12,6 @@ import re
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -40,19 +39,14 @@ def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicte
 
 
 def model_card(
-    about: dict,
-    dataset: DatasetPaths,
-    leaks: pd.DataFrame,
-    threshold: float | list[float],
-    trust: dict[str, str | list[str]],
-    settings: dict,
-    origin: str = "highest balanced accuracy on validation",
+    about: dict, dataset: DatasetPaths, leaks: pd.DataFrame, threshold, trust: dict, settings: dict, origin: str
 ) -> dict:
     """What `metrics.json` cannot say: purpose, limits, origin (Mitchell et al. 2019, arXiv:1810.03993).
 
     Args:
         about: the head of `metrics.json`.
         leaks: from `leakage`, as evidence that the test was apart; patients are spoken of only where it knows some.
+        threshold: from `choose_threshold`, or a person.
         trust: the notebook's answers to "how far can this be trusted?", and objections as a list.
         settings: seed and grouping, for whoever repeats the run.
         origin: by which rule, or by whom, the threshold was chosen on validation.
@@ -72,22 +66,16 @@ def model_card(
     }
 
 
-def save_run(
-    outputs: OutputPaths,
-    run_id: str,
-    model: Any,
-    tables: dict[str, pd.DataFrame],
-    documents: dict[str, dict],
-    figures: dict[str, Any],
-) -> Path:
+def save_run(outputs: OutputPaths, run_id: str, model, tables: dict, documents: dict, figures: dict) -> Path:
     """Write a run folder and make it the latest; returns it.
 
     Args:
         run_id: from `new_run_id`; `-2`, `-3`, … is added where another run has taken it, so no training is lost.
         model: keras.Model, from float32 [n, S, S, 3], 0 to 255, to scores [n, K].
-        tables: splits, history and predictions; each becomes `<name>.csv`.
-        documents: metrics, model_card (which gets the `run_id`) and parameters; each becomes `<name>.json`.
-        figures: of matplotlib; each becomes `figures/<name>.png`.
+        tables: name to pd.DataFrame, splits, history and predictions; each becomes `<name>.csv`.
+        documents: name to dict, metrics, model_card (which gets the `run_id`) and parameters; each becomes
+            `<name>.json`.
+        figures: name to a figure of matplotlib; each becomes `figures/<name>.png`.
     """
     for number in itertools.count(1):
         folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
@@ -120,13 +108,11 @@ def find_run(outputs: OutputPaths, run: str) -> Path:
         raise ValueError(f"There is no run in {shown(outputs.runs)}; run the modeling notebook first.")
     if run == "best":
         return _best(outputs, known)
-    run_id, named = run, ""
-    if run == "latest":
-        run_id = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
-        named = f", and {shown(outputs.latest)} names {run_id!r}, which is not there"
+    latest = outputs.latest.read_text(encoding="utf-8").strip() if outputs.latest.is_file() else ""
+    run_id = latest if run == "latest" else run
     if run_id not in known:
-        allowed = ", ".join(map(repr, known))
-        raise ValueError(f"RUN is {run!r}{named}; allowed are 'latest', 'best' and {allowed}.")
+        named = f", and {shown(outputs.latest)} names {latest!r}, which is not there" if run == "latest" else ""
+        raise ValueError(f"RUN is {run!r}{named}; allowed are 'latest', 'best' and {', '.join(map(repr, known))}.")
     return outputs.runs / run_id
 
 
@@ -158,13 +144,15 @@ def read_predictions(folder: Path, dataset: DatasetPaths | None = None) -> pd.Da
 
 
 def _best(outputs: OutputPaths, known: list[str]) -> Path:
-    metrics, tasks = {}, {}
-    for name in known:
-        metrics[name], splits = read_json(outputs.runs / name / "metrics.json"), outputs.runs / name / "splits.csv"
-        rows = read_csv(splits).sort_values("path").to_csv(index=False) if splits.is_file() else name
-        tasks[name] = (metrics[name]["positive_class"], rows)
+    metrics = {name: read_json(outputs.runs / name / "metrics.json") for name in known}
+    tasks = {name: (metrics[name]["positive_class"], _images_and_sides(outputs.runs / name)) for name in known}
     alike = [name for name in known if tasks[name] == tasks[known[-1]]]
     sides = {name: metrics[name]["validation"] for name in alike}
     best = max(alike, key=lambda name: (sides[name]["auc"], sides[name]["balanced_accuracy"], name))
     print(f"{best} is the best of the {len(alike)} runs (of {len(known)}) with the images and sides of the newest one")
     return outputs.runs / best
+
+
+def _images_and_sides(run_folder: Path) -> str:
+    splits = run_folder / "splits.csv"
+    return read_csv(splits).sort_values("path").to_csv(index=False) if splits.is_file() else run_folder.name

@@ -4,7 +4,6 @@ Every node has the package installed and sees the repository, data and outputs u
 folder). What keeps a trial from running twice is said in `trial`. Source: docs.ray.io, "Fault tolerance", "Tasks".
 """
 
-import math
 import os
 from collections.abc import Callable
 
@@ -31,8 +30,8 @@ def connect(address: str, gpus: float) -> tuple[Callable[..., dict], int]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())[:300]
         raise RunFailed(f"No Ray cluster answers at {address!r}; start one with `ray start`. ({words})") from None
-    there = ray.cluster_resources()
-    room = int(min(there.get("CPU", 0), there.get("GPU", 0) / gpus if gpus else math.inf))
+    all_cpus, all_gpus = (ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU"))
+    room = int(min(all_cpus, all_gpus / gpus if gpus else all_cpus))
     if not room:
         ray.shutdown()
         raise RunFailed(f"A trial takes 1 CPU and {gpus:g} GPUs, more than the Ray cluster has.")

@@ -32,6 +32,7 @@ class Trial:
 
     name: str
     parameters: dict[str, object]
+    notebook: Path
 
     @property
     def outputs(self) -> paths.OutputPaths:
@@ -49,14 +50,14 @@ class Trial:
 
 def make_trial(values: Mapping[str, object], others: Mapping[str, object]) -> Trial:
     """The trial with `values` of what varies and `others`, every other parameter; its name is the digest of all."""
-    parameters = {**others, **values, "RUN_NAME": ""}
+    notebook, parameters = paths.NOTEBOOKS["model"], {**others, **values, "RUN_NAME": ""}
     data = paths.DatasetPaths(parameters["DATA_DIR"], parameters["DATASET_NAME"])
     files = [file for file in (data.manifest, data.corrections) if file.is_file()]
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    cells = json.loads(paths.NOTEBOOKS["model"].read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     name = hashlib.sha256(json.dumps([parameters, code, digests], sort_keys=True).encode()).hexdigest()[:12]
-    return Trial(name, parameters | {"RUN_NAME": name})
+    return Trial(name, parameters | {"RUN_NAME": name}, notebook)
 
 
 def run_trial(trial: Trial, environment: Mapping[str, str]) -> dict:
@@ -81,7 +82,7 @@ def _run(trial: Trial, environment: Mapping[str, str]) -> dict:
     environment = {**environment, "TDSP_TRIAL": str(trial.executed.parent)}
     error = f"the notebook ran to its end and left no run named {trial.name}"
     try:
-        run_notebook(paths.NOTEBOOKS["model"], trial.parameters, trial.executed, environment=environment)
+        run_notebook(trial.notebook, trial.parameters, trial.executed, environment=environment)
     except (ParameterError, RunFailed) as failure:
         error = str(failure).splitlines()[0]
     if run := trial.run():  # a run that was saved counts, even where a later cell failed

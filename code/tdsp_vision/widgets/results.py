@@ -2,10 +2,9 @@
 
 predictions: path, label, predicted, score_<class> for each class, perhaps familiar; its index, whole numbers, each
 once, are the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
-`root`, of the image in view only, and nothing is written. `judged` and `nearest_training_images` need no front end.
+`root`, of the image in view only, and nothing is written.
 """
 
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -14,56 +13,25 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.preprocessing import StandardScaler
 
 from tdsp_vision.widgets import pictures
 
 SIDE, NEIGHBOUR = 300, 110  # pixels; of the picture that is looked at, and of one that resembles it
 BARS = 10  # scores that are shown; of more classes the highest, and what is named
-FAR = 5.0  # standard deviations; further away is as far
 
 
 def judged(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """`predictions`, the most confidently wrong first, with three more columns.
 
     Returns:
-        a copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not be
-        the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
+        a sorted copy with correct (bool); confidence (0 to 1), the score of the class that was called, which need not
+        be the highest one; loss (0 to 36, no unit), -log of the true class's score: cross-entropy.
     """
     scores, rows = predictions[[f"score_{name}" for name in classes]].to_numpy(float), np.arange(len(predictions))
     own, called = (pd.Index(classes).get_indexer(predictions[column]) for column in ("label", "predicted"))
     loss = -np.log(scores[rows, own].clip(np.finfo(float).eps, 1))  # a score of 0 has no logarithm
     table = predictions.assign(correct=own == called, confidence=scores[rows, called], loss=loss)
     return table.sort_values("loss", ascending=False, kind="stable")
-
-
-def nearest_training_images(features: np.ndarray, manifest: pd.DataFrame, train: np.ndarray, k: int = 5) -> Callable:
-    """A function that finds the training images which look most like a given one to the frozen network.
-
-    Euclidean distance of standardized features, cut off at 5 deviations: the space in which the linear SVM divides the
-    classes. Each feature counts the same whatever its unit; cosine would forget how unusual an image is. It is given as
-    root mean square over the features: two unrelated images are about 1.4 apart.
-
-    Args:
-        features: float [n, d], one row per row of the manifest.
-        manifest: n rows with path and label.
-        train: bool [n], the training side.
-        k: how many at most.
-
-    Returns:
-        row number (0 to n - 1) -> columns path, label, distance of its neighbours, nearest first, itself left out.
-    """
-    space = np.clip(
-        StandardScaler().fit(features[train]).transform(features), -FAR, FAR
-    )  # one wild feature hides nothing
-
-    def nearest(row: int) -> pd.DataFrame:
-        distances = euclidean_distances(space[[row]], space)[0] / np.sqrt(space.shape[1])
-        others = manifest[["path", "label"]].assign(distance=distances)[train & (np.arange(len(train)) != row)]
-        return others.nsmallest(k, "distance")
-
-    return nearest
 
 
 def heat_picture(photo: Image.Image, evidence: np.ndarray) -> Image.Image:
@@ -96,16 +64,15 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
         text = f"<span>{escape(name)}</span>", f"<span>{score:.3f}{words.get(name, '')}</span>"
         lines.append(f'{text[0]}<div style="height:16px;background:{mark}, {bar}"></div>{text[1]}')
     rest = f"{len(scores) - len(shown)} classes with lower scores are left out" * (len(shown) < len(scores))
-    grid = "flex:1 1 280px;max-width:480px;gap:6px 8px;align-items:center;display:grid;"
-    grid += "grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto"
+    grid = "max-width:480px;gap:6px 8px;display:grid;grid-template-columns:minmax(3em,auto) minmax(110px,1fr) auto"
     return f'<div style="{grid}">{"".join(lines)}<span style="grid-column:1/4">{rest}</span></div>'
 
 
 def in_words(row: pd.Series) -> str:
     """What is known of one row of `judged`, as HTML."""
     called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
-    familiar = f", familiar {row.familiar:.3f}" if "familiar" in row else ""
-    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}{familiar}"
+    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}"
+    numbers += f", familiar {row.familiar:.3f}" if "familiar" in row else ""
     return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}"
 
 
@@ -119,8 +86,8 @@ class ResultsUI(pictures.Panel):
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
-        neighbours: row number -> columns path, label, distance; see `nearest_training_images`. Called only for the
-            image in view.
+        neighbours: row number -> columns path, label, distance; see `explain.nearest_training_images`. Called only for
+            the image in view.
         threshold: class to the score from which on it is called, drawn on its bar; the class "" counts for nothing.
     """
 
@@ -135,14 +102,14 @@ class ResultsUI(pictures.Panel):
         self.order = pictures.control(widgets.Dropdown, "Order", self._choose, options=orders)
         self.heat = pictures.control(widgets.Dropdown, "Heat map", self._draw, options=heats)
         self.pages = pictures.Pages(1, self._draw)
-        self.about, self.view, self.alike = (widgets.HTML() for _ in range(3))
+        self.about, self.view = widgets.HTML(), widgets.HTML()
         chosen = pictures.wrapping([self.shown, self.label, self.order, self.heat, self.pages])
-        super().__init__([chosen, self.about, self.view, self.alike])
+        super().__init__([chosen, self.about, self.view])
         self._choose()
 
     def static_html(self) -> str:
-        """The image in view, its scores and its neighbours."""
-        return self.about.value + self.view.value + self.alike.value
+        """The image in view; beside it, where there is room, its scores and its neighbours."""
+        return self.about.value + self.view.value
 
     def _choose(self, _=None) -> None:
         """Follow the filters, and start at the first image that they leave."""
@@ -154,16 +121,16 @@ class ResultsUI(pictures.Panel):
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
-        self.about.value, self.view.value, self.alike.value = "No image fits these filters.", "", ""
+        self.about.value, self.view.value = "No image fits these filters.", ""
         for row in map(self.table.loc.__getitem__, self.pages.visible):
             scores = row[[f"score_{name}" for name in self.classes]].set_axis(self.classes).astype(float)
             photo = pictures.figure(self.root / row.path, row.path, SIDE)
             chart = score_chart(scores, row.label, row.predicted, self.threshold)
-            self.about.value, self.alike.value = in_words(row), self._neighbours(row)
-            self.view.value = pictures.beside([photo, chart])
+            side = f'<div style="flex:1 1 280px">{chart}{self._neighbours(row)}</div>'
+            self.about.value, self.view.value = in_words(row), pictures.beside([photo, side])
             if self.heat.value >= 0:
-                self.view.value = pictures.beside([photo, "computing the heat map …", chart])
-                self.view.value = pictures.beside([photo, self._heat_map(row), chart])
+                self.view.value = pictures.beside([photo, "computing the heat map …", side])
+                self.view.value = pictures.beside([photo, self._heat_map(row), side])
 
     def _heat_map(self, row: pd.Series) -> str:
         """The photo under its heat map, and what the colors mean; of an image that cannot be read, the error."""

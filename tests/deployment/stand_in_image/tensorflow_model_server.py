@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"unknown argument: {', '.join(sorted(unknown))}")
     for name in ("batching_parameters_file", "monitoring_config_file"):
         Path(flags[name]).read_text(encoding="utf-8")
-    server.serve(Path(flags["model_config_file"]), int(flags["rest_api_port"]), host="0.0.0.0")
+    server.serve.callback(Path(flags["model_config_file"]), int(flags["rest_api_port"]), None, host="0.0.0.0")
 
 
 if __name__ == "__main__":

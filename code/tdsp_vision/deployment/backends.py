@@ -1,28 +1,104 @@
-"""The docker backend: TensorFlow Serving in a container on the loopback address, by the `docker` command.
+"""Where a model is served: the embedded server as a process, or TensorFlow Serving in a container; the same calls.
 
-The command knows contexts, rootless engines, Colima and Docker Desktop, and whatever is run here a person can type.
-The image holds a version and serves it alone; a running container gets the folder `serving/` instead, read-only, so
-that it takes up new versions from there. All that belongs to a model carries the label `LABEL` with the path of its
-folder: `docker ps -a --filter label=tdsp-vision.serving` shows it.
+Nothing has to be remembered to find a server again. A process is known by its command line, which names the model's
+`models.config`, and by the port that it listens on. All that belongs to a model in an engine carries the label `LABEL`
+with the path of its folder: `docker ps -a --filter label=tdsp-vision.serving` shows it.
+
+The `docker` command knows contexts, rootless engines, Colima and Docker Desktop, and whatever is run here a person can
+type. An image holds a version and serves it alone; a running container gets the folder `serving/` instead, read-only,
+so that it takes up new versions from there.
 """
 
-import json
+import contextlib
 import os
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdsp_vision.deployment.versions import MODELS
+import psutil
+
+from tdsp_vision.deployment.versions import CONFIG, MODELS
 from tdsp_vision.errors import RunFailed
 
+LOG = "server.log"
+SERVER = "tdsp_vision.deployment.server"
+CONFIG_FLAG = "--model_config_file="
 LABEL = "tdsp-vision.serving"
-STAND_IN = "tdsp-vision.stand-in"  # an image that is not the real one says so in this label
 SERVING_IMAGE = "tensorflow/serving:2.20.0"
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 HARDENED = ["--init", "--read-only", "--tmpfs=/tmp:rw,noexec,nosuid,size=64m", "--cap-drop=ALL"]
 HARDENED += ["--security-opt=no-new-privileges", "--memory=2g", "--memory-swap=2g", "--pids-limit=256"]
+
+
+@dataclass(frozen=True)
+class LocalService:
+    """One embedded server; `ContainerService` has the same attributes and methods."""
+
+    serving_folder: Path
+    process: psutil.Process
+    backend = "local"
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 as long as it does not."""
+        with contextlib.suppress(psutil.Error):
+            listening = [c.laddr.port for c in self.process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+            return max(listening, default=0)
+        return 0
+
+    @property
+    def url(self) -> str:
+        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+
+    def logs(self) -> str:
+        """What the server wrote so far."""
+        log = self.serving_folder / LOG
+        return log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+
+    def stop(self) -> None:
+        """Stop the server, by force if it does not within twenty seconds."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.terminate()
+            if psutil.wait_procs([self.process], timeout=20)[1]:
+                self.process.kill()
+
+
+class LocalBackend:
+    """Starts and finds embedded servers."""
+
+    name = "local"
+
+    def command(self, serving_folder: Path, port: int = 0, version: int = 0, keep_running: bool = True) -> list[str]:
+        """What a person types to start the server."""
+        command = [sys.executable, "-m", SERVER, f"{CONFIG_FLAG}{serving_folder / CONFIG}", f"--rest_api_port={port}"]
+        return command if keep_running else [*command, f"--parent_pid={os.getpid()}"]
+
+    def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> LocalService:
+        """Start a server of what `models.config` names; it may not answer yet. It ends with us, or is kept running."""
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+        command = self.command(serving_folder, port, version, keep_running)
+        # Its output goes to a file: a pipe that nobody reads would stop a server that is kept running. It has a session
+        # of its own: an interrupted notebook cell does not interrupt it.
+        with (serving_folder / LOG).open("wb") as log:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+            return LocalService(serving_folder, psutil.Popen(command, env=environment, **streams))
+
+    def find(self, folder: Path) -> list[LocalService]:
+        """The running servers of all models below a folder."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            for word in process.info["cmdline"] or []:  # none for a process that has ended and was not waited for
+                config = Path(word.removeprefix(CONFIG_FLAG))
+                if word.startswith(CONFIG_FLAG) and config.is_relative_to(folder):
+                    found.append(LocalService(config.parent, process))
+        return found
 
 
 def docker(*arguments: str, timeout: float | None = 15) -> str:
@@ -57,35 +133,26 @@ def cluster_name(model_name: str) -> str:
 def obstacle(image: str) -> str:
     """Why a container of `image` cannot serve this notebook, as half a sentence; "" if it can. Pulls the image."""
     try:
-        engine = json.loads(docker("info", "--format={{json .}}"))
-        if problem := engine.get("ServerErrors"):
-            return f"no Docker engine answers ({problem[0]})"
-        host = docker("context", "inspect", "--format={{.Endpoints.docker.Host}}")
-        if not host.startswith(("unix://", "npipe://")):
-            return f"the Docker engine at {host} is another machine, whose loopback address this one cannot reach"
+        here = docker("version", "--format={{.Server.Arch}}")
         inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-        if inside and engine["Name"] != platform.node():
+        if inside and docker("info", "--format={{.Name}}") != platform.node():
             return "this notebook runs in a container itself, beside those that the engine would start"
-        here = MACHINES.get(engine["Architecture"], engine["Architecture"])
         known = docker("image", "ls", "--quiet", image)
         built_for = docker("image", "inspect", "--format={{.Architecture}}", image) if known else "amd64"
-        if here != built_for:
-            return f"the image {image} is for {built_for} processors and this one is {here}"
-        return "" if known else _pull(image)
     except RunFailed as error:
         return str(error)
-
-
-def _pull(image: str) -> str:
-    """Pull an image in sight of the reader; what went wrong, or ""."""
-    print(f"docker pull {image}", flush=True)
+    if here != built_for:
+        return f"the image {image} is for {built_for} processors and this one is {here}"
+    if known:
+        return ""
+    print(f"docker pull {image}", flush=True)  # in sight of the reader
     failed = subprocess.run(["docker", "pull", image], stderr=subprocess.STDOUT).returncode
     return f"the engine neither has nor can pull the image {image}" if failed else ""
 
 
 @dataclass(frozen=True)
 class ContainerService:
-    """One container, running or not; `local.LocalService` has the same attributes and methods."""
+    """One container, running or not; `LocalService` has the same attributes and methods."""
 
     serving_folder: Path
     container: str
@@ -106,13 +173,10 @@ class ContainerService:
         return _lines("inspect", "--format={{.State.Status}}", self.container) == ["running"]
 
     def logs(self) -> str:
-        """What the server wrote, and how it ended if it did."""
-        command = ["docker", "logs", self.container]
-        text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
-        state = json.loads(docker("inspect", "--format={{json .State}}", self.container))
-        if state["Status"] != "running":
-            text += f"\n[exit code {state['ExitCode']}{', out of memory' if state['OOMKilled'] else ''}]"
-        return text
+        """What the server wrote, and whether it runs, or how it ended."""
+        text = subprocess.run(["docker", "logs", self.container], capture_output=True, text=True)
+        state = "[{{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}]"
+        return text.stdout + text.stderr + docker("inspect", f"--format={state}", self.container)
 
     def stop(self) -> None:
         """Stop and remove the container; a second call does nothing."""
@@ -121,22 +185,12 @@ class ContainerService:
             docker("rm", "--force", "--volumes", self.container, timeout=60)
 
 
+@dataclass(frozen=True)
 class DockerBackend:
-    """Builds images, starts and finds containers.
+    """Builds images upon TensorFlow Serving's `image`, starts and finds containers."""
 
-    Args:
-        image: TensorFlow Serving's image, which the model is added to.
-    """
-
+    image: str = SERVING_IMAGE
     name = "docker"
-
-    def __init__(self, image: str = SERVING_IMAGE):
-        self.image = image
-
-    def what(self) -> str:
-        """What runs in the containers, for a person to read."""
-        stands_in = docker("image", "inspect", f'--format={{{{index .Config.Labels "{STAND_IN}"}}}}', self.image)
-        return f"{self.image}, {stands_in}" if stands_in else f"TensorFlow Serving from {self.image}"
 
     def build_command(self, serving_folder: Path, version: int, context: Path) -> list[str]:
         """What a person types to build the image of a version from its build context."""
