@@ -17,10 +17,9 @@ import click
 import numpy as np
 from PIL import Image
 
-from tdsp_vision.data.confounders import predict_label_alone
 from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.manifest import duplicates_to_reject, load_manifest, mark_duplicates, write_dataset
-from tdsp_vision.data.quality import MEASURES
+from tdsp_vision.data.quality import MEASURES, predict_label_alone
 from tdsp_vision.paths import DatasetPaths
 
 

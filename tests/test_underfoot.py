@@ -211,7 +211,7 @@ ROWS = {
     "OUTPUT_DIR is a file": (nothing, START, {"OUTPUT_DIR": "source/metadata.csv"}, "^OUTPUT_DIR is .* can be written"),
     "FINE_LABELS": (nothing, START, {"CLASSIFIER": "dnn", "FINE_LABELS": "dx"}, "^FINE_LABELS is 'dx'; allowed are ''"),
     "SPLIT given": (nothing, START, {"SPLIT": "given"}, "^SPLIT is 'given', and the manifest has no column 'split'"),
-    "SPLIT by fold": (text(MANIFEST, ",site\n", ",split\n"), START, {}, "^The column 'split' of the manifest"),
+    "SPLIT by fold": (text(MANIFEST, ",site\n", ",split\n"), START, {}, "^The column 'split' holds .* or take SPLIT"),
     "one class": (nothing, START, {"MIN_CLASS_SIZE": 99}, "has the classes .*; a classifier needs two"),
     "POSITIVE_CLASS": (nothing, START, {"POSITIVE_CLASS": "wolf"}, "^POSITIVE_CLASS is 'wolf'; allowed are 'auto', ''"),
     "SENSITIVITY": (text(MANIFEST, ",malignant,", ",mole,"), START, {"SENSITIVITY": 0.9}, "^SENSITIVITY is 0.9, "),

@@ -105,7 +105,7 @@ LIMITS = {
         "SEARCH_QUERIES": Limit(dict, "openverse: label and searches", each=Limit(list, "", each=TEXT)),
         "SEARCH_ITEMS": Limit(list, "openverse: each takes the place of {item} in the searches", each=TEXT),
         "ALLOW_SHORTFALL": Limit(bool, "isic, openverse: True accepts fewer images than promised"),
-        "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls: True also fetches from this machine and its network"),
+        "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls, openverse: True also fetches from this machine and its network"),
         "REMOVE_DUPLICATES": Limit(bool, "leave out images that repeat another one; False keeps them, in one group"),
         "SEED": SEED,
     },

@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.server.requests[path] += 1
         self.server.hosts.append(self.headers["Host"])
-        time.sleep(self.server.latency)
+        time.sleep(self.server.latency * (path in self.server.files))
         faults = self.server.faults[path]
         behaviour = faults.pop(0) if faults else self.server.forever.get(path)
         if behaviour is not None:
@@ -120,8 +120,6 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"<!DOCTYPE html><html><body>Please come back later</body></html>", "image/jpeg")
         elif behaviour == "short":
             self.answer(200, body[:-20], "image/jpeg")
-        elif behaviour == "long":
-            self.answer(200, body + b"\0" * 20, "image/jpeg")
         elif behaviour == "text":
             self.answer(200, b"gone" * len(body), "image/jpeg")
         elif behaviour == "close":
@@ -134,8 +132,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.stopping.wait(10)
             while behaviour.startswith("trickle") and not self.server.stopping.wait(0.02):
                 self.wfile.write(b"\0")
-        else:
-            raise ValueError(behaviour)
 
     def search_isic(self):
         asked = self.parameters()

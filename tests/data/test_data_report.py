@@ -3,15 +3,12 @@
 import re
 
 import pandas as pd
-import pytest
 import zoo
-from acquire import acquire
 from PIL import Image
 
-from tdsp_vision.data.confounders import predict_label_alone
 from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.manifest import duplicates_to_reject, load_manifest, mark_duplicates, write_dataset
-from tdsp_vision.data.quality import MEASURES
+from tdsp_vision.data.quality import MEASURES, predict_label_alone
 from tdsp_vision.data.report import write_data_report
 
 METADATA = "path,patient_id,sex,age,license,note\nwren/1.png,p1,f,40,CC-0,a | b\nwren/2.png,p1,m,,CC-BY,c\n"
@@ -47,7 +44,7 @@ def test_counts_conflicts_and_questions(birds, put, dataset):
     put("wren/dark.png", zoo.encode(Image.new("RGB", (50, 50), (3, 3, 3)), "PNG"))
     put("finch/1.png", b"")
     text, dictionary = report(dataset, birds)
-    assert "- 14 images of 2 classes in " in text and "- 1 images are nearly black" in text
+    assert "\n14 images of 2 classes in " in text and "- 1 images are nearly black" in text
     assert "- 5 files left out" in text
     assert cells(text, "wren")[:2] == ["wren", "13"]
     assert cells(text, "(unknown)") == ["(unknown)", "12"]
@@ -71,7 +68,7 @@ def test_every_link_leads_to_a_picture_and_a_second_time_changes_nothing(source,
         put(f"{label}/{seed} $x$ and a name that is longer than its picture is wide.png", seed)
     once = report(dataset, source)
     links = re.findall(r"^!\[[^\]]*\]\(([^)]+)\)$", once[0], re.M)
-    assert len(links) == 3 and once[0].count("![") == len(links)
+    assert len(links) == 2 and once[0].count("![") == len(links)
     for link in links:
         with Image.open(dataset.root / link) as picture:
             assert picture.format == "PNG" and min(picture.size) > 50
@@ -79,21 +76,3 @@ def test_every_link_leads_to_a_picture_and_a_second_time_changes_nothing(source,
     assert len(pictures) == len(links)
     assert report(dataset, source) == once and "species 3 (2)" in once[0]
     assert {path: path.read_bytes() for path in dataset.root.glob("figures/*.png")} == pictures
-
-
-def test_measures_of_another_manifest_are_refused(birds, dataset):
-    manifest = acquire(dataset, birds)
-    with pytest.raises(ValueError, match="the manifest has 4 rows and the measures 3; they must be equal"):
-        write_data_report(dataset, manifest, manifest, manifest.iloc[:3], manifest)
-    assert not (dataset.root / "data_report.md").exists()
-
-
-@pytest.mark.slow
-def test_real_photos_show_their_known_confounders(real_photos):
-    images, _ = scan_folder(real_photos / "isic2019_256", quiet=True)
-    found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series(), resamples=200)
-    found = found.set_index("measure")
-    for name in ("file_kb", "dark_corners", "thin_lines", "sharpness"):
-        assert found.low[name] > 0.55 and found.direction[name] == "larger in malignant"
-    assert 0.65 < found.auc["all together"] < 0.8
-    assert found.direction["megapixels"] == "no difference"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import zoo
 
-from tdsp_vision.data.folder import find_source, scan_folder
-from tdsp_vision.paths import SAMPLE_DATA
+from tdsp_vision.data.folder import scan_folder
 
 NOBODY = 65534
 
@@ -172,12 +171,8 @@ PATHS = {
 @pytest.mark.parametrize("how", PATHS)
 def test_metadata_find_their_files_however_these_are_spelled(birds, put, how):
     names = ["robin/1.png", "robin/2.png", "wren/1.png", "wren/2.png"]
-    write(
-        put,
-        "metadata.csv",
-        "image , Patient-ID,Licence",
-        *(f"{PATHS[how](name)},p{n} ,CC-0" for n, name in enumerate(names)),
-    )
+    lines = [f"{PATHS[how](name)},p{n} ,CC-0" for n, name in enumerate(names)]
+    write(put, "metadata.csv", "image , Patient-ID,Licence", *lines)
     images, rejected = scan(birds)
     assert not rejected and images.patient_id[names].tolist() == ["p0", "p1", "p2", "p3"]
     assert set(images.license) == {"CC-0"}
@@ -242,17 +237,8 @@ def test_a_flat_folder_gets_its_labels_from_a_table(put, source, kind, place):
 def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
     for n in range(5):
         put(f"{n:03d}.png", n)
-    write(
-        put,
-        "one.csv",
-        "id,good,species",
-        "000,x,wren",
-        "001,y,robin",
-        "2,z,wren",
-        "003,x,robin",
-        "004,y,",
-        "001,y,wren",
-    )
+    lines = ["id,good,species", "000,x,wren", "001,y,robin", "2,z,wren", "003,x,robin", "004,y,", "001,y,wren"]
+    write(put, "one.csv", *lines)
     write(put, "two.csv", *TABLES["Kaggle"])
     images, rejected = scan(source, "one.csv", "species")
     assert images.label.to_dict() == {"000.png": "wren", "003.png": "robin"}
@@ -271,17 +257,4 @@ def test_splits_without_labels_need_a_table_and_a_column_split_is_kept(put, sour
     with pytest.raises(ValueError, match="no sub-folder names a label"):
         scan(source)
     write(put, "labels.csv", "file,label,Split", "0x,a,Train", "1x,b,val", "2x,a,", "3x,b,holdout")
-    assert scan(source)[0].split.to_dict() == {
-        "train/0x.png": "train",
-        "train/1x.png": "train",
-        "test/2x.png": "test",
-        "test/3x.png": "test",
-    }
-
-
-def test_the_source_that_the_parameters_stand_for(birds):
-    assert find_source("sample", "", "lesions") == SAMPLE_DATA / "lesions"
-    assert find_source("folder", str(birds), "x") == birds
-    for source, path, name in (("sample", "", "lesion"), ("folder", "nowhere/at/all", "x")):
-        with pytest.raises(ValueError, match="There is no folder /.*; name one with images"):
-            find_source(source, path, name)
+    assert scan(source)[0].split.tolist() == ["test", "test", "train", "train"]

@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,32 +16,11 @@ def draw(figure) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_accepted_kind_of_image_can_be_drawn(put):
-    content = zoo.whole_images() | {name: one for name, (one, _) in zoo.converted().items()}
-    files = [put(f"x/{name}", one) for name, one in content.items()]
-    figure = image_grid(files, list(content), columns=7, title="All kinds")
-    drawn = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in drawn] == list(content)
-    assert len(figure.axes) == 7 * -(-len(files) // 7)
-    assert not any(axis.axison for axis in figure.axes)
-    assert draw(figure)
-
-
 def test_a_name_is_shown_as_it_is_and_not_as_a_formula(put):
     names = ["price_$5$.png", "$\\frac{$.png", "a_b^c.png", "100%.png", "$$.png"]
     figure = image_grid([put(f"x/{name}", 1) for name in names], names, title="$\\broken{$")
     assert [axis.get_title() for axis in figure.axes if axis.images] == names
     assert draw(figure)
-
-
-@pytest.mark.parametrize("count, rows", [(0, 1), (7, 2)])
-def test_as_many_rows_as_needed_and_no_figure_left_open(put, count, rows):
-    before = plt.get_fignums()
-    files = [put(f"x/{number}.png", number) for number in range(count)]
-    figure = image_grid(files, ["name"] * count)
-    assert len(figure.axes) == 6 * rows and len([axis for axis in figure.axes if axis.images]) == count
-    assert draw(figure)
-    assert plt.get_fignums() == before
 
 
 @pytest.mark.parametrize("width, height", [(400, 100), (40, 33)])

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 import zoo
 
+from tdsp_vision.data.tables import read_csv
 from tdsp_vision.paths import NOTEBOOKS
 
 
@@ -55,11 +55,13 @@ def test_isic(server, run_cells):
     with pytest.raises(ValueError, match="ISIC_0000002"):
         run_cells(**parameters)
     folder = run_cells(**parameters, ALLOW_SHORTFALL=True)
-    assert pd.read_csv(folder / "rejected.csv").path.tolist() == ["benign/ISIC_0000002"]
-    manifest = pd.read_csv(folder / "manifest.csv")
+    assert read_csv(folder / "rejected.csv").path.tolist() == ["benign/ISIC_0000002"]
+    manifest = read_csv(folder / "manifest.csv").set_index("isic_id")
     assert manifest.label.value_counts().to_dict() == {"benign": 13, "malignant": 14}
-    assert set(manifest.license) == {"CC-BY"} and manifest.groupby("lesion_id").group.nunique().max() == 1
-    assert json.loads((folder / "dataset.json").read_text())["source"] == server.isic_api
+    assert manifest.groupby("lesion_id").group.nunique().max() == 1
+    row = manifest.loc["ISIC_0000005"]
+    assert (row.label, row.lesion_id, row.age_approx, row.license) == ("malignant", "IL_0001", 45, "CC-BY")
+    assert (row.image_type, row.attribution, row.source) == ("dermoscopic", "Hospital, with a comma", server.isic_api)
     assert "Hospital, with a comma" in (folder / "ATTRIBUTION.md").read_text()
     assert "age of the patient in years" in (folder / "data_dictionary.md").read_text()
 
@@ -71,8 +73,8 @@ def test_urls(server, run_cells, tmp_path):
     with pytest.raises(ValueError, match="Nothing could be fetched: http://127.0.0.1.*not public"):
         run_cells(SOURCE="urls", SOURCE_PATH="list.tsv")  # loopback is private
     folder = run_cells(SOURCE="urls", SOURCE_PATH="list.tsv", ALLOW_PRIVATE_ADDRESSES=True)
-    assert pd.read_csv(folder / "manifest.csv").label.value_counts().to_dict() == {"a": 6, "b": 6}
-    assert pd.read_csv(folder / "rejected.csv").path.tolist() == [rows[12][0], rows[13][0]]
+    assert read_csv(folder / "manifest.csv").label.value_counts().to_dict() == {"a": 6, "b": 6}
+    assert read_csv(folder / "rejected.csv").path.tolist() == [rows[12][0], rows[13][0]]
 
 
 def test_openverse(server, run_cells):
@@ -80,13 +82,9 @@ def test_openverse(server, run_cells):
         query = f"{('dotted', 'striped')[seed % 2]} {('shirt', 'vest')[seed // 2 % 2]}"
         result = {"id": f"p{seed}", "url": server.add_file(f"/pictures/{seed}", seed), "license": "by"}
         server.results[query].append(result | {"attribution": f"p{seed} by Ann"})
-    folder = run_cells(
-        SOURCE="openverse",
-        OPENVERSE_API=server.openverse_api,
-        SEARCH_QUERIES={"dotted": ["dotted {item}"], "striped": ["striped {item}"]},
-        SEARCH_ITEMS=["shirt", "vest"],
-        IMAGES_PER_CLASS=6,
-    )
-    manifest = pd.read_csv(folder / "manifest.csv")
+    search = {"SEARCH_QUERIES": {"dotted": ["dotted {item}"], "striped": ["striped {item}"]}}
+    search |= {"SEARCH_ITEMS": ["shirt", "vest"], "IMAGES_PER_CLASS": 6, "ALLOW_PRIVATE_ADDRESSES": True}
+    folder = run_cells(SOURCE="openverse", OPENVERSE_API=server.openverse_api, **search)
+    manifest = read_csv(folder / "manifest.csv")
     assert manifest.label.value_counts().to_dict() == {"dotted": 6, "striped": 6}
     assert manifest.attribution.str.endswith("by Ann").all()

@@ -5,18 +5,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import zoo
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
+from sklearn.metrics import roc_auc_score
 
+from tdsp_vision.data.folder import scan_folder
 from tdsp_vision.data.quality import (
     MEASURES,
+    TOGETHER,
     class_by,
     columns_to_compare,
     dark_corners,
     ink,
     measure_images,
+    predict_label_alone,
     share_known,
     shown_classes,
     thin_lines,
+    warnings_in_words,
 )
 
 SKIN = (224, 180, 160)
@@ -78,37 +83,17 @@ def test_values_that_can_be_said_beforehand(put):
     half = np.zeros((100, 200, 3), np.uint8)
     half[:, 100:] = 200
     file = put("x/1.png", zoo.encode(Image.fromarray(half), "PNG"))
-    found = measure_images([file], quiet=True).iloc[0]
+    found = measure_images([file]).iloc[0]
     assert list(found.index) == list(MEASURES)
     assert found["file_kb"] == file.stat().st_size / 1000
     assert (found["megapixels"], found["aspect_ratio"]) == (0.02, 2)
     assert (found["brightness"], found["contrast"]) == (100, 100)
 
 
-def test_blur_lowers_sharpness_and_size_hardly_matters(put):
-    large = Image.fromarray(as_pixels(skin(side=1024))).filter(ImageFilter.GaussianBlur(1))
-    ImageDraw.Draw(large).rectangle((300, 300, 600, 700), (90, 60, 50))
-    sharp, blurred = (
-        measure_images([put(f"x/{number}.jpg", zoo.encode(one, "JPEG", quality=95))], quiet=True).iloc[0]
-        for number, one in enumerate((large, large.filter(ImageFilter.GaussianBlur(12))))
-    )
-    assert blurred["sharpness"] < sharp["sharpness"] / 5
-    small = large.resize((256, 256), Image.Resampling.BOX)
-    shrunk = measure_images([put("x/small.jpg", zoo.encode(small, "JPEG", quality=95))], quiet=True).iloc[0]
-    for name in ("brightness", "contrast", "sharpness", "dark_corners"):
-        assert shrunk[name] == pytest.approx(sharp[name], rel=0.1, abs=0.02)
-
-
 def manifest(**columns) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
     base = {"path": map(str, range(count)), "label": ["a", "b"] * (count // 2), "license": "", "attribution": ""}
     return pd.DataFrame(base | {"turned": "0"} | columns)
-
-
-def test_class_by_age_is_in_decades_and_what_is_missing_has_its_row():
-    table = class_by(manifest(age_approx=[5.0, 45, 47, np.nan, 50, 45]), "age_approx")
-    assert table.index.tolist() == ["0 to 9", "40 to 49", "50 to 59", "(missing)"]
-    assert table.to_numpy().tolist() == [[1, 0], [1, 2], [1, 0], [0, 1]]
 
 
 def test_class_by_text_and_by_other_numbers():
@@ -140,3 +125,83 @@ def test_only_columns_that_can_say_something_are_compared():
     )
     assert columns_to_compare(table) == ["sex", "age"]
     assert "name" not in columns_to_compare(manifest(name=[f"n{number}" for number in range(40)]))
+
+
+def example(count: int = 200, classes: str = "ab", seed: int = 0):
+    """Measures, labels and groups: `clear` grows with the class, `inverse` falls, `noise` does neither."""
+    rng = np.random.default_rng(seed)
+    codes = np.arange(count) % len(classes)
+    labels = pd.Series([classes[code] for code in codes], index=rng.permutation(count))
+    shift = 1.5 * codes
+    values = {"clear": shift + rng.normal(size=count), "inverse": rng.normal(size=count) - shift}
+    measures = pd.DataFrame(values | {"noise": rng.normal(size=count), "constant": 1.0})
+    return measures, labels, pd.Series(np.arange(count))
+
+
+def test_auc_is_that_of_scikit_learn_and_best_comes_first():
+    measures, labels, groups = example()
+    found = predict_label_alone(measures, labels, groups, resamples=200).set_index("measure")
+    truth = labels.to_numpy() == "b"
+    for name in measures:
+        auc = roc_auc_score(truth, measures[name])
+        assert found.auc[name] == pytest.approx(max(auc, 1 - auc))
+    assert found.auc.is_monotonic_decreasing
+    assert found.direction[["clear", "inverse", "constant"]].tolist() == [
+        "larger in b", "larger in a", "no difference"
+    ]  # fmt: skip
+    assert ((found.low <= found.auc) & (found.auc <= found.high)).all()
+    assert found.low["clear"] > 0.7 and found.low["noise"] < 0.5
+    assert found.loc["constant", ["auc", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
+    assert found.auc[TOGETHER] > 0.85
+
+
+def test_more_classes_are_averaged_one_against_the_rest():
+    measures, labels, groups = example(300, "abc")
+    found = predict_label_alone(measures, labels, groups, resamples=100).set_index("measure")
+    aucs = [roc_auc_score(labels.to_numpy() == name, measures.clear) for name in "abc"]
+    assert found.auc["clear"] == pytest.approx(np.mean([max(auc, 1 - auc) for auc in aucs]))
+    assert found.direction["clear"] in ("larger in c", "smaller in a")
+    assert found.low["clear"] > 0.6 and found.low["noise"] < 0.55
+
+
+def test_images_of_one_patient_are_not_counted_as_independent():
+    measures, labels, _ = example(20)
+    measures, labels = pd.concat([measures[["noise"]]] * 10), pd.concat([labels] * 10)
+    together = pd.Series(np.tile(np.arange(20), 10))
+    apart = pd.Series(np.arange(200))
+    width = {}
+    for name, groups in (("together", together), ("apart", apart)):
+        row = predict_label_alone(measures, labels, groups).set_index("measure").loc["noise"]
+        width[name] = row.high - row.low
+    assert width["together"] > 2 * width["apart"]
+
+
+def test_the_same_seed_gives_the_same_table_and_few_groups_no_model():
+    measures, labels, groups = example()
+    once, again = (predict_label_alone(measures, labels, groups, seed=3, resamples=50) for _ in range(2))
+    assert once.equals(again)
+    few = predict_label_alone(measures, labels, groups % 4, resamples=50)
+    assert TOGETHER not in set(few.measure) and few.auc.notna().all()
+
+
+def test_sentences_only_for_what_is_clear():
+    measures, labels, groups = example()
+    sentences = warnings_in_words(predict_label_alone(measures, labels, groups, resamples=200), labels)
+    assert len(sentences) == 3
+    clear = next(line for line in sentences if line.startswith("`clear`"))
+    assert "larger in b and alone predicts the label: AUC 0." in clear
+    assert not any("noise" in line or "constant" in line for line in sentences)
+    few = slice(0, 30)
+    found = predict_label_alone(measures[few], labels[few], groups[few], resamples=50)
+    assert found.low.max() > 0.55 and warnings_in_words(found, labels[few]) == []
+
+
+@pytest.mark.slow
+def test_real_photos_show_their_known_confounders(real_photos):
+    images, _ = scan_folder(real_photos / "isic2019_256", quiet=True)
+    found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series(), resamples=200)
+    found = found.set_index("measure")
+    for name in ("file_kb", "dark_corners", "thin_lines", "sharpness"):
+        assert found.low[name] > 0.55 and found.direction[name] == "larger in malignant"
+    assert 0.65 < found.auc["all together"] < 0.8
+    assert found.direction["megapixels"] == "no difference"

@@ -55,18 +55,6 @@ def interlaced_png(image: Image.Image) -> bytes:
     return png(image.width, image.height, 8, 2, passes, interlaced=True)
 
 
-def bmp(bits: int, header: int = 40, compression: int = 0, flipped: bool = False) -> bytes:
-    """A BMP of WIDTH x HEIGHT with random pixels; `flipped`: top row first."""
-    body = np.random.default_rng(bits).bytes((WIDTH * bits + 31) // 32 * 4 * HEIGHT)
-    if header == 12:
-        fields = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
-    else:
-        height = -HEIGHT if flipped else HEIGHT
-        fields = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, bits, compression, len(body), 0, 0, 0, 0)
-    start = 14 + len(fields)
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + fields + body
-
-
 def gray_ramp(seed: int = 0) -> np.ndarray:
     """uint16 [HEIGHT, WIDTH], nearly all above 255, where Pillow's own conversion to RGB gives white."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -118,11 +106,9 @@ def odd_but_usable() -> dict[str, bytes]:
     return {
         "png_inside.jpg": encode(picture(), "PNG"),
         "no_ending": photo,
-        "short_garbage.jpg": photo + b"garbage",
         "long_garbage.jpg": photo + b"\0garbage" * 1000,  # a phone's motion photo has a film there
         "two_ends.jpg": photo + b"\xff\xd9",
         "two_pictures.jpg": encode(picture(), "MPO", save_all=True, append_images=[picture(1)]),
-        "garbage.png": encode(picture(), "PNG") + b"garbage",
         "strip.png": encode(Image.new("L", (32, 9000), 77), "PNG"),
     }
 
@@ -133,8 +119,6 @@ def converted() -> dict[str, tuple[bytes, str]]:
     frames, alpha = [picture(seed) for seed in range(2)], with_alpha(rgb)
     pillow_heif.from_pillow(rgb).save(heic, quality=90)
     dark = Image.fromarray(gray_ramp() >> 4)  # 12 bits in 16
-    small_frame = bytearray(encode(rgb, "GIF"))
-    small_frame[6:10] = struct.pack("<HH", WIDTH + 9, HEIGHT + 5)
     return {
         "phone.heic": (heic.getvalue(), "HEIF to JPEG"),
         "scan.tiff": (encode(rgb, "TIFF", compression="tiff_lzw"), "TIFF to PNG"),
@@ -145,17 +129,10 @@ def converted() -> dict[str, tuple[bytes, str]]:
         "tiff_inside.jpg": (encode(rgb, "TIFF"), "TIFF to PNG"),
         "still.gif": (encode(rgb, "GIF"), "GIF to PNG"),
         "animated.gif": (encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "GIF to PNG"),
-        "transparent.gif": (encode(rgb.quantize(32), "GIF", transparency=3), "GIF to PNG"),
-        "small_frame.gif": (bytes(small_frame), "GIF to PNG"),
         "lossy.webp": (encode(rgb, "WEBP"), "WEBP to PNG"),
         "alpha.webp": (encode(alpha, "WEBP"), "WEBP to PNG"),
-        "film.webp": (encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "WEBP to PNG"),
         "palette.bmp": (encode(rgb.quantize(32), "BMP"), "BMP to PNG"),
-        "gray.bmp": (encode(rgb.convert("L"), "BMP"), "BMP to PNG"),
         "color_24_bit.bmp": (encode(rgb, "BMP"), "BMP to PNG"),
-        "color_16_bit.bmp": (bmp(16), "BMP to PNG"),
-        "padded.bmp": (encode(rgb, "BMP") + b"\0\0", "BMP to PNG"),
-        "top_first.bmp": (bmp(24, flipped=True), "BMP to PNG"),
     }
 
 
@@ -165,30 +142,22 @@ def refused() -> dict[str, tuple[bytes, str]]:
     frames, photo = [picture(seed) for seed in range(2)], encode(rgb, "JPEG")
     return {
         "empty.jpg": (b"", "empty"),
-        "zeros.jpg": (bytes(5000), "not an image"),
         "text.png": (b"Ein Text, kein Bild. " * 50, "not an image"),
         "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not an image"),
-        "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="9"/></svg>', "not an image"),
         "icon.ico": (encode(rgb, "ICO"), "ICO is not an accepted format"),
         "pages.tiff": (encode(rgb, "TIFF", save_all=True, append_images=frames), "several pages"),
         "decimal.tiff": (encode(rgb.convert("F"), "TIFF"), "decimal numbers"),
         "scan.dcm": (bytes(128) + b"DICM" + bytes(900), "a DICOM file; export it as PNG"),
         "broken.heic": (b"\0\0\0\x18ftypheic" + bytes(900), "cannot be decoded; export it as JPEG"),
-        "lossless.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc3"), "a lossless, arithmetic or 12-bit JPEG"),
-        "arithmetic.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc9"), "a lossless, arithmetic or 12-bit JPEG"),
+        "lossless.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc3"), "a lossless or arithmetic JPEG"),
+        "arithmetic.jpg": (photo.replace(b"\xff\xc0", b"\xff\xc9"), "a lossless or arithmetic JPEG"),
         "half_with_an_end.jpg": (photo[: len(photo) * 2 // 3] + b"\xff\xd9", "damaged"),
         "pixel.gif": (encode(Image.new("P", (1, 1)), "GIF"), "too small: 1 x 1"),
         "narrow.png": (encode(picture(0, 400, 31), "PNG"), "too small: 400 x 31"),
         "bomb.png": (png(30000, 30000, 8, 2, b""), "too large"),
         "big.png": (png(11000, 11000, 8, 2, b""), "too large: 11000 x 11000"),
-        "few_rows.png": (png(WIDTH, HEIGHT, 8, 0, b"\0" * (WIDTH + 1) * 3), "fewer pixels"),
-        "wrong_checksum.png": (encode(rgb, "PNG")[:-1] + b"!", "ends before its IEND"),
+        "few_rows.png": (png(WIDTH, HEIGHT, 8, 0, b"\0" * (WIDTH + 1) * 3), "a part of the PNG is missing"),
         "header_only.jpg": (encode(rgb, "JPEG")[:20], "not an image"),
-        "header_only.png": (encode(rgb, "PNG")[:33], "not an image"),
-        "header_only.gif": (encode(rgb, "GIF")[:13], "not an image"),
-        "header_only.webp": (encode(rgb, "WEBP")[:30], "damaged"),
-        "header_only.bmp": (encode(rgb, "BMP")[:54], "damaged"),
         "cut.webp": (encode(rgb, "WEBP")[:-200], ""),
         "cut.tiff": (encode(rgb, "TIFF")[:-900], ""),
-        "magic_only.jpg": (b"\xff\xd8\xff", "not an image"),
     }

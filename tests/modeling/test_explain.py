@@ -34,10 +34,11 @@ def test_a_map_adds_up_to_the_contrast_of_the_logits_minus_bias(small_backbone, 
     dense = model.layers[-1]
     features = keras.Model(model.input, dense.input)(images, training=False)
     wanted = _contrasts(np.asarray(features, np.float64) @ dense.kernel.numpy())
-    for k in range(n_classes):
-        maps = evidence_maps(model, images, k)
+    rows = np.arange(len(images))
+    for asked in (n_classes - 1, rows % n_classes):  # one class, or one for each image
+        maps = evidence_maps(model, images, asked)
         assert maps.shape == (len(images), SIZE, SIZE) and maps.dtype == np.float32
-        np.testing.assert_allclose(maps.sum(axis=(1, 2)), wanted[:, k], atol=1e-4 * np.ptp(wanted))
+        np.testing.assert_allclose(maps.sum(axis=(1, 2)), wanted[rows, asked], atol=1e-4 * np.ptp(wanted))
 
 
 @pytest.mark.parametrize("size", [32, 30])
@@ -56,14 +57,6 @@ def test_evidence_stands_where_it_is(size):
     assert np.unravel_index(found.argmin(), found.shape)[1] in range(20, 24)
     assert found[3:9, 5:11].sum() == pytest.approx(255 * 16 / size**2, rel=1e-5)
     np.testing.assert_allclose(evidence_maps(model, image, 1)[0], -found, atol=1e-6)
-
-
-def test_each_image_may_have_its_own_class(small_backbone, images):
-    model, asked = _model(small_backbone, 3), np.arange(len(images)) % 3
-    found = evidence_maps(model, images, asked)
-    for row in (0, 1, len(images) - 1):
-        alone = evidence_maps(model, images[row : row + 1], int(asked[row]))[0]
-        np.testing.assert_allclose(found[row], alone, atol=1e-4 * np.abs(found).max())
 
 
 def test_randomising_changes_the_map_and_not_the_model(small_backbone, images):

@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from sklearn.metrics import roc_auc_score
 
 from tdsp_vision.__main__ import history
 from tdsp_vision.data.tables import file_sha256, write_csv
-from tdsp_vision.files import write_json
+from tdsp_vision.files import write_json, write_text
 from tdsp_vision.modeling.history import (
     QUIET,
     check_history,
@@ -78,27 +77,23 @@ def _scores(classes: list[str], skill: float, n: int = 60, seed: int = 0) -> tup
 
 
 def write_run(outputs, run_id, labels, scores, classes=TWO, positive="malignant", **parameters) -> Path:
-    """A run folder as the notebook leaves it; all images but one are test images."""
+    """A run folder as the notebook leaves it, with test images only."""
     predicted = np.array(classes, object)[scores.argmax(axis=1)]
     splits = pd.DataFrame({"path": [f"{k:03}.jpg" for k in range(len(labels))], "label": labels, "sha256": "same"})
     splits = splits.assign(group=np.arange(len(labels)) // 2, split="test")
-    rows = pd.concat([splits, splits[:1].assign(path="learned.jpg", split="train")])
-    table = rows[["path", "split", "label"]].assign(predicted=[*predicted, predicted[0]])
-    for k, name in enumerate(classes):
-        table[f"score_{name}"] = [*scores[:, k], scores[0, k]]
+    columns = {f"score_{name}": scores[:, k] for k, name in enumerate(classes)}
+    table = splits[["path", "split", "label"]].assign(predicted=predicted, **columns)
     block = evaluate(labels, scores, classes, positive, 0.5 if positive else [1 / len(classes)] * len(classes))
     head = {"dataset": "tiny", "classes": classes, "positive_class": positive, "image_size": 32}
     folder = outputs.runs / run_id
-    write_csv(folder / "splits.csv", rows)
+    write_csv(folder / "splits.csv", splits)
     write_csv(folder / "predictions.csv", table.sample(frac=1, random_state=len(run_id)))  # its order does not matter
     write_json(folder / "metrics.json", head | {"validation": block, "test": block, "seconds": {"train": 1.25}})
     data = {"DATA_DIR": str(outputs.root.parents[1] / "data"), "OUTPUT_DIR": outputs.output_dir}
     write_json(folder / "parameters.json", PARAMETERS | data | parameters)
     curves = pd.DataFrame({"loss": [0.9, 0.5], "note": ["", "x"], "val_loss": [np.nan, 0.6], "epoch": [1, 2]})
-    curves.to_csv(folder / "history.csv", index=False)
-    (folder / "model.keras").write_bytes(b"a model")
-    (folder / "figures").mkdir(exist_ok=True)
-    (folder / "figures" / "roc.png").write_bytes(b"\x89PNG")
+    write_csv(folder / "history.csv", curves)
+    write_text(folder / "figures" / "roc.txt", "a figure")
     return folder
 
 
@@ -156,15 +151,18 @@ def test_two_processes_in_a_new_store_one_is_killed_and_none_connects(outputs, f
     assert len(logged(outputs)) == 2
 
 
-def test_another_database_takes_what_belongs_to_it(outputs, folder, tmp_path, monkeypatch, new_store):
-    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deep/own.db?timeout=60")
-    own = tmp_path / "workspace" / "deep" / "own.db"
-    own.parent.mkdir(parents=True)
-    shutil.copy(new_store, own)
-    assert tracking_uri(outputs.output_dir) == f"sqlite:///{own}?timeout=60"
-    assert log_run(outputs, folder).startswith("logged") and len(logged(outputs)) == 1
-    assert MlflowClient(f"sqlite:///{outputs.root.parent}/mlflow.db").get_experiment_by_name("tiny") is None
+ADDRESSES = {
+    "sqlite:///deep/own.db?timeout=60": "sqlite:///{workspace}/deep/own.db?timeout=60",
+    "sqlite:////own.db": "sqlite:////own.db",
+    "http://history": "http://history",
+}
+
+
+@pytest.mark.parametrize("given", ADDRESSES)
+def test_another_history_is_taken_as_given_and_a_relative_path_from_the_workspace(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("TDSP_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking_uri("outputs") == ADDRESSES[given].format(workspace=tmp_path)
 
 
 def test_a_folder_without_a_run_is_not_logged(tmp_path):
@@ -172,33 +170,31 @@ def test_a_folder_without_a_run_is_not_logged(tmp_path):
     assert wrong.exit_code == 2 and "is no run folder: it has no metrics.json" in wrong.output
 
 
-def _pair(outputs, first: float, second: float, classes=TWO, positive="malignant"):
-    """Runs r1 and r2 with these skills."""
-    labels, one = _scores(classes, first)
-    _, two = _scores(classes, second, seed=1)
+DIFFERENCES = {
+    "clear": (0, 4, TWO, "malignant", "B's AUC", "does not contain 0."),
+    "small": (1.0, 1.1, TWO, "malignant", "B's AUC", "contains 0: no difference is shown."),
+    "of three classes": (0, 4, THREE, "", "B's mean AUC", "does not contain 0."),
+    "of classes that look like numbers": (0, 4, NUMBERS, "", "B's AUC", "does not contain 0."),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_difference_is_measured_and_said(outputs, case):
+    first, second, classes, positive, start, end = DIFFERENCES[case]
+    (labels, one), (_, two) = _scores(classes, first), _scores(classes, second, seed=1)
     for run, scores in (("r1", one), ("r2", two)):
         write_run(outputs, run, labels, scores, classes, positive)
-    return labels, one, two
+    (*_, said), _, measured = compare_runs(outputs, ["r1", "r2"])
+    truth = labels[:, None] == np.array([positive] if positive else classes, object)
+    columns = [classes.index(positive)] if positive else slice(None)
+    found, low, high = paired_auc_difference(truth, one[:, columns], two[:, columns], np.arange(60) // 2)
+    assert said.startswith(f"{start} minus A's is {found:.3f}, with a 95 % interval of {low:.3f} to {high:.3f}, which")
+    assert said.endswith(end) and measured.B["auc"] - measured.A["auc"] == pytest.approx(found)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "word"), [(0, 4, "does not contain 0."), (1.0, 1.1, "contains 0: no difference is shown.")]
-)
-def test_a_difference_is_measured_and_said(outputs, first, second, word):
-    labels, one, two = _pair(outputs, first, second)
-    (*_, said), _, _ = compare_runs(outputs, ["r1", "r2"])
-    truth = labels == "malignant"
-    expected = roc_auc_score(truth, two[:, 1]) - roc_auc_score(truth, one[:, 1])
-    found, low, high = paired_auc_difference(truth, one[:, 1], two[:, 1], np.arange(60) // 2)
-    assert found == pytest.approx(expected)
-    assert said.startswith(f"B's AUC minus A's is {found:.3f}, with a 95 % interval of {low:.3f} to {high:.3f}, which")
-    assert said.endswith(word)
-
-
-def test_the_same_scores_show_no_difference_no_disagreement_and_the_settings_that_differ(outputs):
-    case = _scores(TWO, 1.0)
-    write_run(outputs, "r1", *case)
-    write_run(outputs, "r2", *case, SVM_C=[1.0], RUN_NAME="two", GROUP_BY="")
+def test_the_same_scores_show_no_difference_and_the_settings_that_differ(outputs):
+    write_run(outputs, "r1", LABELS, SCORES)
+    write_run(outputs, "r2", LABELS, SCORES, SVM_C=[1.0], RUN_NAME="two", GROUP_BY="")
     sentences, differing, _ = compare_runs(outputs, ["r1", "r2"])
     said = "B's AUC minus A's is 0.000; too few groups of images differ for an interval."
     assert sentences == ["A: r1", "B: r2", said]

@@ -10,7 +10,6 @@ from sklearn import metrics as sk
 
 from tdsp_vision.modeling.metrics import (
     auc_interval,
-    auc_with_interval,
     choose_threshold,
     decide,
     evaluate,
@@ -60,27 +59,16 @@ def test_the_numbers_are_scikit_learns(classes, positive):
     assert {name: block[name] for name in expected} == pytest.approx(expected)
     assert block["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=classes).tolist()
     report = sk.classification_report(labels, predicted, output_dict=True, zero_division=0)
-    for k, name in enumerate(classes):
-        row, said = block["per_class"][name], report[name]
-        wanted = (said["precision"], said["recall"], said["f1-score"], said["support"])
-        assert (row["precision"], row["recall"], row["f1"], row["n"]) == pytest.approx(wanted)
+    for name in classes:
+        row = block["per_class"][name]
+        found = {"precision": row["precision"], "recall": row["recall"], "f1-score": row["f1"], "support": row["n"]}
+        assert found == pytest.approx(report[name])
         assert row["specificity"] == pytest.approx((predicted[labels != name] != name).mean())
-        assert row["auc"] == pytest.approx(sk.roc_auc_score(labels == name, scores[:, k]))
     if positive:
         assert block["sensitivity"] == block["recall"]
     else:
-        assert [block[name] for name in ("sensitivity", "specificity")] == [None] * 2
-        assert block["threshold"] == pytest.approx([(labels == name).mean() for name in classes])
-
-
-def test_a_case_counted_by_hand():
-    labels = np.array(["malignant"] * 4 + ["benign"] * 6, dtype=object)
-    scores = _pairs([0.9, 0.8, 0.6, 0.2, 0.7, 0.5, 0.4, 0.3, 0.1, 0.05])
-    block = evaluate(labels, scores, TWO, "malignant", 0.55)
-    assert block["confusion_matrix"] == [[5, 1], [1, 3]]
-    assert block["accuracy"] == 0.8 and block["sensitivity"] == block["recall"] == block["precision"] == 0.75
-    assert block["specificity"] == pytest.approx(5 / 6)
-    assert block["auc"] == pytest.approx((6 + 6 + 5 + 2) / 24)  # benign scores below each malignant one
+        assert block["sensitivity"] is block["specificity"] is None
+        assert threshold == pytest.approx([(labels == name).mean() for name in classes])
 
 
 def test_the_error_of_calibration_is_about_the_surest_class():
@@ -172,78 +160,55 @@ def _two_models(seed: int, groups: int, size: int = 1):
     return (part.repeat(size) for part in (truth, shared + own[0], shared + 0.8 * truth + own[1]))
 
 
-def test_a_paired_difference_is_sharper_than_two_intervals_and_turns_round():
-    truth, first, second = _two_models(0, 300)
-    difference, low, high = paired_auc_difference(truth, first, second)
-    (one, wide), (two, _) = (auc_with_interval(truth, score, np.arange(300)) for score in (first, second))
-    assert difference == pytest.approx(two - one) and 0 < low < difference < high
-    assert high - low < np.ptp(wide) * 1.2
-    assert paired_auc_difference(truth, second, first) == pytest.approx((-difference, -high, -low))
-
-
-def test_a_paired_difference_holds_the_truth_and_counts_groups():
+def test_a_paired_difference_holds_the_truth_counts_groups_and_turns_round():
     truth, first, second = _two_models(1, 40_000)
     true, held = paired_auc_difference(truth, first, second)[0], 0
+    assert true == pytest.approx(sk.roc_auc_score(truth, second) - sk.roc_auc_score(truth, first))
     for seed in range(150):
         truth, first, second = _two_models(seed + 2, 30, size=4)
-        _, low, high = paired_auc_difference(truth, first, second, np.arange(120) // 4)
+        difference, low, high = paired_auc_difference(truth, first, second, np.arange(120) // 4)
         held += low <= true <= high
+        turned = paired_auc_difference(truth, second, first, np.arange(120) // 4)
+        assert turned == pytest.approx((-difference, -high, -low))
     assert 135 <= held <= 150
 
 
 def test_where_nothing_is_known_about_a_difference_it_has_no_interval():
     truth, score, _ = _two_models(0, 60)
     assert paired_auc_difference(truth, score, score * 2) == (0, None, None)
-    assert paired_auc_difference(truth, truth * 1.0, truth * 2.0) == (0, None, None)  # both perfect
     assert paired_auc_difference(truth, score, -score, np.where(truth, 0, np.arange(60)))[1:] == (None, None)
 
 
 SCORES = st.sampled_from([0.0, 1e-30, 0.1, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
 
 
-def _youden(truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
-    called = score >= threshold
-    return called[truth].mean() - called[~truth].mean()
-
-
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2))
-@example([(True, np.nextafter(0.75, 1)), (False, 0.75), (True, 5e-324), (False, 0.0)])
-def test_the_threshold_is_the_best_there_is(rows):
+@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2), st.sampled_from([None, 0.05, 0.5, 0.9, 1.0]))
+@example([(True, np.nextafter(0.75, 1)), (False, 0.75), (True, 5e-324), (False, 0.0)], None)
+def test_the_threshold_is_the_best_there_is(rows, wanted):
+    """By balanced accuracy, or the highest that finds the wanted share of the positive images."""
     truth = np.array([True, False] + [t for t, _ in rows])
+    labels = np.array(TWO, dtype=object)[truth.astype(int)]
     for dtype in (np.float32, np.float64):
         score = np.array([0.6, 0.4] + [s for _, s in rows], dtype)
-        labels = np.array(TWO, dtype=object)[truth.astype(int)]
-        threshold = choose_threshold(labels, np.column_stack([1 - score, score]), TWO, "malignant")
-        points = np.unique(score.astype(np.float64))
-        candidates = [*points, *((points[1:] + points[:-1]) / 2), 2.0]
-        best = max(_youden(truth, score.astype(np.float64), c) for c in candidates)
-        called = decide(np.column_stack([1 - score, score]), TWO, "malignant", threshold) == "malignant"
-        assert called[truth].mean() - called[~truth].mean() == pytest.approx(best)
+        scores = np.column_stack([1 - score, score])
+        threshold = choose_threshold(labels, scores, TWO, "malignant", wanted)
+        called = decide(scores, TWO, "malignant", threshold) == "malignant"
         assert 0 <= threshold <= 1 and isinstance(threshold, float)
+        if wanted:
+            stricter = score > score[called].min()
+            assert called[truth].mean() >= wanted - 1e-9 > stricter[truth].mean()
+        else:
+            possible = [(score[truth] >= c).mean() - (score[~truth] >= c).mean() for c in [*np.unique(score), 2]]
+            assert called[truth].mean() - called[~truth].mean() == pytest.approx(max(possible))
 
 
-@settings(max_examples=100)
-@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=2), st.sampled_from([0.05, 0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_the_threshold_for_a_sensitivity_is_the_highest_that_reaches_it(rows, wanted):
-    truth = np.array([True, False] + [t for t, _ in rows])
-    score = np.array([0.6, 0.4] + [s for _, s in rows])
-    labels = np.array(TWO, dtype=object)[truth.astype(int)]
-    threshold = choose_threshold(labels, _pairs(score), TWO, "malignant", wanted)
-    called = decide(_pairs(score), TWO, "malignant", threshold) == "malignant"
-    assert called[truth].mean() >= wanted - 1e-9
-    assert (score > score[called].min())[truth].mean() < wanted - 1e-9  # the next stricter decision
-
-
-def test_thresholds_lie_midway_tell_neighbours_apart():
+def test_thresholds_lie_midway_and_tell_neighbours_apart():
     labels = np.array(["benign", "benign", "malignant"], dtype=object)
     assert choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant") == pytest.approx(0.5)
-    score = np.array([0.7, np.nextafter(np.float32(0.7), np.float32(1))], np.float32)
-    neighbours = np.column_stack([1 - score, score])
-    assert (
-        decide(neighbours, TWO, "malignant", choose_threshold(np.array(TWO), neighbours, TWO, "malignant")).tolist()
-        == TWO
-    )
+    scores = _pairs(np.array([0.7, np.nextafter(np.float32(0.7), np.float32(1))], np.float32))
+    threshold = choose_threshold(np.array(TWO), scores, TWO, "malignant")
+    assert decide(scores, TWO, "malignant", threshold).tolist() == TWO
 
 
 def test_decisions():

@@ -34,9 +34,8 @@ def _check(figure: Figure, axes: int) -> list[str]:
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (FOUR, "bee"), (FOUR, "")])
 def test_curves(classes, positive):
     labels, scores = _case(classes)
-    figure = plots.roc_and_precision_recall(
-        labels, scores, classes, positive, 0.4 if positive else [1 / len(classes)] * len(classes)
-    )
+    threshold = 0.4 if positive else [1 / len(classes)] * len(classes)
+    figure = plots.roc_and_precision_recall(labels, scores, classes, positive, threshold)
     texts = _check(figure, 2)
     for k, name in enumerate(classes):
         drawn = name == positive or positive != "malignant"
@@ -44,8 +43,7 @@ def test_curves(classes, positive):
         assert any(text.startswith(f"{name} (AP = ") for text in texts) == drawn
     assert texts.count("threshold 0.400 (from validation)") == (2 if positive else 0)
     if positive:
-        roc, recall = figure.axes
-        assert roc.lines[0].get_label().startswith(positive)
+        assert figure.axes[0].lines[0].get_label().startswith(positive)
         called, truth = scores[:, classes.index(positive)] >= 0.4, labels == positive
         points = [axis.collections[0].get_offsets()[0].tolist() for axis in figure.axes]
         found = called[truth].mean()
@@ -53,16 +51,11 @@ def test_curves(classes, positive):
 
 
 def test_of_many_classes_the_dozen_that_matters_is_shown_and_said():
-    many = [f"class $x$ {number}" for number in range(40)]
-    labels, scores = _case(many)
-    labels = np.array(many, object)[np.arange(200) % 40]
-    scores = np.random.default_rng(0).dirichlet(np.ones(40), 200) + np.eye(40)[np.arange(200) % 40] * (
-        np.arange(40) > 5
-    )
-    curves = plots.roc_and_precision_recall(labels, scores, many, "", [1 / 40] * 40)
+    many, targets = [f"class $x$ {number}" for number in range(40)], np.arange(200) % 40
+    scores = np.random.default_rng(0).dirichlet(np.ones(40), 200) + np.eye(40)[targets] * (np.arange(40) > 5)
+    curves = plots.roc_and_precision_recall(np.array(many, object)[targets], scores, many, "", [1 / 40] * 40)
     assert len(_check(curves, 2)) == 12 + 1 + 12 and "12 classes with the lowest AUC" in curves.axes[0].get_title()
-    hard = {line.get_label().split(" (AUC")[0] for line in curves.axes[0].lines[:-1]}
-    assert hard >= set(many[:6])
+    assert {line.get_label().split(" (AUC")[0] for line in curves.axes[0].lines[:-1]} >= set(many[:6])
     matrix = np.eye(40, dtype=int) * 9
     matrix[7, 30] = matrix[31, 8] = 2
     figure = plots.confusion_matrix(matrix.tolist(), many)
@@ -80,27 +73,20 @@ def test_confusion_matrix(classes):
     figure = plots.confusion_matrix(matrix.tolist(), classes)
     _check(figure, 1)
     axis = figure.axes[0]
-    for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
-        assert [label.get_text() for label in labels] == classes
+    assert [label.get_text() for label in axis.get_xticklabels()] == classes
     cells = {tuple(text.get_position()): text.get_text().split("\n") for text in axis.texts}
-    for (row, column), count in np.ndenumerate(matrix):
-        assert cells[column, row][0] == str(count)
+    assert all(cells[column, row][0] == str(count) for (row, column), count in np.ndenumerate(matrix))
     assert cells[1, 0][1] == f"{1 / matrix[0].sum():.0%}" and cells[0, len(classes) - 1][1] == "0%"
 
 
-def test_the_chosen_value_stands_in_the_figure():
+def test_the_chosen_value_and_the_kept_epoch_stand_in_the_figures():
     tried = pd.DataFrame({"c": [1e-5, 1e-3, 1e-1], "auc_mean": 0.8, "auc_deviation": 0.01})
     figure = plots.choice(tried.c, tried.auc_mean, 1e-3, tried.auc_deviation)
     assert _check(figure, 1) == ["chosen: 0.001"] and figure.axes[0].get_xscale() == "log"
-
-
-@pytest.mark.parametrize("epochs", [1, 5])
-def test_learning_curves(epochs):
-    history = pd.DataFrame(np.random.default_rng(0).random([epochs, 4]))
-    history = history.set_axis(["loss", "val_loss", "accuracy", "val_accuracy"], axis=1).assign(epoch=range(epochs))
-    figure = plots.learning_curves(history, epochs)
-    assert _check(figure, 2) == ["training", "validation", f"kept: epoch {epochs}"] * 2
-    np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), history.val_accuracy)
+    history = pd.DataFrame({"epoch": [1], "loss": 0.5, "val_loss": 0.6, "accuracy": 0.7, "val_accuracy": 0.8})
+    figure = plots.learning_curves(history, 1)
+    assert _check(figure, 2) == ["training", "validation", "kept: epoch 1"] * 2
+    assert figure.axes[1].lines[1].get_ydata() == [0.8]
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(TWO, "malignant"), (TWO, ""), (["a", "b", "$c$"], "$c$")])
@@ -112,22 +98,18 @@ def test_calibration_before_and_after(classes, positive):
     assert before.get_title().startswith("before: calibration error 0.") and after.get_title().startswith("after")
     assert positive in bars.get_xlabel() and bars.get_ylabel() == "images" and before.get_ylabel()
     score = scores[:, classes.index(positive)] if positive else scores.max(axis=1)
-    called = np.array(classes, object)[scores.argmax(axis=1)]
-    happened = labels == positive if positive else called == labels
-    counts = np.histogram(score, 10, (0, 1))[0]
+    happened = labels == positive if positive else np.array(classes, object)[scores.argmax(axis=1)] == labels
+    counts, places = np.histogram(score, 10, (0, 1))[0], np.minimum((score * 10).astype(int), 9)
     assert [bar.get_height() for bar in bars.patches] == counts.tolist()
-    places = np.minimum((score * 10).astype(int), 9)
     shares = [happened[places == k].mean() for k in range(10) if counts[k]]
-    drawn = [line for line in before.lines if len(line.get_xdata()) == len(shares)][-1]
-    np.testing.assert_allclose(drawn.get_ydata(), shares)
+    np.testing.assert_allclose(before.lines[-1].get_ydata(), shares)
     assert "40 images are too few to show more than chance" in figure.get_suptitle()
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("count", [1, 5])
 def test_photo_and_map_side_by_side_on_one_scale(count):
     rng = np.random.default_rng(0)
-    images = rng.uniform(0, 255, [count, 8, 8, 3]).astype(np.float32)
-    maps = rng.normal(size=[count, 8, 8]).astype(np.float32)
+    images, maps = rng.uniform(0, 255, [count, 8, 8, 3]), rng.normal(size=[count, 8, 8])
     captions = [f"no. {n}, $5" for n in range(count)]
     figure = plots.explanation_grid(images, maps, captions, "malignant")
     drawn = [axis for axis in figure.axes if axis.images]

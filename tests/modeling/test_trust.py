@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tdsp_vision.data.confounders import TOGETHER
+from tdsp_vision.data.quality import TOGETHER
 from tdsp_vision.modeling.metrics import auc_with_interval, evaluate, paired_auc_difference
 from tdsp_vision.modeling.trust import (
     best_confounder,
@@ -108,9 +108,8 @@ def test_each_subgroup_has_the_numbers_of_its_own_images():
         row, truth, score = table.loc[value], (manifest.label == "malignant").to_numpy()[chosen], scores[chosen, 1]
         assert (row.n, row.n_positive, row.note) == (chosen.sum(), truth.sum(), "")
         area, interval = auc_with_interval(truth, score, np.arange(200)[chosen] // 2)
-        assert row.auc == pytest.approx(area) and [row.low, row.high] == pytest.approx(interval)
-        assert row.sensitivity == pytest.approx((score >= 0.5)[truth].mean())
-        assert row.specificity == pytest.approx((score < 0.5)[~truth].mean())
+        expected = [area, *interval, (score >= 0.5)[truth].mean(), (score < 0.5)[~truth].mean()]
+        assert row[["auc", "low", "high", "sensitivity", "specificity"]].tolist() == pytest.approx(expected)
 
 
 def test_too_few_images_or_groups_of_a_class_get_no_number():
@@ -120,26 +119,23 @@ def test_too_few_images_or_groups_of_a_class_get_no_number():
     groups[40:80] = 999
     table = _table(manifest.assign(site=site), scores, groups=groups).set_index("value")
     assert table.note.to_dict() == {"foot": "too few", "hand": "too few", "head": "", "torso": ""}
-    numbers = table[["auc", "low", "high", "sensitivity", "specificity"]]
-    assert numbers[:2].isna().all(axis=None) and numbers[2:].notna().all(axis=None)
+    assert (table.auc.isna() == (table.note != "")).all()
 
 
 def test_numbers_come_in_thirds_and_few_values_stay_as_they_are():
     codes = np.tile(np.arange(10, 110, 10), 20)
-    manifest, scores = _case(agent_code=codes, age_approx=codes / 2, melanocytic=[True, False, False, True] * 50)
+    manifest, scores = _case(agent_code=codes, melanocytic=[True, False, False, True] * 50)
     manifest.loc[:79, "width"] = 1024
     table = _table(manifest, scores)
-    counts = {name: dict(zip(rows.value, rows.n, strict=True)) for name, rows in table.groupby("column", sort=False)}
-    assert [list(counts[name].values()) for name in ("agent_code", "age_approx")] == [[80, 60, 60]] * 2
+    counts = {name: dict(zip(rows.value, rows.n, strict=True)) for name, rows in table.groupby("column")}
+    assert list(counts["agent_code"].values()) == [80, 60, 60]
     assert counts["melanocytic"] == {"False": 100, "True": 100}
     assert counts["larger side (px)"] == {"256": 120, "1024": 80}
 
 
 def test_without_a_positive_class_there_is_accuracy():
     manifest, scores = _case(site=["head"] * 9 + ["foot"] * 191)
-    table = _table(manifest, scores, "")
-    assert table.columns.tolist() == ["column", "value", "n", "accuracy", "low", "high", "note"]
-    foot, head = table.to_dict("records")
+    foot, head = _table(manifest, scores, "").to_dict("records")
     assert head["note"] == "too few" and np.isnan(head["accuracy"])
     right = (scores[9:].argmax(axis=1) == manifest.label[9:].map(TWO.index)).mean()
     assert foot["accuracy"] == pytest.approx(right) and foot["low"] < right < foot["high"]
@@ -152,27 +148,17 @@ def _blobs(n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return (noise + 3 * np.eye(10)[targets]).astype(np.float32), targets
 
 
-def _flip(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of which a share got another class, and the row numbers of those."""
-    rng, n_classes = np.random.default_rng(seed), targets.max() + 1
-    flipped = rng.choice(len(targets), round(share * len(targets)), replace=False)
-    wrong = targets.copy()
-    wrong[flipped] = (wrong[flipped] + rng.integers(1, n_classes, len(flipped))) % n_classes
-    return wrong, flipped
-
-
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_flipped_labels_come_first_and_the_right_one_is_suggested(n_classes):
     features, truth = _blobs(200, n_classes)
-    given, flipped = _flip(truth, 0.05, 1)
+    given, flipped = truth.copy(), np.arange(10) * 17
+    given[flipped] = (given[flipped] + 1) % n_classes
     table = suspicious_labels(features, given, np.arange(200), 0.01, 0)
-    assert table.columns.tolist() == ["image", "given", "self_confidence", "suggested", "rank"]
     assert sorted(table.image) == list(range(200)) and table["rank"].tolist() == list(range(1, 201))
     np.testing.assert_array_equal(table.given, given[table.image])
     assert table.self_confidence.between(0, 1).all() and table.self_confidence.is_monotonic_increasing
     assert np.isin(table.image[:10], flipped).mean() >= 0.8
     assert (table.suggested == truth[table.image]).mean() > 0.85
-    assert table.equals(suspicious_labels(features, given, np.arange(200), 0.01, 0))
 
 
 def test_a_second_view_cannot_vouch_for_a_wrong_label():

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tdsp_vision.data.corrections import EXCLUDE
+from tdsp_vision.data.manifest import EXCLUDE
 from tdsp_vision.widgets.annotation import CHANGED, AnnotationUI
 
 ROBIN, WREN = "robin", "wren <i>"

@@ -2,45 +2,39 @@
 
 birds/wren/*.jpg, birds/robin/*.jpg      one sub-folder per label, the smallest thing a person can make
 birds/train/wren/*.jpg, birds/val/…      a division (train, val, test, fold1, …) above the labels, kept as `split`
-birds/images/*.jpg, birds/labels.csv     a flat folder with a table of labels (`labels`)
+birds/images/*.jpg, birds/labels.csv     a flat folder with a table of labels (HAM10000, ISIC challenges, Kaggle)
 birds/metadata.csv                       optional: a column that names the files, and any others, such as
                                          patient_id, lesion_id, age, license, attribution
+
+Tables and disks spell one file in many ways: other case, blanks, `./` or the folder's own name before it, without an
+ending, composed or decomposed Unicode. A name matches where exactly one file fits; what fits none is counted.
 """
 
 import os
 import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.corrections import EXCLUDE
 from tdsp_vision.data.images import RejectedImage
-from tdsp_vision.data.labels import (
-    comparable,
-    label_problem,
-    read_metadata,
-    refuse_near_labels,
-    split_name,
-    table_of_labels,
-)
 from tdsp_vision.data.quality import look_at
-from tdsp_vision.data.tables import COLUMNS
-from tdsp_vision.paths import SAMPLE_DATA, resolve, shown
+from tdsp_vision.data.tables import COLUMNS, TEXT, is_id, read_csv
+from tdsp_vision.paths import resolve, shown
 
 METADATA_FILE = "metadata.csv"
-ENDINGS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "ppm", "jp2", "dcm")
-
-
-def find_source(source: str, source_path: str, dataset_name: str) -> Path:
-    """The folder that SOURCE "sample" (`sample_data/<dataset_name>`) or "folder" (`source_path`) stands for.
-
-    Raises:
-        ValueError: if there is no such folder.
-    """
-    folder = SAMPLE_DATA / dataset_name if source == "sample" else resolve(source_path)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}, which SOURCE {source!r} stands for; name one with images.")
-    return folder
+EXCLUDE = "EXCLUDE"  # the label of a correction that drops an image
+ENDING = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|jp2|dcm)$", re.IGNORECASE)
+SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
+SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
+FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
+MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
+# Columns that mean something here, whatever case, blanks or dashes they are written with.
+MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
+MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL} | {"licence": "license"}
+LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
 
 
 def scan_folder(
@@ -55,7 +49,7 @@ def scan_folder(
         quiet: no progress bar and no sentences.
 
     Returns:
-        images: file (relative to `source`), label, split (where the set came divided), the fields of `ImageFacts`,
+        images: file (relative to `source`), label, split (where the set came divided), the facts of `read_image`,
         the `MEASURES`, miniature (see `duplicates`), and the metadata columns;
         rejected: path (relative to `source`), kind, reason. Each file is in exactly one of the two. Links to folders,
         sub-folders that became no label and lines of tables without a file are in `rejected`, too.
@@ -66,17 +60,26 @@ def scan_folder(
     """
     files, rejected, folders = _list_files(source)
     places, level = _places(files)
-    table = None
-    if labels or not any(label for label, _ in places.values()):
-        table, lines, sentence = table_of_labels(source, labels, label_column, list(places))
+    extra, sentences = None, []
+    from_table = bool(labels) or not any(label for label, _ in places.values())
+    if from_table:
+        path, extra, lines, sentence = table_of_labels(source, labels, label_column, files)
         rejected |= lines
-        files = [name for name in files if name != table.attrs["file"]]
-        places = {name: (table.label.get(name, ""), places[name][1]) for name in files}
-        if not quiet:
-            print(sentence)
-    problems = {name: _label_reason(places[name][0], table is not None) for name in files if name != METADATA_FILE}
-    usable = [name for name, problem in problems.items() if not problem]
-    rejected = {name: ("no label", why) for name, why in problems.items() if why} | rejected
+        places = {name: (extra.label.get(name, ""), places[name][1]) for name in files if source / name != path}
+        extra, sentences = extra.drop(columns="label"), [sentence]
+    elif METADATA_FILE in files:
+        extra, lines = read_metadata(source / METADATA_FILE, files)
+        rejected |= lines
+    places.pop(METADATA_FILE, None)
+    usable = []
+    for name, (label, _) in places.items():
+        problem = label_problem(label) if from_table or label == EXCLUDE else ""
+        if not label:
+            problem = "no label: it is not in a sub-folder, or the table of labels has no line for it"
+        if problem:
+            rejected.setdefault(name, ("no label", problem))
+        else:
+            usable.append(name)
     rows = []
     for name, found in zip(usable, look_at([source / name for name in usable], quiet), strict=True):
         if isinstance(found, RejectedImage):
@@ -84,21 +87,15 @@ def scan_folder(
         else:
             rows.append({"file": name, "label": places[name][0], "split": places[name][1]} | found)
     images = pd.DataFrame(rows or {"file": [], "label": [], "split": []})
-    if table is None:
-        rejected |= _lost_labels(folders, level, set(images.label), rejected)
+    if not from_table:
+        lost = _lost_labels(folders, level, set(images.label), rejected)
+        rejected, sentences = rejected | lost, [f"{path}: {why}" for path, (_, why) in lost.items()]
     _check_labels(source, images, rejected)
-    extra = table.drop(columns="label") if table is not None else None
-    if extra is None and METADATA_FILE in files:
-        extra, lines = read_metadata(source / METADATA_FILE, list(places))
-        rejected |= {line: problem for line, problem in lines.items() if line not in rejected}
-    if extra is not None:
-        images = _joined(images, extra, shown(source))
-    if not images.split.astype(bool).any():
-        images = images.drop(columns="split")
-    lost = pd.DataFrame([(path, *why) for path, why in rejected.items()], columns=["path", "kind", "reason"])
+    images = images if extra is None else _joined(images, extra, shown(source))
+    images = images if images.split.astype(bool).any() else images.drop(columns="split")
     if not quiet:
-        print(*(f"{row.path}: {row.reason}\n" for row in lost.itertuples() if row.path.endswith("/")), sep="", end="")
-    return images, lost
+        print(*sentences, sep="\n", end="\n" * bool(sentences))
+    return images, pd.DataFrame([(path, *why) for path, why in rejected.items()], columns=["path", "kind", "reason"])
 
 
 def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], list[str]]:
@@ -106,60 +103,48 @@ def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], li
     files, rejected, all_folders = [], {}, []
 
     def unreadable(error: OSError) -> None:
-        name = _printable(Path(error.filename).relative_to(source))
+        name = Path(error.filename).relative_to(source).as_posix()
         rejected[name] = ("unreadable", f"cannot be read: {error.strerror}")
 
     for folder, folders, names in os.walk(source, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if Path(folder, name).is_symlink()]
-        all_folders += [Path(folder, name).relative_to(source).as_posix() for name in folders if name not in links]
-        for path in (Path(folder, name) for name in names + links if not name.startswith(".")):
+        for path in (Path(folder, name) for name in [*folders, *names] if not name.startswith(".")):
             name = path.relative_to(source).as_posix()
-            if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
-                why = "its name has a control character or is not UTF-8; rename it"
-                rejected[_printable(path.relative_to(source))] = ("name", why)
+            if path.name in folders and not path.is_symlink():
+                all_folders.append(name)
+            elif re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+                rejected[name] = ("name", "its name has a control character or is not UTF-8; rename it")
             elif os.access(path, os.R_OK) and path.is_file():
                 files.append(name)
             else:
                 rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
+    # with an escape for each byte that is not UTF-8, which no text file could hold
+    rejected = {name.encode("utf-8", "backslashreplace").decode("utf-8"): why for name, why in rejected.items()}
     return sorted(files, key=lambda name: name.split("/")), rejected, sorted(all_folders)
-
-
-def _printable(path: Path) -> str:
-    """With an escape for each byte that is not UTF-8, which no text file could hold."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _places(files: list[str]) -> tuple[dict[str, tuple[str, str]], int]:
     """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand."""
-    images = [name.split("/")[:-1] for name in files if name.rsplit(".", 1)[-1].lower() in ENDINGS]
-    images = images or [name.split("/")[:-1] for name in files]
+    above = {name: name.split("/")[:-1] for name in files}
+    images = [parts for name, parts in above.items() if ENDING.search(name)] or list(above.values())
     level, division = 0, None
     while heads := {parts[level] for parts in images if len(parts) > level}:
-        splits = {head for head in heads if split_name(head)}
+        splits = set(filter(split_name, heads))
         deeper = {parts[level] for parts in images if len(parts) > level + 1}
         if splits == heads and division is None:
             division = level
         elif len(splits) > 1 and splits & deeper:
-            beside = f"beside them stand {', '.join(sorted(heads - splits)[:5])}; move either of them elsewhere."
-            raise ValueError(
-                f"The folders {', '.join(sorted(splits))} look like a division above the labels, and {beside}"
-            )
+            found = f"The folders {', '.join(sorted(splits))} look like a division above the labels"
+            beside = f"beside them stand {', '.join(sorted(heads - splits)[:5])}"
+            raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
         elif len(heads) > 1:
             break
         level += 1
     places = {}
-    for name in files:
-        parts = name.split("/")[:-1]
+    for name, parts in above.items():
         split = split_name(parts[division]) or "" if division is not None and len(parts) > division else ""
         places[name] = (comparable(parts[level], exact=True) if len(parts) > level else "", split)
     return places, level
-
-
-def _label_reason(label: str, from_table: bool) -> str:
-    if not label:
-        return "no label: it is not in a sub-folder, or the table of labels has no line for it"
-    return label_problem(label) if from_table or label == EXCLUDE else ""
 
 
 def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]:
@@ -175,10 +160,11 @@ def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]
 
 
 def _check_labels(source: Path, images: pd.DataFrame, rejected: dict) -> None:
-    refuse_near_labels(images.label.unique())
-    if images.label.nunique() < 2:
-        first = "".join(f", the first, {name!r}: {why}" for name, (_, why) in list(rejected.items())[:1])
-        found = f"holds usable images of {images.label.nunique()} label(s) ({len(rejected)} files rejected{first})"
+    labels = images.label.unique()
+    refuse_near_labels(labels)
+    if len(labels) < 2:
+        first = next((f", the first, {name!r}: {why}" for name, (_, why) in rejected.items()), "")
+        found = f"holds usable images of {len(labels)} label(s) ({len(rejected)} files rejected{first})"
         raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
 
 
@@ -187,7 +173,168 @@ def _joined(images: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFra
     if clash:
         raise ValueError(f"Metadata of {where}: column {min(clash)!r}, which the manifest fills itself; rename it.")
     if "split" in extra:
-        given = images.file.map(extra.split).fillna("").map(lambda text: split_name(text) or text)
-        images = images.assign(split=images.split.where(images.split.astype(bool), given))
-        extra = extra.drop(columns="split")
+        given = images.file.map(extra.pop("split")).fillna("").map(lambda text: split_name(text) or text)
+        images["split"] = images.split.where(images.split.astype(bool), given)
     return images.merge(extra, left_on="file", right_index=True, how="left")
+
+
+def comparable(text: str, exact: bool = False) -> str:
+    """Text in one Unicode form; without `exact` also without case, outer blanks, backslashes and a leading `./`."""
+    text = unicodedata.normalize("NFC", text)
+    return text if exact else re.sub(r"^(\./|/)+", "", text.strip().casefold().replace("\\", "/"))
+
+
+def split_name(text: str) -> str | None:
+    """`train`, `validation`, `test` or a fold, if a folder or a word of a column says so; else None."""
+    word = comparable(text)
+    return SPLITS.get(word) or (word if FOLD.fullmatch(word) else None)
+
+
+def label_problem(label: str) -> str:
+    """Why a label cannot be the name of a folder; empty if it can."""
+    if label == EXCLUDE:
+        return "EXCLUDE is the word that drops an image"
+    if not re.fullmatch(r"[^\x00-\x1f\x7f/\\:*?\"<>|.\s][^\x00-\x1f\x7f/\\:*?\"<>|]{0,99}(?<![.\s])", label):
+        return 'a label becomes a folder name: 1 to 100 characters, none of / \\ : * ? " < > |, no dot at its ends'
+    return ""
+
+
+def refuse_near_labels(labels: Iterable[str]) -> None:
+    """Raise ValueError if two labels differ only in case, blanks or Unicode form."""
+    seen = {}
+    for label in labels:
+        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        if seen.setdefault(key, label) != label:
+            found = f"The labels {seen[key]!r} and {label!r} differ only in case, blanks or Unicode form"
+            raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
+
+
+def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
+    """Columns of a table by file, and for each line that names none a kind and a reason.
+
+    Raises:
+        ValueError: if it cannot be read, no column names the files, one is named twice, or most lines name none.
+    """
+    table, named = _table_by_file(path, files)
+    why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
+    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in named[table.index.isna()].items()}
+    if table.empty or 2 * len(lines) > len(table):
+        found = f"{len(lines)} of its {len(table)} lines match no file (the first: {next(iter(lines), '')})"
+        raise ValueError(
+            f"{shown(path)} needs a column that names the images, as `path` does, and {found}; correct it."
+        )
+    twice = table.index.duplicated() & table.index.notna()
+    if twice.any():
+        place = f"{table.index[twice][0]} more than once, in line {named.index[twice][0] + 2}"
+        raise ValueError(f"{shown(path)} names {place}; remove one.")
+    return _typed(table[table.index.notna()]), lines
+
+
+def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[Path, pd.DataFrame, dict, str]:
+    """Labels of a flat folder.
+
+    Returns:
+        the path of the table; the table by file: label and metadata columns; a kind and a reason for each file with
+        two labels; and a sentence on what was taken.
+
+    Raises:
+        ValueError: if there is no such table or column, or it has no label for most of the images.
+    """
+    candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
+    if not name:
+        candidates = [*sorted(source.rglob("*.[ct]sv")), *sorted(source.parent.glob("*.[ct]sv"))]
+    images = [file for file in files if ENDING.search(file)]
+    tables = [(path, *_table_by_file(path, images)) for path in candidates]
+    fitting = [one for one in tables if 2 * one[1].index.nunique() >= max(1, len(images))]
+    if len(fitting) != 1:
+        listed = ", ".join(shown(path) for path in candidates) or "none"
+        wrong = f"{len(fitting)} tables fit" if fitting else "no table names most of the images"
+        advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
+        raise ValueError(f"LABELS is {name!r}, no sub-folder names a label, and {wrong} (found: {listed}); {advice}.")
+    path, table, named = fitting[0]
+    labels, used = _label_column(path, table, column)
+    table = table.drop(columns=used).assign(label=labels)
+    table = table[table.index.notna() & table.label.notna()]
+    several = table.groupby(level=0).label.nunique()
+    lines = {}
+    for file in several.index[several > 1]:
+        given = ", ".join(sorted(set(table.label[[file]])))
+        lines[file] = ("label conflict", f"{path.name} gives it the labels {given}")
+    table = _typed(table[~table.index.duplicated() & ~table.index.isin(list(lines))])
+    what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
+    return path, table, lines, f"labels are read from {shown(path)}: files by {named.name!r}, labels by {what}"
+
+
+def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]]:
+    """The label of each line, and the columns that said so."""
+    by_name = {comparable(name): name for name in table}
+    names = map(comparable, LABEL_NAMES if wanted == "label" else [wanted])
+    if name := next((by_name[name] for name in names if name in by_name), None):
+        return table[name].map(lambda text: comparable(text, exact=True), na_action="ignore"), [name]
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    hot = [name for name in table if numbers[name].isin([0, 1]).all()]
+    marks = numbers[hot].sum(axis=1)
+    if wanted == "label" and len(hot) > 1 and (marks <= 1).all():
+        return numbers[hot].idxmax(axis=1).where(marks == 1), hot
+    raise ValueError(f"LABEL_COLUMN is {wanted!r}, and {shown(path)} has only {', '.join(map(repr, table))}; name one.")
+
+
+def _table_by_file(path: Path, files: list[str]) -> tuple[pd.DataFrame, pd.Series]:
+    """A table as text, indexed by the file that each line names (none or several: missing), and what it calls them.
+
+    Its columns get the names that mean something here. Files are named by the column that fits most of them.
+    """
+    table = read_csv(path, text=True).dropna(how="all").dropna(axis="columns", how="all")
+    plain = {name: re.sub("[^a-z]", "", comparable(name)) for name in table}
+    table = table.rename(columns={name: MEANINGFUL.get(key, name.strip()) for name, key in plain.items()})
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{shown(path)} has the column {twice!r} twice; rename one.")
+    table = table.apply(lambda column: column.str.strip()).replace("", np.nan)
+    index = _file_index(files)
+    found = {name: _matched_files(table[name], index) for name in table}
+    best = max(found, key=lambda name: found[name].nunique(), default=None)
+    if best is None:
+        return table, pd.Series(dtype=object)
+    return table.drop(columns=best).set_index(found[best]), table[best]
+
+
+def _file_index(files: list[str]) -> dict[str, str | None]:
+    """File by each end of its path, with and without ending; None where several files fit."""
+    index = {}
+    for name in files:
+        parts = comparable(name).split("/")
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            for key in {end, ENDING.sub("", end)}:
+                index[key] = name if index.get(key, name) == name else None
+    exact = {comparable(name): name for name in files}
+    return index | (exact if len(exact) == len(files) else {})
+
+
+def _matched_files(values: pd.Series, index: dict[str, str | None]) -> pd.Series:
+    """The file that each value names, or None. Folders that all values begin with may be missing on the disk."""
+    words = [comparable(value) if isinstance(value, str) else "" for value in values]
+    shared = len(os.path.commonprefix([word.split("/")[:-1] for word in words if word] or [[]]))
+    best = [None] * len(words)
+    for skipped in range(shared + 1):
+        tails = ["/".join(word.split("/")[skipped:]) for word in words]
+        found = [index.get(tail) or index.get(ENDING.sub("", tail)) if tail else None for tail in tails]
+        if sum(map(bool, found)) > sum(map(bool, best)):
+            best = found
+    return pd.Series(best, values.index, dtype=object)
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Ids and texts stay text; columns of numbers become numbers, with words such as NA and infinity missing."""
+    typed = {}
+    for name, values in table.items():
+        filled = values.where(~values.str.casefold().isin(MISSING))
+        numbers = pd.to_numeric(filled, errors="coerce")
+        if is_id(name):
+            typed[name] = filled
+        elif name not in TEXT and filled.notna().any() and numbers.notna().equals(filled.notna()):
+            typed[name] = numbers.replace([np.inf, -np.inf], np.nan)
+        else:
+            typed[name] = values
+    return pd.DataFrame(typed, table.index)

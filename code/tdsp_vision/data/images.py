@@ -12,13 +12,10 @@ picture uses (10, 12, 14 or 16): detectors of 12 bits would be nearly black othe
 import hashlib
 import io
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +24,7 @@ import imagehash
 import numpy as np
 import pillow_heif
 import simplejpeg
-from PIL import Image, ImageFile
-from PIL.Image import Transpose
+from PIL import Image, ImageFile, ImageOps
 
 pillow_heif.register_heif_opener()
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")  # MPO: JPEG with more behind it
@@ -40,22 +36,12 @@ HASH_SIDE = 16  # dHash of 16 x 16 bits
 SMALL_SIDE = 256  # pixels of the longer side, at which pictures are measured and compared
 JPEG_QUALITY = 95
 ORIENTATION = 274  # tag of EXIF (CIPA DC-008, 4.6.4): 1 is upright, 2 to 8 are mirrored or turned
-# What makes the picture upright, and how the manifest calls it: mirrored left to right, then degrees clockwise.
-TURNS = {
-    2: (Transpose.FLIP_LEFT_RIGHT, "mirrored"),
-    3: (Transpose.ROTATE_180, "180"),
-    4: (Transpose.FLIP_TOP_BOTTOM, "mirrored 180"),
-    5: (Transpose.TRANSPOSE, "mirrored 270"),
-    6: (Transpose.ROTATE_270, "90"),  # Pillow counts counter-clockwise
-    7: (Transpose.TRANSVERSE, "mirrored 90"),
-    8: (Transpose.ROTATE_90, "270"),
-}
+# How the manifest calls what makes the picture upright: mirrored left to right, then degrees clockwise.
+TURNS = {2: "mirrored", 3: "180", 4: "mirrored 180", 5: "mirrored 270", 6: "90", 7: "mirrored 90", 8: "270"}
 NOT_TURNED = "0"
 # Neither a stuffed zero (FF 00) nor a restart marker (FF D0 to FF D7), which occur inside of coded pixels.
 JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
-PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"  # the last chunk, with its checksum
 _one_large_picture = threading.Lock()
 
 
@@ -67,25 +53,10 @@ class RejectedImage(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What the manifest says of one file: sha256 and 256-bit dHash in hex, size in pixels and bytes, all of the file
-    as it is stored; by how much that was turned ("0": not at all), from what it was converted ("": not at all; else
-    such as "TIFF to PNG"), and the sha256 of the file as it came.
-    """
-
-    sha256: str
-    dhash: str
-    width: int
-    height: int
-    bytes: int
-    turned: str
-    converted: str
-    source_sha256: str
-
-
 class Stored(NamedTuple):
-    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and `turned`, `converted` as in `ImageFacts`."""
+    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and by how much it was
+    turned ("0": not at all), and from what it was converted ("": not at all; else such as "TIFF to PNG").
+    """
 
     content: bytes
     pixels: np.ndarray
@@ -93,30 +64,36 @@ class Stored(NamedTuple):
     converted: str
 
 
-def read_image(path: Path) -> tuple[ImageFacts, np.ndarray]:
-    """Decode one file completely; its facts, and its picture shrunk to at most 256 pixels, uint8 [h, w, 3].
+def read_image(path: Path) -> tuple[dict, np.ndarray]:
+    """Decode one file completely.
 
-    The dHash compares each pixel of a 17 x 16 gray miniature with its right neighbour (imagehash).
+    Returns:
+        sha256 and 256-bit dHash in hex, width, height, bytes, all of the file as it is stored; turned and converted as
+        in `Stored`; source_sha256, of the file as it came. The dHash compares each pixel of a 17 x 16 gray miniature
+        with its right neighbour (imagehash).
+        the picture shrunk to at most 256 pixels, uint8 [h, w, 3].
 
     Raises:
         RejectedImage: if it is not a whole image of an accepted format and size; the message says why.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        if (size := path.stat().st_size) > MAX_BYTES:
             raise RejectedImage(f"{size:,} bytes; at most {MAX_BYTES:,} are read", "size")
         content = path.read_bytes()
     except OSError as error:
         raise RejectedImage(f"cannot be read: {error.strerror}", "unreadable") from error
-    stored = as_stored(content)
-    height, width = stored.pixels.shape[:2]
+    stored, source = as_stored(content), hashlib.sha256(content).hexdigest()
     small = _shrunk(stored.pixels)
-    sha256 = hashlib.sha256(stored.content).hexdigest()
-    source_sha256 = sha256 if stored.content is content else hashlib.sha256(content).hexdigest()
-    dhash = str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE))
-    return ImageFacts(
-        sha256, dhash, width, height, len(stored.content), stored.turned, stored.converted, source_sha256
-    ), small
+    return {
+        "sha256": source if stored.content is content else hashlib.sha256(stored.content).hexdigest(),
+        "dhash": str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE)),
+        "width": stored.pixels.shape[1],
+        "height": stored.pixels.shape[0],
+        "bytes": len(stored.content),
+        "turned": stored.turned,
+        "converted": stored.converted,
+        "source_sha256": source,
+    }, small
 
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
@@ -157,16 +134,15 @@ def as_stored(content: bytes) -> Stored:
 
 
 def _check_size(image: Image.Image) -> None:
+    size = f"{image.width} x {image.height} pixels"
     if image.format == "TIFF" and (image.mode == "F" or image.n_frames > 1):
         raise RejectedImage("a TIFF of decimal numbers or several pages; save each page with 8 or 16 bits", "format")
     if image.format not in FORMATS:
         raise RejectedImage(f"{image.format} is not an accepted format; convert it to JPEG or PNG", "format")
     if min(image.size) < MIN_SIDE:
-        raise RejectedImage(f"too small: {image.width} x {image.height} pixels, each side needs {MIN_SIDE}", "size")
+        raise RejectedImage(f"too small: {size}, each side needs {MIN_SIDE}", "size")
     if image.width * image.height > MAX_PIXELS:
-        raise RejectedImage(
-            f"too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read", "size"
-        )
+        raise RejectedImage(f"too large: {size}, at most {MAX_PIXELS:,} are read", "size")
 
 
 def _stored(content: bytes, image: Image.Image) -> Stored:
@@ -178,53 +154,31 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
     else:
         image.load()
         pixels = np.asarray(as_rgb(image))
-    if kind == "PNG":
-        _check_png(content)
-    turn, turned = TURNS.get(_orientation(image), (None, NOT_TURNED))
-    if kind == target and turn is None and not (image.mode.startswith("I") and _used_bits(image) < 16):
+    if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+        raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black
+    orientation = _orientation(image)
+    turned = TURNS.get(orientation, NOT_TURNED)
+    sixteen = kind == "PNG" and image.mode.startswith("I") and _used_bits(image) < 16
+    if kind == target and turned == NOT_TURNED and not sixteen:
         return Stored(content, pixels, turned, "")
-    picture = Image.fromarray(pixels) if image.mode != "L" else Image.fromarray(pixels[..., 0])
-    picture = picture if turn is None else picture.transpose(turn)
-    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels if image.mode != "L" else pixels[..., 0])
+    picture.getexif()[ORIENTATION] = orientation
+    picture, buffer = ImageOps.exif_transpose(picture), io.BytesIO()
     picture.save(buffer, target, icc_profile=image.info.get("icc_profile"), quality=JPEG_QUALITY, subsampling=0)
-    converted = "" if kind == target and turn is not None else f"{'16-bit ' * (kind == target)}{kind} to {target}"
+    converted = "" if kind == target and turned != NOT_TURNED else f"{'16-bit ' * sixteen}{kind} to {target}"
     return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
 
 
 def _check_jpeg(content: bytes) -> None:
-    """Find the frame header (ITU-T T.81, B.1): baseline, extended or progressive, of 8 bits; nobody decodes the rest.
+    """Find the frame header (ITU-T T.81, B.1): baseline, extended or progressive; nobody decodes the rest.
 
     Whether the coded pixels are whole is for a strict decoder to say.
     """
     position = 2
-    while marker := JPEG_MARKER.search(content, position):
-        position, kind = marker.end(), content[marker.end() - 1]
-        if kind in FRAMES:
-            if kind > 0xC2 or content[position + 2] != 8:
-                raise RejectedImage(
-                    "a lossless, arithmetic or 12-bit JPEG, as medical exporters write; convert it to PNG", "format"
-                )
-            return
-        position += int.from_bytes(content[position : position + 2], "big")
-    raise RejectedImage("damaged: the JPEG has no frame header")
-
-
-def _check_png(content: bytes) -> None:
-    """The last chunk must be there, and the packed rows of a picture that is not interlaced (PNG specification, 5, 7).
-
-    Pillow compares the checksums of the chunks, and draws what is missing in black.
-    """
-    if PNG_END not in content:
-        raise RejectedImage("damaged: the PNG ends before its IEND chunk")
-    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
-    position, packed = 8, []
-    while not interlaced and (kind := content[position + 4 : position + 8]) != b"IEND":
-        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
-        packed += [content[position + 8 : end - 4]] if kind == b"IDAT" else []
-        position = end
-    expected = height * (1 + (width * depth * PNG_CHANNELS[color] + 7) // 8)
-    if not interlaced and len(zlib.decompressobj().decompress(b"".join(packed), expected)) < expected:
-        raise RejectedImage("damaged: the PNG has fewer pixels than its header says")
+    while (marker := JPEG_MARKER.search(content, position)) and content[marker.end() - 1] not in FRAMES:
+        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    if marker and content[marker.end() - 1] > 0xC2:
+        raise RejectedImage("a lossless or arithmetic JPEG, as medical exporters write; convert it to PNG", "format")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -255,8 +209,7 @@ def _used_bits(image: Image.Image) -> int:
 
 def shown_upright(image: Image.Image) -> Image.Image:
     """The picture as people should see it, whether or not its file was turned already; for looking only."""
-    orientation = _orientation(image)
-    return image.transpose(TURNS[orientation][0]) if orientation in TURNS else image
+    return ImageOps.exif_transpose(image) if _orientation(image) in TURNS else image
 
 
 @contextmanager

@@ -4,11 +4,14 @@ manifest.csv     path,label,group,cluster,sha256,dhash,width,height,bytes,source
                  source_sha256 (+ split where the set came divided, + metadata columns)
 rejected.csv     path,kind,reason: every file of the source that is not in the manifest
 dataset.json     name, classes in order, counts, source, licenses, seed
-corrections.csv  what a person changed afterwards (`corrections`), replayed by `load_manifest`
+corrections.csv  path,label: what a person changed afterwards, an overlay on the manifest, which never changes. The
+                 label EXCLUDE drops an image, any other may be new; the last line of an image counts. More columns
+                 (who, why) are kept and not used.
 
 `path` is relative to the dataset folder. `cluster` numbers copies of one picture; `group` joins images of one patient,
 lesion, cluster or look: what belongs together must not be split between training and test. `sha256` and `bytes` are
 of the file that lies there, `source_sha256` is of the file as it came; `turned` and `converted` say why they differ.
+In Python corrections are a plain dict, path to label.
 """
 
 import hashlib
@@ -18,13 +21,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.corrections import EXCLUDE, corrected_labels, read_corrections
 from tdsp_vision.data.duplicates import connected_groups, find_duplicates
+from tdsp_vision.data.folder import EXCLUDE, comparable, refuse_near_labels
 from tdsp_vision.data.images import as_stored
-from tdsp_vision.data.labels import comparable, refuse_near_labels
 from tdsp_vision.data.quality import MEASURES
 from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv, read_json, write_csv
-from tdsp_vision.files import whole_file, write_json
+from tdsp_vision.files import file_lock, whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
 MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
@@ -48,12 +50,10 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
         files that look alike and are no copies, best first; in `attrs["sentences"]` what a reader of the report should
         know.
     """
-    images = images.reset_index(drop=True)
-    first = images.groupby("source_sha256", sort=False).head(1).index
-    found = find_duplicates(np.stack(images.miniature[first].to_list()))
-    of_file = dict(zip(images.source_sha256[first], range(len(first)), strict=True))
-    which = images.source_sha256.map(of_file).to_numpy()
-    marked = images.assign(cluster=connected_groups(len(images), _links(pd.Series(found.copies[which]))))
+    marked, which = images.reset_index(drop=True), pd.factorize(images.source_sha256)[0]
+    first = marked.drop_duplicates("source_sha256")
+    found = find_duplicates(np.stack(first.miniature.to_list()))
+    marked["cluster"] = connected_groups(len(marked), _links(pd.Series(found.copies[which])))
     order = marked.assign(pixels=-marked.width * marked.height, size=-marked.bytes)
     order = order.sort_values(["cluster", "pixels", "size", "file"])
     marked["original"] = marked.cluster.map(order.groupby("cluster").file.first())
@@ -62,10 +62,9 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     keys = [marked.cluster, pd.Series(found.look_alikes[which]), pd.Series(stems, dtype=object)]
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
-    names = marked.file.to_numpy(dtype=object)[first]
-    copies = found.copies[found.pairs]
-    alike = names[found.pairs][copies[:, 0] != copies[:, 1]]
     marked["path"] = _stored_paths(marked)
+    copies = found.copies[found.pairs]
+    alike = first.file.to_numpy(dtype=object)[found.pairs][copies[:, 0] != copies[:, 1]]
     marked.attrs = {"sentences": found.sentences, "look_alikes": alike.tolist()}
     return marked
 
@@ -77,6 +76,21 @@ def _links(keys: pd.Series) -> np.ndarray:
     return np.column_stack([known.index, first]).astype(int)
 
 
+def _stored_paths(images: pd.DataFrame) -> list[str]:
+    """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
+    targets, taken = [], set()
+    for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
+        *folders, name = file.split("/")
+        name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
+        if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
+            name = str(Path(name).with_suffix(ending))
+        if f"{label}/{name}".casefold() in taken or len(name.encode()) > MAX_NAME:  # a disk would take them for one
+            name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
+        taken.add(f"{label}/{name}".casefold())
+        targets.append(f"images/{label}/{name}")
+    return targets
+
+
 def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFrame:
     """Rows path, kind, reason for each image of `mark_duplicates` that repeats another one; none without `remove`.
 
@@ -85,18 +99,17 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
     Raises:
         ValueError: if more than a fifth of the images would be left out; smaller editions of a picture do not count.
     """
-    labels = images.groupby("cluster").label.agg(lambda some: " against ".join(sorted(set(some))))
-    files = images.groupby("cluster").file.agg(list)
     pixels, rows, doubtful = images.set_index("file").eval("width * height"), [], []
-    for row in images.itertuples() if remove else ():
-        if " against " in labels[row.cluster]:
-            others = ", ".join(name for name in files[row.cluster] if name != row.file)
-            why = f"duplicate of {others}; LABEL CONFLICT: {labels[row.cluster]}"
-            rows.append((row.file, "label conflict", why))
-        elif row.file != row.original:
-            rows.append((row.file, "duplicate", f"duplicate of {row.original}"))
-        if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
-            doubtful.append(f"{row.file} repeats {row.original}")
+    for _, copies in images.groupby("cluster") if remove else ():
+        labels = " against ".join(sorted(set(copies.label)))
+        for row in copies.itertuples():
+            others = ", ".join(name for name in copies.file if name != row.file)
+            if copies.label.nunique() > 1:
+                rows.append((row.file, "label conflict", f"duplicate of {others}; LABEL CONFLICT: {labels}"))
+            elif row.file != row.original:
+                rows.append((row.file, "duplicate", f"duplicate of {row.original}"))
+            if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
+                doubtful.append(f"{row.file} repeats {row.original}")
     if len(doubtful) > MOST_COPIES * len(images):
         found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
         advice = (
@@ -127,12 +140,10 @@ def write_dataset(
     Raises:
         ValueError: if the dataset was made from another source or lies within its source (or the other way round).
     """
-    _refuse_other_source(paths, info["source"])
-    _refuse_overlap(paths, source)
-    stored = [(source / row.file, paths.root / row.path, row) for row in images.itertuples()]
-    for origin, target, row in stored:
-        if not (target.is_file() and file_sha256(target) == row.sha256):
-            _store(origin, target, row.sha256 == row.source_sha256)
+    _refuse_source(paths, source, info["source"])
+    for row in images.itertuples():
+        if not ((paths.root / row.path).is_file() and file_sha256(paths.root / row.path) == row.sha256):
+            _store(source / row.file, paths.root / row.path, row)
     manifest = images.assign(source=info["source"]).drop(columns=MARKS)
     for column in ("license", "attribution"):
         manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
@@ -151,47 +162,43 @@ def write_dataset(
     write_csv(paths.rejected, rejected.sort_values("path"))
     write_csv(paths.manifest, manifest)
     write_json(paths.info, facts | info)
-    for stale in set(paths.images.rglob("*")) - {target for _, target, _ in stored}:
+    for stale in set(paths.images.rglob("*")) - {paths.root / path for path in images.path}:
         if stale.is_file():
             stale.unlink()
-    for origin, target, row in stored:
-        if not target.is_file():  # on a disk that ignores case, the name of before was this file
-            _store(origin, target, row.sha256 == row.source_sha256)
+    for row in images.itertuples():
+        if not (paths.root / row.path).is_file():  # on a disk that ignores case, the name of before was this file
+            _store(source / row.file, paths.root / row.path, row)
     return manifest
 
 
-def _stored_paths(images: pd.DataFrame) -> list[str]:
-    """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
-    targets, taken = [], set()
-    for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
-        *folders, name = file.split("/")
-        name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
-        if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
-            name = str(Path(name).with_suffix(ending))
-        target = f"images/{label}/{name}"
-        if target.casefold() in taken or len(name.encode()) > MAX_NAME:  # names that a disk would take for one
-            name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
-            target = f"images/{label}/{name}"
-        taken.add(target.casefold())
-        targets.append(target)
-    return targets
+def _refuse_source(paths: DatasetPaths, source: Path, name: str) -> None:
+    before = read_json(paths.info)["source"] if paths.info.is_file() else name
+    if before != name:
+        found = f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {name!r}"
+        advice = f"choose another DATASET_NAME, or delete {shown(paths.info)} to make it anew (corrections.csv stays)"
+        raise ValueError(f"{found}; {advice}.")
+    ours, theirs = paths.images.resolve(), source.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):  # files are deleted here, these might be originals
+        found = f"SOURCE_PATH is {str(source)!r}, and the images would come to {shown(paths.images)}"
+        raise ValueError(f"{found}; neither may lie within the other. Choose another DATA_DIR, or move the images.")
 
 
-def _store(origin: Path, target: Path, as_it_is: bool) -> None:
+def _store(origin: Path, target: Path, row) -> None:
     """Bring one file to its place: itself, or what `as_stored` makes of it."""
-    if as_it_is:
+    if row.sha256 == row.source_sha256:
         link_or_copy(origin, target)
         return
     with whole_file(target) as draft:
         draft.write_bytes(as_stored(origin.read_bytes()).content)
 
 
-def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = True) -> pd.DataFrame:
+def load_manifest(paths: DatasetPaths, corrected=True, check=True, hashes=False) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
 
     Args:
         corrected: False gives the labels as they were given, and no image dropped.
         check: whether each image is listed, there and unchanged (size; sha256 of those newer than the dataset).
+        hashes: compare the sha256 of all images.
 
     Raises:
         ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
@@ -204,7 +211,7 @@ def load_manifest(paths: DatasetPaths, corrected: bool = True, check: bool = Tru
     _check_lines(paths, manifest)
     manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
     if check:
-        _check_files(paths, manifest)
+        _check_files(paths, manifest, hashes)
     if not corrected:
         return manifest
     corrections = read_corrections(paths)
@@ -232,7 +239,7 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
         raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {manifest.path[row]} again; {remedy}.")
 
 
-def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
+def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, hashes: bool) -> None:
     """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
     count = read_json(paths.info).get("images", len(manifest))
     if len(manifest) != count:
@@ -243,26 +250,70 @@ def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
         file = paths.root / row.path
         facts = file.stat() if file.is_file() else None
         same = facts is not None and getattr(row, "bytes", facts.st_size) == facts.st_size
-        if not same or (facts.st_mtime > written and file_sha256(file) != row.sha256):
+        if not same or ((hashes or facts.st_mtime > written) and file_sha256(file) != row.sha256):
             wrong.append(row.path)
     if wrong:
         found = f"{len(wrong)} of {len(manifest)} images of {shown(paths.root)} are missing or changed"
-        raise ValueError(
-            f"{found}, such as {wrong[0]}; run the data acquisition notebook again, which brings them back."
-        )
+        advice = "run the data acquisition notebook again, which brings them back"
+        raise ValueError(f"{found}, such as {wrong[0]}; {advice}.")
 
 
-def _refuse_other_source(paths: DatasetPaths, source: str) -> None:
-    before = read_json(paths.info)["source"] if paths.info.is_file() else source
-    if before != source:
-        found = f"DATASET_NAME is {paths.name!r}, and {shown(paths.root)} was made from {before!r}, not {source!r}"
-        advice = f"choose another DATASET_NAME, or delete {shown(paths.info)} to make it anew (corrections.csv stays)"
-        raise ValueError(f"{found}; {advice}.")
+def read_corrections(paths: DatasetPaths) -> dict[str, str]:
+    """What `corrections.csv` says, path to label; empty if there is no such file.
+
+    Raises:
+        ValueError: if it is no table, or a line has no path or no label.
+    """
+    return dict(_lines(paths)[["path", "label"]].itertuples(index=False))
 
 
-def _refuse_overlap(paths: DatasetPaths, source: Path) -> None:
-    """Files that the source no longer has are deleted: in the source itself these would be somebody's originals."""
-    ours, theirs = paths.images.resolve(), source.resolve()
-    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-        found = f"SOURCE_PATH is {str(source)!r}, and the images would come to {shown(paths.images)}"
-        raise ValueError(f"{found}; neither may lie within the other. Choose another DATA_DIR, or move the images.")
+def write_corrections(paths: DatasetPaths, corrections: dict[str, str], opened: dict[str, str]) -> int:
+    """Bring into `corrections.csv` what a person changed; returns the number of corrections it holds now.
+
+    Only the difference between `opened` and `corrections` is written, so that decisions which another notebook or an
+    editor wrote meanwhile stay. A file that says so already is not touched; lines that stay keep their other columns.
+
+    Args:
+        corrections: path to label as a person left them.
+        opened: the same as they were when that person began; brought up to `corrections`, for the next call.
+
+    Raises:
+        ValueError: if a path or label is empty or no text, or the file that is there cannot be read.
+    """
+    wrong = [item for item in corrections.items() if not all(isinstance(text, str) and text.strip() for text in item)]
+    if wrong:
+        raise ValueError(f"corrections hold {wrong[0]}; each needs a path and a label, both text and not empty.")
+    changed = {path for path in {*opened, *corrections} if opened.get(path) != corrections.get(path)}
+    with file_lock(paths.root / ".corrections.lock"):
+        lines = _lines(paths)
+        before = dict(lines[["path", "label"]].itertuples(index=False))
+        now = {path: label for path, label in before.items() if path not in changed}
+        now |= {path: corrections[path] for path in corrections if path in changed}
+        if now != before:
+            added = {path: label for path, label in now.items() if before.get(path) != label}
+            stay = lines[lines.path.map(now) == lines.label]
+            write_csv(paths.corrections, pd.concat([stay, pd.DataFrame(added.items(), columns=["path", "label"])]))
+    opened.clear()
+    opened.update(corrections)
+    return len(now)
+
+
+def corrected_labels(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.Series:
+    """The label of each row of `manifest` (path, label) with `corrections` applied; EXCLUDE is one of them."""
+    labels = [corrections.get(path, label) for path, label in zip(manifest.path, manifest.label, strict=True)]
+    return pd.Series(labels, manifest.index, dtype=manifest.label.dtype)
+
+
+def corrections_table(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.DataFrame:
+    """Rows path, given, now of each image whose label in `manifest` (as given) is not the one it has now."""
+    table = manifest[["path"]].assign(given=manifest.label, now=corrected_labels(manifest, corrections))
+    return table[table.given != table.now].reset_index(drop=True)
+
+
+def _lines(paths: DatasetPaths) -> pd.DataFrame:
+    if not paths.corrections.is_file():
+        return pd.DataFrame({"path": [], "label": []}, dtype=str)
+    lines = read_csv(paths.corrections)
+    if not {"path", "label"} <= set(lines) or lines[["path", "label"]].isna().any(axis=None):
+        raise ValueError(f"{shown(paths.corrections)} needs the columns 'path' and 'label', both filled in each line.")
+    return lines.drop_duplicates("path", keep="last")

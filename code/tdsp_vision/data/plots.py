@@ -1,7 +1,8 @@
 """Pictures of a data set: a grid of image files, and how measures and metadata are spread over the classes.
 
-Colors are those of Okabe and Ito (2008), which color-blind people can tell apart. Of many classes a dozen is drawn,
-the others as one. Labels are literal text: no formula, and in every script that a font of the machine has.
+Colors are those of Okabe and Ito (2008), which color-blind people can tell apart, and four of Tol (2021). Of many
+classes a dozen is drawn, the others as one. Labels are literal text: no formula, and in every script that a font of the
+machine has.
 """
 
 from functools import cache
@@ -21,18 +22,13 @@ from tdsp_vision.data.quality import shown_classes
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+COLORS += ("#882255", "#44AA99", "#999933", "#BBBBBB")
 USUAL, _unknown = "DejaVu Sans", set()  # font; letters that no font has, named once
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
 def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: str = "") -> Figure:
-    """Draw image files in rows of `columns`, each with its caption; the whole picture is shown, in its own shape.
-
-    Raises:
-        ValueError: if there is not one caption per file.
-    """
-    if len(files) != len(captions):
-        raise ValueError(f"image_grid got {len(files)} files and {len(captions)} captions; it needs one for each.")
+    """Draw image files in rows of `columns`, each with its caption; the whole picture is shown, in its own shape."""
     figure, axes = _panels(max(1, len(files)), columns, 1.75, 2.15, [*captions, title])
     for axis, file, caption in zip(axes, files, captions, strict=False):
         axis.imshow(thumbnail(file))
@@ -43,33 +39,26 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     return figure
 
 
-def measure_histograms(measures: pd.DataFrame, labels: pd.Series, columns: int = 3) -> Figure:
+def measure_histograms(measures: pd.DataFrame, labels: pd.Series) -> Figure:
     """How each measure [n rows] is spread within each class; classes of different size are drawn equally large.
 
     The middle 95 % of the values are shown.
     """
     labels = shown_classes(labels).to_numpy()
     classes = sorted(set(labels))
-    figure, axes = _panels(measures.shape[1], columns, 3.6, 2.3, classes)
+    figure, axes = _panels(measures.shape[1], 3, 3.6, 2.3, classes)
     for axis, name in zip(axes, measures, strict=False):
-        low, high = measures[name].quantile([0.025, 0.975])
-        bins = np.linspace(low, high, min(31, 6 + len(measures) // 20))
-        if low == high:
-            axis.text(0.5, 0.5, f"(nearly) all: {low:.3g}", ha="center", transform=axis.transAxes, color=GRAY)
-        for number, label in enumerate(classes if low < high else ()):
-            values = measures[name].to_numpy()[labels == label]
-            axis.hist(values, bins, weights=np.full(len(values), 1 / len(values)), histtype="step", **_style(number))
-        axis.set_title(name, fontsize=10, parse_math=False)
-        axis.set_yticks([])
-        axis.spines[["top", "right", "left"]].set_visible(False)
-    for axis in axes[measures.shape[1] :]:
-        axis.axis("off")
+        values = [measures[name].to_numpy()[labels == label] for label in classes]
+        weights = [np.full(len(some), 1 / len(some)) for some in values]
+        middle = measures[name].quantile([0.025, 0.975])
+        axis.hist(values, 30, tuple(middle), weights=weights, histtype="step", color=COLORS[: len(classes)], lw=1.5)
+        axis.set(title=name, yticks=[])
     _class_legend(figure, classes)
     return figure
 
 
 def auc_intervals(found: pd.DataFrame) -> Figure:
-    """Table of `confounders.predict_label_alone` as points with intervals, best on top, and the line of guessing."""
+    """Table of `quality.predict_label_alone` as points with intervals, best on top, and the line of guessing."""
     names = [f"{row.measure} ({row.direction})" if row.direction else row.measure for row in found.itertuples()]
     figure, axis, places = _rows(names)
     axis.hlines(places, found.low, found.high, color=BLUE, lw=2)
@@ -82,10 +71,9 @@ def auc_intervals(found: pd.DataFrame) -> Figure:
 def class_shares(table: pd.DataFrame, title: str) -> Figure:
     """Table of `quality.class_by` as bars: share of each class among the images with each value, and their number."""
     figure, axis, places = _rows([f"{value} (n = {count})" for value, count in table.sum(axis=1).items()])
-    shares = table.div(table.sum(axis=1), axis=0).to_numpy()
-    for number, (left, width) in enumerate(zip((shares.cumsum(axis=1) - shares).T, shares.T, strict=True)):
-        hatch = "//" if number >= len(COLORS) else ""
-        axis.barh(places, width, left=left, color=COLORS[number % len(COLORS)], hatch=hatch)
+    shares = table.div(table.sum(axis=1), axis=0).to_numpy().T
+    for color, left, width in zip(COLORS, shares.cumsum(axis=0) - shares, shares, strict=False):
+        axis.barh(places, width, left=left, color=color)
     axis.set(xlim=(0, 1), xlabel="share of the images")
     use_fonts_for([title])
     axis.set_title(title, loc="left", fontsize=10, parse_math=False)
@@ -108,19 +96,13 @@ def _rows(names: list[str]) -> tuple[Figure, Axes, np.ndarray]:
     figure, (axis,) = _panels(1, 1, 7, 1 + 0.33 * len(names), names)
     places = np.arange(len(names))[::-1]
     axis.set_yticks(places, names, parse_math=False)
-    axis.spines[["top", "right"]].set_visible(False)
     return figure, axis, places
-
-
-def _style(number: int) -> dict:
-    """Color and line of a class; those after the first eight are dashed."""
-    return {"color": COLORS[number % len(COLORS)], "ls": "-" if number < len(COLORS) else "--", "lw": 1.5}
 
 
 def _class_legend(figure: Figure, classes: list[str]) -> None:
     """Names as they are: `_a` is no hidden entry, `$` no formula."""
     use_fonts_for(classes)
-    handles = [Line2D([], [], **_style(number)) for number in range(len(classes))]
+    handles = [Line2D([], [], color=color) for color in COLORS[: len(classes)]]
     legend = figure.legend(handles, ["-"] * len(classes), loc="outside upper left", ncols=6, fontsize=9)
     for text, label in zip(legend.get_texts(), classes, strict=True):
         text.set_parse_math(False)
@@ -129,17 +111,16 @@ def _class_legend(figure: Figure, classes: list[str]) -> None:
 
 def use_fonts_for(texts: list[str]) -> None:
     """Let figures take letters that the usual font lacks from other fonts of the machine, or say that none has them."""
-    missing = {ord(letter) for letter in "".join(texts) if letter.isprintable()}
-    missing -= _letters(font_manager.findfont(USUAL))
-    families = [USUAL]
-    for font in font_manager.fontManager.ttflist if missing - _unknown else ():
-        if missing & _letters(font.fname):
+    families, missing = [], {ord(letter) for letter in "".join(texts) if letter.isprintable()} - _unknown
+    fonts = font_manager.fontManager.ttflist
+    for font in sorted(fonts, key=lambda font: font.name != USUAL):
+        if missing and missing & _letters(font.fname):
             families.append(font.name)
             missing -= _letters(font.fname)
-    if new := missing - _unknown:
-        _unknown.update(new)
-        print(f"No font of this machine has {''.join(map(chr, sorted(new)[:8]))}; install one, such as Noto Sans.")
-    plt.rcParams["font.family"] = list(dict.fromkeys([*families, *plt.rcParams["font.family"]]))
+    if missing:
+        _unknown.update(missing)
+        print(f"No font of this machine has {''.join(map(chr, sorted(missing)[:8]))}; install one, such as Noto Sans.")
+    plt.rcParams["font.family"] = list(dict.fromkeys([USUAL, *families, *plt.rcParams["font.family"]]))
 
 
 @cache

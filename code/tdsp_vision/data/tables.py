@@ -40,13 +40,18 @@ def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
                 options["sep"] = max(",;\t", key=head.count)
                 return pd.read_csv(path, dtype=str, **options)
             columns = pd.read_csv(path, index_col=False, nrows=0).columns
-            kinds = {name: str for name in columns if name in TEXT or name == "id" or name.endswith("_id")}
+            kinds = {name: str for name in columns if name in TEXT or is_id(name)}
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
     except (ValueError, FileNotFoundError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"{shown(path)} cannot be read ({' '.join(str(error).split())}); it must be UTF-8 text: a line of column "
             "names, then lines with a value for each, separated by commas."
         ) from error
+
+
+def is_id(column: str) -> bool:
+    """Whether a column holds ids, by its name."""
+    return column == "id" or column.endswith("_id")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.images import RejectedImage, as_stored
-from tdsp_vision.data.web import Client, Patience
+from tdsp_vision.data.web import Client
 from tdsp_vision.errors import RunFailed
 
 MAX_FILE_BYTES = 20 * 1024 * 1024  # base64 adds a third; the embedded server takes 32 MiB
@@ -209,8 +209,8 @@ def _read(source: Path | str, private: bool) -> bytes:
         ValueError, OSError: if it cannot be had, is empty, or is longer than what is sent.
     """
     if isinstance(source, str):  # every redirect is held to the same rules
-        patience = Patience(attempts=2, connect_timeout=5, read_timeout=15, deadline=30)
-        content = Client(patience, guarded=not private).get(source, MAX_FILE_BYTES)
+        client = Client(attempts=2, timeout=15, deadline=30, guarded=not private)
+        content = client.get(source, max_bytes=MAX_FILE_BYTES)
     else:
         content = source.read_bytes()
     if not 0 < len(content) <= MAX_FILE_BYTES:

@@ -20,9 +20,8 @@ import numpy as np
 import pandas as pd
 from sklearn.calibration import CalibrationDisplay
 
-from tdsp_vision.data.folder import scan_folder
+from tdsp_vision.data.folder import comparable, scan_folder
 from tdsp_vision.data.images import as_stored
-from tdsp_vision.data.labels import comparable
 from tdsp_vision.data.manifest import mark_duplicates
 from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import read_csv, read_json, write_csv

@@ -41,7 +41,6 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
 _SQLITE = "sqlite:///"
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LONGEST = 6000  # characters of a parameter
 LETTERS = "ABCDEFG"  # names of runs that are compared
 OF_THE_SPLIT = ("SEED", "GROUP_BY", "TEST_FRACTION")
@@ -78,7 +77,7 @@ def open_history(outputs: OutputPaths) -> Iterator[tuple]:
         if found := client.get_experiment_by_name(outputs.dataset):
             yield client, found.experiment_id
         else:
-            place = (files / outputs.dataset).as_uri() if uri.startswith(_DATABASES) else None
+            place = None if uri.startswith("http") else (files / outputs.dataset).as_uri()
             yield client, client.create_experiment(outputs.dataset, place)
 
 
@@ -204,9 +203,8 @@ def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.
     heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
     parameters = pd.DataFrame({letter: read_json(f / "parameters.json") for letter, f in folders.items()})
     parameters = parameters.drop(index=["RUN_NAME", "COMPARE"], errors="ignore").fillna("not known").astype(str)
-    metrics = {name: [one["test"].get(name) for one in heads.values()] for name in COMPARED}
-    metrics |= {"auc of validation": [one["validation"]["auc"] for one in heads.values()]}
-    metrics = pd.DataFrame(metrics, list(folders), dtype=float).T.dropna()
+    blocks = {k: one["test"] | {"auc of validation": one["validation"]["auc"]} for k, one in heads.items()}
+    metrics = pd.DataFrame(blocks).reindex([*COMPARED, "auc of validation"]).astype(float).dropna()
     test = splits[splits.split == "test"]
     about = [head["positive_class"]] if head["positive_class"] else head["classes"]
     columns = [f"score_{name}" for name in about]

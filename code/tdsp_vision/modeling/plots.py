@@ -24,7 +24,7 @@ FOR_AND_AGAINST = "RdBu_r"  # red for, blue against: told apart by colour-blind 
 
 
 def roc_and_precision_recall(
-    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold: float | list[float]
+    labels: np.ndarray, scores: np.ndarray, classes: list[str], positive_class: str, threshold
 ) -> Figure:
     """ROC and precision-recall curves, with the threshold for a positive class as a point.
 
@@ -34,13 +34,14 @@ def roc_and_precision_recall(
     areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
     names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
     names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
-    figure, (roc, recall) = plt.subplots(1, 2, figsize=(9, 3.5))
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="compressed")
+    roc, recall = axes
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
-        look = {"name": name, "curve_kwargs": {"color": color, "lw": 2 if name == positive_class else 1.3}}
-        sk.RocCurveDisplay.from_predictions(truth, score, ax=roc, **look)
-        look["curve_kwargs"] |= {"drawstyle": "steps-post"}
-        sk.PrecisionRecallDisplay.from_predictions(truth, score, ax=recall, **look)
+        look = {"color": color, "lw": 2 if name == positive_class else 1.3}
+        sk.RocCurveDisplay.from_predictions(truth, score, name=name, ax=roc, curve_kwargs=look)
+        look["drawstyle"] = "steps-post"
+        sk.PrecisionRecallDisplay.from_predictions(truth, score, name=name, ax=recall, curve_kwargs=look)
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
     if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
@@ -48,11 +49,9 @@ def roc_and_precision_recall(
         roc.scatter(called[~truth].mean(), called[truth].mean(), **point)
         recall.scatter(called[truth].mean(), sk.precision_score(truth, called, zero_division=0), **point)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
-    few = f" of the {len(names)} classes with the lowest AUC" if len(names) == MOST < len(classes) else ""
+    few = f" of the {MOST} classes with the lowest AUC" if len(names) < len(classes) > 2 else ""
     roc.set(title=f"ROC{few}", xlabel="1 - specificity", ylabel="sensitivity (recall)")
     recall.set(title="Precision and recall", xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.03))
-    for axis, place in ((roc, "lower right"), (recall, "lower left")):
-        _legend(axis, loc=place, fontsize=8 if len(names) < 6 else 6)
     return _finish(figure)
 
 
@@ -67,9 +66,9 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     names = [classes[k].replace("$", r"\$") for k in shown]  # a class may be called $x$
     shares = (counts / counts.sum(axis=1, keepdims=True).clip(min=1))[np.ix_(shown, shown)]
     side = 1.7 + 0.7 * len(names)
-    figure, axis = plt.subplots(figsize=(side + 0.6, side))
-    look = {"cmap": "Blues", "im_kw": {"vmin": 0, "vmax": 1}, "colorbar": False}
-    drawn = sk.ConfusionMatrixDisplay(shares, display_labels=names).plot(ax=axis, **look)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    display = sk.ConfusionMatrixDisplay(shares, display_labels=names)
+    drawn = display.plot(ax=axis, cmap="Blues", im_kw={"vmin": 0, "vmax": 1}, colorbar=False)
     for text, count, share in zip(drawn.text_.flat, counts[np.ix_(shown, shown)].flat, shares.flat, strict=True):
         text.set_text(f"{count}\n{share:.0%}")
     axis.tick_params("x", rotation=0 if len(names) < 4 else 45)
@@ -83,30 +82,26 @@ AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on 
 
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
     """Results against the values that were tried, both named after their columns, with the chosen value."""
-    figure, axis = plt.subplots(figsize=(5.5, 2.8))
+    figure, axis = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
-    _legend(axis)
     return _finish(figure)
 
 
 def learning_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Loss and accuracy by epoch, of training and (with val_ before it) validation, with the epoch that was kept."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for column, color, label in ((name, BLUE, "training"), (f"val_{name}", ORANGE, "validation")):
             axis.plot(history.epoch, history[column], color=color, marker=".", label=label)
         axis.axvline(best_epoch, color=GRAY, ls="--", lw=1, label=f"kept: epoch {best_epoch}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set(xlabel="epoch", ylabel=name)
-        _legend(axis)
     return _finish(figure)
 
 
-def calibration_curves(
-    scores: dict[str, np.ndarray], labels: np.ndarray, classes: list[str], positive_class: str
-) -> Figure:
+def calibration_curves(scores: dict, labels: np.ndarray, classes: list[str], positive_class: str) -> Figure:
     """Reliability diagrams side by side: what the scores promise, and what came true, in ten bins.
 
     On the diagonal, scores are probabilities; below it they promise too much. The bars count the images.
@@ -124,8 +119,7 @@ def calibration_curves(
         else:
             probability, happened = rows.max(axis=1), np.array(classes, dtype=object)[rows.argmax(axis=1)] == labels
         probability = np.clip(probability, 0, 1)  # a float32 score may lie a rounding above 1
-        CalibrationDisplay.from_predictions(happened, probability, n_bins=BINS, ax=curve, color=BLUE)
-        curve.get_legend().remove()
+        CalibrationDisplay.from_predictions(happened, probability, n_bins=BINS, ax=curve, color=BLUE, name="scores")
         curve.set_title(f"{title}: calibration error {calibration_error(probability, happened):.3f}", fontsize=10)
         curve.set(xlabel="", ylim=(-0.03, 1.03))
         curve.set_ylabel(f"share {positive_class or 'right'}", parse_math=False)
@@ -167,16 +161,13 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     return _finish(figure)
 
 
-def _legend(of, **settings) -> None:
-    """A small legend in which a class may be called $x$."""
-    for text in of.legend(**{"fontsize": 8} | settings).get_texts():
-        text.set_parse_math(False)
-
-
 def _finish(figure: Figure) -> Figure:
+    """With small legends of what is labelled, in which a class may be called $x$."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    if figure.get_layout_engine() is None:
-        figure.tight_layout()
+        handles, names = axis.get_legend_handles_labels()
+        texts = axis.legend(handles, names, fontsize=8 if len(names) < 7 else 6).get_texts() if names else ()
+        for text in texts:
+            text.set_parse_math(False)
     plt.close(figure)
     return figure

@@ -11,8 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from tdsp_vision.data.confounders import TOGETHER, predict_label_alone
-from tdsp_vision.data.quality import columns_to_compare
+from tdsp_vision.data.quality import TOGETHER, columns_to_compare, predict_label_alone
 from tdsp_vision.modeling.calibration import calibrate, calibrated
 from tdsp_vision.modeling.metrics import FEWEST_GROUPS, auc_with_interval, decide, paired_auc_difference, share_interval
 from tdsp_vision.modeling.splits import SPLITS, group_folds

@@ -15,7 +15,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.corrections import EXCLUDE, corrected_labels
+from tdsp_vision.data.manifest import EXCLUDE, corrected_labels
 from tdsp_vision.widgets import pictures
 
 CHANGED = "only changed"

@@ -1,0 +1,482 @@
+"""Remote sources, from a server that misbehaves: what is listed is whole, what is lost is named, and a run that was
+killed is completed; nobody's list leads into a private network.
+"""
+
+import json
+import multiprocessing
+import random
+import re
+import socket
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import requests
+
+from tdsp_vision.data import sources, web
+from tdsp_vision.data.sources import Candidate, fetch, fetch_isic, fetch_openverse, fetch_urls, read_list
+from tdsp_vision.data.tables import read_csv
+from tdsp_vision.data.web import Adapter, Client, FetchError, is_public
+
+BAD = "/files/3.jpg"
+ISIC, OPENVERSE = "/api/v2/images/search/", "/v1/images/"
+QUERIES = {
+    "benign": "diagnosis_1:Benign AND image_type:dermoscopic",
+    "malignant": "diagnosis_1:Malignant AND image_type:dermoscopic",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "downloads"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """The seconds that nobody waits for."""
+    waits, sleep = [], time.sleep
+    monkeypatch.setattr(web.time, "sleep", lambda seconds: waits.append(seconds) if seconds >= 0.5 else sleep(seconds))
+    return waits
+
+
+def assert_whole(folder: Path, server) -> pd.DataFrame:
+    """`metadata.csv`: each line is a file with the bytes that the server has for its URL, and nothing else is there."""
+    table = read_csv(folder / "metadata.csv")
+    for row in table.itertuples():
+        assert (folder / row.path).read_bytes() == server.files["/" + row.url.split("/", 3)[3]], row.path
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert there == {*table.path, "metadata.csv"}
+    return table
+
+
+def offer(server, count: int = 6) -> dict[str, list[Candidate]]:
+    """Candidates of one label with pictures on the server, sizes promised."""
+    urls = [server.add_file(f"/files/{number}.jpg", number) for number in range(count)]
+    sizes = [len(server.files[f"/files/{number}.jpg"]) for number in range(count)]
+    return {"wren": [Candidate("wren", f"p{i}", urls[i], {"number": i}, sizes[i]) for i in range(count)]}
+
+
+def run(folder, candidates, wanted=None, deadline=300, **options) -> dict[str, str]:
+    return fetch(folder, candidates, Client(3, 0.3, deadline), wanted, allow_shortfall=True, **options)
+
+
+BEHAVIOURS = {
+    503: "HTTP 503",
+    429: "HTTP 429",
+    404: "HTTP 404",
+    "stall": "read timeout error",
+    "cut": "protocol error",
+    "close": "connection error",
+    "html": "bytes, where its record says",
+    "short": "bytes, where its record says",
+}
+
+
+@pytest.mark.parametrize(("behaviour", "reason"), BEHAVIOURS.items(), ids=str)
+def test_a_trouble_costs_a_second_request_if_it_passes_and_else_is_a_named_loss(
+    server, folder, behaviour, reason, waits
+):
+    candidates = offer(server)
+    server.fail(BAD, behaviour, forever=True)
+    lost = run(folder, candidates)
+    assert list(lost) == ["wren/p3"] and reason in lost["wren/p3"]
+    assert server.requests[BAD] == (1 if behaviour == 404 else 3)
+    assert behaviour == 404 or (0.5 <= waits[0] <= 1 <= waits[1] <= 2 and "(3 attempts)" in lost["wren/p3"])
+    assert list(assert_whole(folder, server).number) == [0, 1, 2, 4, 5]
+    server.forever.clear()
+    server.fail(BAD, behaviour if behaviour != 404 else 500)
+    assert not run(folder, candidates) and len(assert_whole(folder, server)) == 6
+
+
+def test_a_long_retry_after_is_capped_and_the_deadline_ends_it(server, folder, waits):
+    candidates = offer(server)
+    server.fail(BAD, (503, {"Retry-After": "86400"}), forever=True)
+    run(folder, candidates)
+    assert waits == [60] * 2
+    assert "(1 attempts)" in run(folder, candidates, deadline=50)["wren/p3"]
+
+
+@pytest.mark.parametrize("behaviour", ["trickle", "trickled error"])
+def test_a_trickle_does_not_outlast_the_deadline(server, folder, behaviour):
+    candidates = offer(server)
+    server.fail(BAD, behaviour, forever=True)
+    assert "too slow" in run(folder, candidates, deadline=0.5)["wren/p3"]
+    assert len(assert_whole(folder, server)) == 5
+
+
+def test_lost_pictures_are_replaced_by_the_next_ones_until_that_is_in_vain(server, folder, monkeypatch):
+    candidates = offer(server, count=20)
+    server.fail(BAD, 404, forever=True)
+    assert list(run(folder, candidates, wanted=4, top_up=True)) == ["wren/p3"]
+    assert list(assert_whole(folder, server).number) == [0, 1, 2, 4]
+    server.forever |= dict.fromkeys(server.files, 404)
+    server.requests.clear()
+    monkeypatch.setattr(sources, "MOST_IN_VAIN", 4)
+    run(folder / "other", candidates, wanted=2, top_up=True)
+    assert server.requests.total() == 4 and len(assert_whole(folder / "other", server)) == 0
+
+
+def test_a_second_run_fetches_only_what_is_missing_and_removes_what_is_not_wanted(server, folder):
+    candidates = offer(server)
+    run(folder, candidates)
+    before = (folder / "metadata.csv").read_bytes()
+    (folder / "wren/p1.jpg").unlink()
+    (folder / "wren/p2.jpg").write_bytes(server.files["/files/2.jpg"][:-50])
+    (folder / "wren/.p5.a1b2c3d4.jpg").write_bytes(b"half")  # what a killed run leaves
+    run(folder, candidates)
+    assert [server.requests[f"/files/{number}.jpg"] for number in range(6)] == [1, 2, 2, 1, 1, 1]
+    assert (folder / "metadata.csv").read_bytes() == before
+    assert_whole(folder, server)
+    assert not run(folder, {"wren": candidates["wren"][:2]})
+    assert len(assert_whole(folder, server)) == 2 and server.requests.total() == 8
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "", "a.b", "x" * 101])
+def test_a_name_from_a_server_cannot_leave_the_folder(folder, name):
+    lost = run(folder, {"wren": [Candidate("wren", name, "http://example.invalid", {})]})
+    assert "cannot be a file name" in lost[f"wren/{name}"] and len(list(folder.rglob("*"))) == 1
+
+
+def archive(server) -> None:
+    """60 records, every third one under a licence that is not asked for; pages of 7."""
+    for number in range(60):
+        server.add_record(
+            f"ISIC_{number:07d}",
+            license="CC-BY-NC" if number % 3 == 0 else ["CC-0", "CC-BY"][number % 2],
+            diagnosis_1="Malignant" if number >= 40 else "Benign",
+        )
+    server.page_size = 7
+
+
+def isic(folder, server, count=5, seed=0, **changes) -> pd.DataFrame:
+    options = {"queries": QUERIES, "licenses": ["CC-0", "CC-BY"], "attempts": 5} | changes
+    return fetch_isic(folder, server.isic_api, images_per_class=count, seed=seed, **options)
+
+
+def chosen(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*.jpg")}
+
+
+def test_the_sample_is_drawn_by_the_seed_whatever_pages_and_order_and_walks_no_more_than_it_needs(
+    server, folder, tmp_path, waits
+):
+    archive(server)
+    samples = []
+    for seed in range(4):
+        isic(tmp_path / str(seed), server, seed=seed)
+        samples.append(chosen(tmp_path / str(seed)))
+    eligible = {f"{'malignant' if n >= 40 else 'benign'}/ISIC_{n:07d}.jpg" for n in range(60) if n % 3}
+    assert len(set(map(frozenset, samples))) == 4 and set().union(*samples) <= eligible
+    assert all(re.fullmatch(r"\(diagnosis_1:\w+ AND image_type:\w+\) AND isic_id:\*\d\d", q) for q in server.queries)
+    assert len(server.queries) < 4 * 200
+    server.page_size, server.scramble = 100, True
+    server.records.reverse()
+    server.fail(ISIC, 500, "close", (429, {"Retry-After": "3"}), "html")
+    isic(folder, server, seed=3)
+    assert (folder / "metadata.csv").read_bytes() == (tmp_path / "3/metadata.csv").read_bytes() and 3 in waits
+
+
+def test_pages_are_walked_to_their_end_and_what_they_do_not_hold_is_told(server, folder):
+    for number in range(20):
+        server.add_record(f"ISIC_00{number:03d}07", diagnosis_1="Benign")
+    server.page_size = 7
+    assert isic(folder, server, count=20, queries={"a": "", "b": "diagnosis_1:Benign"}).empty
+    assert chosen(folder) == {f"{label}/ISIC_00{number:03d}07.jpg" for number in range(20) for label in "ab"}
+    server.records.append(server.records[-1])
+    rejected = isic(folder, server, count=20, queries={"a": "", "b": ""})
+    assert set(rejected.reason) == {"the archive counted 21, its pages held 20 records"}
+
+
+def test_a_lost_image_of_the_archive_fails_the_run_and_is_named(server, folder):
+    archive(server)
+    isic(folder, server)
+    lost = sorted(chosen(folder))[0]
+    (folder / lost).unlink()
+    server.fail(f"/files/{lost.split('/')[1]}", 404, forever=True)
+    with pytest.raises(ValueError) as caught:
+        isic(folder, server)
+    message = str(caught.value)
+    assert "IMAGES_PER_CLASS is 5" in message and "4 of 5 for 'benign'" in message and "ALLOW_SHORTFALL" in message
+    assert re.findall(r"\n  (\S+): HTTP 404", message) == [lost.removesuffix(".jpg")]
+    assert len(assert_whole(folder, server)) == 9
+    rejected = isic(folder, server, allow_shortfall=True)  # the next one of the sample takes its place
+    assert list(rejected.path) == [lost.removesuffix(".jpg")] and "HTTP 404" in rejected.reason[0]
+    assert len(assert_whole(folder, server)) == 10
+    assert server.requests.total() - server.requests[ISIC] == 10 + 2 + 1  # nothing twice but the lost one
+
+
+@pytest.mark.parametrize("field", ["copyright_license", "files.full.size", "metadata.clinical"])
+def test_a_field_that_a_record_lacks_is_named(server, folder, field):
+    archive(server)
+    *parents, last = field.split(".")
+    place = server.records[10]
+    for parent in parents:
+        place = place[parent]
+    del place[last]
+    with pytest.raises(ValueError, match=f"'ISIC_0000010' has no field '{last}'"):
+        isic(folder, server, count=40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"licenses": ["CC BY"]}, r"LICENSES is \['CC BY'\]; give one or more of CC-0"),
+        ({"queries": {"a/b": ""}}, "'a/b' cannot be a label"),
+        ({"queries": {"a": "diagnosis:Mole"}}, "HTTP 400 .*diagnosis:Mole.*Couldn't parse .*'sample' or 'folder'"),
+    ],
+)
+def test_wrong_parameters(server, folder, changes, message):
+    archive(server)
+    with pytest.raises(ValueError, match=message):
+        isic(folder, server, **changes)
+
+
+def test_pages_that_go_in_a_circle_end(server, folder):
+    page = {"next": f"{server.url}/other/images/search/?cursor=again", "results": []}
+    server.files["/other/images/search/"] = json.dumps(page).encode()
+    with pytest.raises(ValueError, match="circle"):
+        fetch_isic(folder, f"{server.url}/other", QUERIES, 5, ["CC-BY"], 0)
+    assert server.requests["/other/images/search/"] < 5
+
+
+def _isic_in_child(folder, api):
+    queries = {"benign": "diagnosis_1:Benign", "malignant": "diagnosis_1:Malignant"}
+    fetch_isic(folder, api, queries, 15, ["CC-BY"], seed=1, timeout=5)
+
+
+def test_five_kills_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
+    def fetched() -> int:
+        return server.requests.total() - server.requests[ISIC]
+
+    chance = random.Random(3)
+    for number in range(40):
+        server.add_record(f"ISIC_{number:05d}07", diagnosis_1="Malignant" if number % 2 else "Benign")
+    whole, folder = tmp_path / "undisturbed", tmp_path / "killed"
+    _isic_in_child(whole, server.isic_api)
+    server.requests.clear()
+    context = multiprocessing.get_context("forkserver")  # a child with the imports done, but not this one's threads
+    context.set_forkserver_preload(["tdsp_vision.data.sources"])
+    requests_when_verified, killed = {}, 0
+    server.latency = 0.02
+    for _ in range(5):
+        child = context.Process(target=_isic_in_child, args=(folder, server.isic_api))
+        child.start()
+        goal = fetched() + chance.randrange(4, 16)
+        while child.is_alive() and fetched() < goal:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.04))
+        child.kill()
+        child.join()
+        killed += child.exitcode == -9
+        time.sleep(0.1)  # until requests that are still under way are counted
+        for path in folder.glob("*/[!.]*.jpg"):
+            requests_when_verified.setdefault(path.name, server.requests[f"/files/{path.name}"])
+            assert path.read_bytes() == server.files[f"/files/{path.name}"]
+    server.latency = 0
+    _isic_in_child(folder, server.isic_api)
+    assert killed >= 3 and len(requests_when_verified) > 5
+    assert {name: server.requests[f"/files/{name}"] for name in requests_when_verified} == requests_when_verified
+    assert len(assert_whole(folder, server)) == 30
+    for path in (path for path in whole.rglob("*") if path.is_file()):
+        assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+def openverse(folder, server, count=6, **changes) -> pd.DataFrame:
+    """33 results for each of four queries; those of "dotted vest" begin with a picture of "dotted shirt"."""
+    if not server.results:
+        queries = ("dotted shirt", "dotted vest", "striped shirt", "striped vest")
+        for seed, (query, rank) in enumerate((query, rank) for query in queries for rank in range(33)):
+            name = f"{query.replace(' ', '-')}-{rank}"
+            result = {"id": name, "url": server.add_file(f"/pictures/{name}", seed, "PNG"), "creator": "Ann"}
+            result |= {"license": ["by", "cc0", "by-nc"][rank % 3], "attribution": f"{name} by Ann"}
+            server.results[query].append(result | {"title": f'A "{name}", drawn'})
+        server.results["dotted vest"].insert(0, server.results["dotted shirt"][0])
+    queries = {"dotted": ["dotted {item}"], "striped": ["striped {item}"]}
+    options = {"licenses": ["CC-0", "CC-BY"], "allow_private": True, "attempts": 2} | changes
+    return fetch_openverse(folder, server.openverse_api, queries, ["shirt", "vest"], count, **options)
+
+
+def test_queries_take_turns_licences_are_kept_and_pages_are_asked_for_as_needed(server, folder):
+    assert openverse(folder, server).empty
+    table = assert_whole(folder, server).set_index("openverse_id")
+    ranks = [f"dotted-{item}-{rank}" for item, rank in [("shirt", 0), ("shirt", 1), ("vest", 0), ("shirt", 3)]]
+    assert {*ranks, "dotted-vest-1", "dotted-shirt-4"} == set(table.index[table.path.str.startswith("dotted/")])
+    row = table.loc["dotted-shirt-1"]
+    assert (row.license, row.creator, row.attribution) == ("CC-0", "Ann", "dotted-shirt-1 by Ann")
+    assert (row.title, row["query"]) == ('A "dotted-shirt-1", drawn', "dotted shirt")
+    assert row.path == "dotted/dotted-shirt-1.png" and server.requests[OPENVERSE] == 4
+    assert openverse(folder, server, count=43).empty and len(assert_whole(folder, server)) == 86
+    assert server.requests[OPENVERSE] == 4 + 8
+    with pytest.raises(ValueError, match="44 of 100 for 'dotted'.*44 of 100 for 'striped'.*found no more"):
+        openverse(folder, server, count=100)
+
+
+def test_dead_links_of_a_search_are_replaced_and_private_ones_refused(server, folder):
+    openverse(folder, server)
+    for rank, behaviour in enumerate([404, "html", "cut", "text"]):
+        server.fail(f"/pictures/striped-shirt-{rank}", behaviour, forever=True)
+    rejected = openverse(folder / "again", server)
+    assert list(rejected.path) == [f"striped/striped-shirt-{rank}" for rank in (0, 1, 3)]  # 2 is not allowed
+    assert len(assert_whole(folder / "again", server)) == 12
+    with pytest.raises(ValueError, match="(?s)0 of 6 for 'dotted'.*which is not public"):
+        openverse(folder / "guarded", server, allow_private=False)
+    del server.results["striped vest"][1]["license"]
+    with pytest.raises(ValueError, match="result 'striped-vest-1' has no field 'license'"):
+        openverse(folder, server)
+    server.fail(OPENVERSE, 400, forever=True)
+    with pytest.raises(ValueError, match="HTTP 400.*'dotted shirt'.*trouble.*'sample' or 'folder'"):
+        openverse(folder, server)
+    server.files["/other/images/"] = b"{}"
+    with pytest.raises(ValueError, match="no field 'results'"):
+        fetch_openverse(folder, f"{server.url}/other", {"a": ["b"]}, ["c"], 1, ["CC-0"])
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write the list of URLs; its lines as (url, label)."""
+
+    def lines(*rows, header=""):
+        path = tmp_path / "urls.tsv"
+        path.write_text(header + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return lines
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Names to addresses, as a resolver with a script: each look-up of a name takes the next of its answers. The
+    server of the tests stands in for the public internet."""
+    answers, real = {}, socket.getaddrinfo
+
+    def look_up(host, port, *args, **options):
+        if host not in answers:
+            return real(host, port, *args, **options)
+        address = answers[host].pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port or 0)) for one in address.split()]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    return answers
+
+
+def fetch_list(folder, tsv, **options) -> dict[str, str]:
+    rejected = fetch_urls(folder, tsv, **{"timeout": 0.3} | options)
+    return dict(rejected[["path", "reason"]].itertuples(index=False))
+
+
+def test_what_can_be_had_of_a_list_is_fetched_and_the_rest_is_named(server, folder, write):
+    kinds = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "JPEG"]
+    rows = [(server.add_file(f"/{n}", n, kind), ["a b", "dotted"][n % 2]) for n, kind in enumerate(kinds)]
+    server.fail("/1", "html", forever=True)
+    server.fail("/2", "stall", forever=True)
+    dead = [(f"{server.url}/gone", "dotted"), ("http://host.invalid/x", "dotted"), ("http://[broken/", "dotted")]
+    rejected = fetch_list(folder, write(*rows, *dead), allow_private=True)
+    table = assert_whole(folder, server)
+    assert sorted(path.split(".")[-1] for path in table.path) == ["bmp", "jpg", "jpg", "webp"]
+    assert set(table.url) == {rows[number][0] for number in (0, 3, 4, 5)}
+    assert {url: reason.split(" (")[0] for url, reason in rejected.items()} == {
+        rows[1][0]: "not an image that can be recognized",
+        rows[2][0]: "read timeout error",
+        dead[0][0]: "HTTP 404 Not Found",
+        dead[1][0]: "name resolution error",
+        dead[2][0]: "not a valid URL of http or https",
+    }
+
+
+@pytest.mark.parametrize("header", ["", "\ufeffURL\tLabel\n"], ids=["none", "bom"])
+def test_the_list_and_its_lines_that_cannot_be_used(write, header):
+    one = "http://a.example/1.jpg"
+    rows = [(one, " dotted "), ("http://a.example/3.jpg",), ("http://a.example/4.jpg", "../up"), ("",)]
+    rows += [(one, "dotted"), (one, "striped"), ("http://a.example/5.jpg", "dotted", "more"), ("HTTPS://a/6", "x")]
+    links, rejected = read_list(write(*rows, header=header))
+    assert links == {one: {"label": "dotted"}, "HTTPS://a/6": {"label": "x"}}
+    shift = 1 + bool(header)
+    assert {int(line.split(":")[0].split()[1]) - shift for line in rejected} == {1, 2, 4, 5, 6}
+    assert "in an earlier line; labels dotted and striped" in " ".join(rejected.values())
+
+
+def test_columns_of_a_list_may_be_named_the_other_way_round_and_quoted(write):
+    header = "\n label \tURL\tLicence\tattribution\n"
+    saved = write(('"dotted"', '"http://a.example/"', "CC-BY", '"A ""B"""'), header=header)
+    assert read_list(saved)[0] == {"http://a.example/": {"label": "dotted", "license": "CC-BY", "attribution": 'A "B"'}}
+
+
+@pytest.mark.parametrize("content", [b"", b"no tab\n", b"\xff\xfe\x00", None])
+def test_a_list_without_a_usable_line_is_refused(tmp_path, folder, content):
+    if content is not None:
+        (tmp_path / "urls.tsv").write_bytes(content)
+    with pytest.raises(ValueError, match="SOURCE_PATH is"):
+        fetch_list(folder, tmp_path / "urls.tsv")
+
+
+def test_private_addresses_are_refused_without_a_request_also_where_there_is_a_proxy(
+    server, folder, write, monkeypatch
+):
+    hosts = ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1"]
+    hosts += ["192.168.1.1", "169.254.169.254", "224.0.0.1", "user:pass@127.0.0.1", "[64:ff9b::a00:1]"]
+    for _ in range(2):
+        rejected = fetch_list(folder, write(*[(f"http://{host}:{server.server_port}/0", "dotted") for host in hosts]))
+        assert len(rejected) == len(hosts) and not server.requests and len(assert_whole(folder, server)) == 0
+        assert all("which is not public" in reason for reason in rejected.values()), rejected
+        monkeypatch.setenv("http_proxy", server.url)
+
+
+def test_a_name_is_looked_up_once_and_that_address_is_used(server, folder, write, network):
+    server.add_file("/0", 0)
+    network["pictures.example"] = ["127.0.0.1", "10.0.0.1"]  # a second look-up would lead into a private network
+    assert not fetch_list(folder, write((f"http://pictures.example:{server.server_port}/0", "dotted")))
+    assert network["pictures.example"] == ["10.0.0.1"]
+    assert server.hosts == [f"pictures.example:{server.server_port}"] and len(assert_whole(folder, server)) == 1
+    network["pictures.example"] = ["127.0.0.1 10.0.0.1"]  # one private address among several is enough
+    rejected = fetch_list(folder, write((f"http://pictures.example:{server.server_port}/1", "dotted")))
+    assert "pictures.example has the address 10.0.0.1" in "".join(rejected.values()) and len(server.hosts) == 1
+
+
+def test_https_asks_for_the_name_and_checks_it():
+    request = requests.Request("GET", "https://user:word@pictures.example:8443/0").prepare()
+    request.address = "93.184.216.34"
+    pool = Adapter(guarded=True).get_connection_with_tls_context(request, verify=True)
+    assert (pool.host, pool.port, pool.assert_hostname) == ("93.184.216.34", 8443, "pictures.example")
+    assert pool.conn_kw["server_hostname"] == "pictures.example" and pool.cert_reqs == "CERT_REQUIRED"
+    assert request.headers["Host"] == "pictures.example:8443"
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("http://inside.example/0", "inside.example has the address 10.0.0.1"),
+        ("http://192.168.0.1/0", "192.168.0.1, which is not public"),
+        ("file:///etc/passwd", "not a valid URL"),
+        ("/moved", "more than 5 redirects"),
+    ],
+)
+def test_each_redirect_is_checked(server, folder, write, network, target, reason):
+    network["inside.example"] = ["10.0.0.1"]
+    server.fail("/moved", (302, {"Location": target}), forever=True)
+    assert reason in "".join(fetch_list(folder, write((f"{server.url}/moved", "dotted"))).values())
+    assert server.requests["/moved"] == (6 if target == "/moved" else 1)
+
+
+def test_a_proxy_of_the_environment_is_used_but_not_for_hosts_at_home(server, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.add_file("/0", 0)
+    monkeypatch.setenv("http_proxy", server.url)
+    for guarded in (False, True):  # the name is known to the proxy only
+        assert Client(guarded=guarded).get("http://pictures.invalid/0") == server.files["/0"]
+    assert server.hosts[-1] == "pictures.invalid"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert Client().get(f"{server.url}/0") == server.files["/0"]
+    with pytest.raises(FetchError, match="more than 10 bytes"):
+        Client().get(f"{server.url}/0", max_bytes=10)
+
+
+def test_attribution_names_licences_their_terms_and_whom_to_name(tmp_path):
+    names = {"license": ["CC-BY", "CC-0", "CC-BY", None, "HOME"], "attribution": ["B", "A\nC", "B", None, "D"]}
+    sources.write_attribution(tmp_path / "ATTRIBUTION.md", pd.DataFrame(names))
+    text = (tmp_path / "ATTRIBUTION.md").read_text()
+    assert "## CC-BY: 2 images\n\nName the creator, link to the licence" in text and "- B (2)\n" in text
+    assert "## CC-0: 1 images\n\nNothing." in text and "- A C (1)\n" in text
+    assert "## No licence given: 1 images\n\nnot known" in text and "- no attribution given (1)" in text
