@@ -112,6 +112,7 @@ def run(tmp_path) -> tuple[Path, DatasetPaths]:
     model.save(folder / "model.keras")
     outputs.latest.write_text("one")
     known = table.assign(sha256=[file_sha256(file) for file in files], group=np.arange(48), width=96, height=72)
+    write_json(dataset.info, {})
     for file in (dataset.manifest, folder / "splits.csv"):
         write_csv(file, known)
     write_csv(folder / "predictions.csv", table.assign(predicted="benign").join(scored))

@@ -225,7 +225,7 @@ def _without_fused_sums(model):
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
     threshold = [info["threshold"]] if info["positive_class"] in info["classes"] else info["threshold"]
-    scores = model.output["scores"] if isinstance(model.output, dict) else model.output
+    scores = model.output["scores"] if len(model.outputs) > 1 else model.outputs[0]
     fits = model.input_shape[1] == info["image_size"] and scores.shape[-1] == len(info["classes"])
     if not (fits and threshold and all(isinstance(value, int | float) for value in threshold)):
         what = "classes, positive_class, threshold of validation or image_size"

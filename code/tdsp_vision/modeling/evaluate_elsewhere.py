@@ -98,7 +98,7 @@ def _repeats(images: pd.DataFrame, own_files: list[Path]) -> np.ndarray:
 def _predict(run_folder: Path, source: Path, images: pd.DataFrame, run: dict) -> pd.DataFrame:
     """Path, label, score_<class> and familiar of each image, in the form in which stage 1 would keep it."""
     model = load_classifier(run_folder / "model.keras")
-    if isinstance(model.output, dict):
+    if len(model.outputs) > 1:
         outputs = [model.output[name] for name in ("scores", "familiar")]
         model = keras.Model(model.input, keras.layers.Concatenate(name="in_one")(outputs))
     with tempfile.TemporaryDirectory() as folder:
