@@ -11,7 +11,7 @@ from conftest import SIZE
 from sklearn.datasets import load_sample_image
 
 from tdsp_vision.modeling import backbones, networks
-from tdsp_vision.modeling.backbones import build_backbone, classifier, load_classifier, pooled_layers
+from tdsp_vision.modeling.backbones import build_backbone, classifier, pooled_layers
 from tdsp_vision.modeling.weights import fill
 
 LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
@@ -110,7 +110,7 @@ def test_an_image_backbone_of_kerashub_is_a_backbone_here(tmp_path, noise, kind,
     np.testing.assert_allclose(pooled[:, -found.shape[1] :], found, atol=1e-5)
     model = classifier([network], [(np.ones((found.shape[1], 2), np.float32), np.zeros(2))], "none")
     model.save(tmp_path / "model.keras")
-    loaded = load_classifier(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(noise, verbose=0), model.predict(noise, verbose=0))
 
 
@@ -167,7 +167,7 @@ def test_an_ensemble_is_saved_with_its_sizes_and_shares_nothing(tmp_path, noise)
     before = model.predict(picture, verbose=0)
     model.save(tmp_path / "model.keras")
     base.set_weights([weight * 0 for weight in base.get_weights()])
-    for same in (model, load_classifier(tmp_path / "model.keras")):
+    for same in (model, keras.saving.load_model(tmp_path / "model.keras")):
         np.testing.assert_allclose(same.predict(picture, verbose=0), before, atol=1e-6)
 
 

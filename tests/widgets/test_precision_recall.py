@@ -50,7 +50,7 @@ def places(ui):
 
 def test_presets_keep_their_promise_and_lead_back(ui, press):
     given, before = ui.threshold, places(ui)
-    buttons = {button.description: button for button in ui.presets.children}
+    buttons = {button.description: button for button in ui.children[1].children[3:]}
     for share in (0.95, 0.90):
         press(buttons[f"sensitivity ≥ {share:.2f}"])
         assert ui.threshold == choose_threshold(*drawn(), share) and counts(*drawn(), ui.threshold)[0] >= share * 40

@@ -12,6 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -54,6 +55,7 @@ class Client:
         self.attempts, self.timeout, self.deadline = attempts, timeout, deadline
         self.session = requests.Session()
         self.session.headers["User-Agent"] = USER_AGENT
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # threads would share them unlocked
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, Adapter(guarded))
 

@@ -7,7 +7,6 @@ size that each was trained at. No layer of theirs is a model of its own, unless 
 """
 
 import hashlib
-import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -283,15 +282,12 @@ def _renamed(base: keras.Model, images, prefix: str):
 
 
 def load_classifier(path: Path) -> keras.Model:
-    """A saved model, not compiled; KerasHub is imported first where it holds layers of KerasHub's own.
+    """A saved model, not compiled.
 
     Raises:
         ValueError: naming the file, if it is no whole model.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if b'"keras_hub' in archive.read("config.json"):
-                keras_hub()
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # of zipfile, json, h5py or Keras
         reason = " ".join(str(error).split())[:300]

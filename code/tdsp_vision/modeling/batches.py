@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 PREPROCESS_VERSION = 1  # part of the feature cache's key: count up when `preprocess` gives other values
@@ -101,8 +100,6 @@ def training_batches(
     dataset = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], *columns))
     dataset = dataset.shuffle(len(files), seed, reshuffle_each_iteration=True).batch(batch_size)
     dataset = tf.data.Dataset.zip(dataset, tf.data.Dataset.random(seed, rerandomize_each_iteration=True))
-    if augment:  # tried at once: in a thread of the pipeline an error would come late and inside another one
-        augment(np.zeros([2, image_size, image_size, 3], np.uint8), 0)
 
     def load(batch, batch_seed):
         """Read, and where wanted augment, the images of one batch."""

@@ -7,7 +7,6 @@ And a training that can be watched and survives a kill. The recipe itself is in 
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +72,6 @@ def layer_shares(model: keras.Model, backbone: keras.Model, decay: float) -> lis
     return [decay ** depth.get(id(variable), 0) for variable in model.trainable_variables]
 
 
-@keras.saving.register_keras_serializable("tdsp_vision")
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) in which each variable has its own share of the rate.
 
@@ -258,8 +256,7 @@ class Checkpoint(keras.callbacks.Callback):
     forgets the best epoch. A continued training sees its images in another order, so it ends equally well and not with
     the same bits.
 
-    Where the environment variable TDSP_EPOCH_LOG names a file, each row of the history goes there, as a line of JSON
-    with the checkpoint's place. A full disk costs the checkpoint and not the training.
+    A full disk costs the checkpoint and not the training.
 
     Args:
         folder: where checkpoints lie; it may be deleted at any time.
@@ -330,9 +327,6 @@ class Checkpoint(keras.callbacks.Callback):
         values = [*map(keras.ops.convert_to_numpy, variables), *self._best]
         arrays = {"rows": np.array(json.dumps(self.rows))} | {str(i): value for i, value in enumerate(values)}
         write_arrays(self.path, "the training goes on, and a kill would cost what was trained since", arrays)
-        if log := os.environ.get("TDSP_EPOCH_LOG"):  # a sweep watches
-            with Path(log).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row | {"checkpoint": str(self.path)}) + "\n")
         self.model.stop_training = self._over()
 
     def on_train_end(self, logs: dict | None = None) -> None:

@@ -9,7 +9,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 SPLITS = ("train", "validation", "test")
 # What each value of GROUP_BY keeps together: columns of the manifest ("group" joins the three below it).
@@ -96,7 +95,10 @@ def split_manifest(
     if not (split == "validation").any():
         rest = split == "train"
         split[_take(ordered.label[rest], groups[rest], validation_fraction, seed, groups_left=1)] = "validation"
-    _check_each_class_everywhere(ordered.label, split)
+    counts = pd.crosstab(ordered.label, split).reindex(columns=SPLITS, fill_value=0).stack()
+    for label, side in counts.index[counts == 0]:
+        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
+        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")
     return split.reindex(manifest.index).rename("split")
 
 
@@ -192,6 +194,8 @@ def _take(labels: pd.Series, groups: pd.Series, share: float, seed: int, groups_
 
 def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int) -> np.ndarray:
     """Fold of each image, 0 to n_folds - 1; a class with few groups is missing from some."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here: it takes as long as all that refuses before
+
     fold = np.empty(len(labels), int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
@@ -199,10 +203,3 @@ def _fold_numbers(labels: pd.Series, groups: pd.Series, n_folds: int, seed: int)
         for number, (_, rows) in enumerate(splitter.split(labels, labels, groups)):
             fold[rows] = number
     return fold
-
-
-def _check_each_class_everywhere(labels: pd.Series, split: pd.Series) -> None:
-    counts = pd.crosstab(labels, split).reindex(columns=SPLITS, fill_value=0).stack()
-    for label, side in counts.index[counts == 0]:
-        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
-        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")

@@ -161,9 +161,10 @@ def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_se
     # With a positive class the threshold gives accuracy away for sensitivity, and rightly so; without one the rule
     # gives it away for the rare classes, and whoever reads the accuracy should know.
     if block["sensitivity"] is None and accuracy[0] <= most:
+        balanced = f"balanced accuracy {1 / len(counts):.2f} and {block['balanced_accuracy']:.2f}"
         said.append(
-            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%}; the "
-            f"balanced accuracy of the one is {1 / len(counts):.2f}, of the other {block['balanced_accuracy']:.2f}."
+            f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%} "
+            f"({balanced}): by accuracy it has not been shown to do better."
         )
     interval = confounder["difference_ci"] or [confounder["difference"]]
     if interval[0] <= 0:

@@ -87,9 +87,9 @@ class Tile(widgets.VBox):
     def __init__(self, ui: "AnnotationUI"):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
         self.picture, self.chosen = widgets.HTML(), pictures.control(widgets.Checkbox, "", indent=False)
-        self.label = pictures.control(widgets.Dropdown, "", self._decide)
-        self.label.layout.flex = "1 1 80px"
-        self.label.style.description_width = "0px"  # read to the blind, not shown: the name stands above already
+        hidden = {"description_width": "0px"}  # read to the blind, not shown: the name stands above already
+        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style=hidden)
+        self.label.observe(self._decide, "value")
         self.zoom = pictures.button("Zoom", lambda: ui.zoom(self.row))
         parts = [self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])]
         super().__init__(parts, layout={"padding": "4px", "min_width": "0"})
@@ -109,9 +109,9 @@ class Tile(widgets.VBox):
             self.layout.border = f"2px solid {f'{pictures.GRAY}33' if now == state.given[row] else pictures.ORANGE}"
             self.row = row
 
-    def _decide(self, label: str) -> None:
+    def _decide(self, change) -> None:
         if self.row is not None:
-            self.ui.state.relabel([self.row], label)
+            self.ui.state.relabel([self.row], change["new"])
             self.ui.refresh()
 
 
@@ -129,8 +129,8 @@ class AnnotationUI(pictures.Panel):
     def __init__(self, root: Path, manifest: pd.DataFrame, corrections: dict | None = None, page_size: int = 12):
         self.root, self.state = Path(root), Annotation(manifest, corrections or {})
         self.page_size, self.pages, self.summary = page_size, pictures.Pages(page_size, self._fill), widgets.HTML()
-        words = {"placeholder": "all, or type", "continuous_update": False}
-        self.find = pictures.control(widgets.Combobox, "Show", self._find, **words)
+        how = {"placeholder": "all, or type", "continuous_update": False}
+        self.find = pictures.control(widgets.Combobox, "Show", lambda new: self.pages.show(self.state.find(new)), **how)
         self.all = pictures.control(widgets.Checkbox, "Check all", indent=False)
         self.new = pictures.control(widgets.Combobox, "New label", placeholder="known, or a new one")
         self.give = pictures.button("Relabel checked images", self._give, icon="tags")
@@ -141,7 +141,7 @@ class AnnotationUI(pictures.Panel):
         filters, grid = pictures.wrapping([self.find, self.pages]), widgets.GridBox(self.tiles, layout=columns)
         super().__init__([filters, decisions, self.summary, grid])
         self.refresh()
-        self._find("")
+        self.pages.show(self.state.find())
 
     @property
     def corrections(self) -> dict[str, str]:
@@ -170,9 +170,6 @@ class AnnotationUI(pictures.Panel):
         self.pages.turn_to(row, self.page_size if self.pages.size == 1 else 1)
         self._fill(self.pages.visible)  # a page of one image has the same rows then
         self.tiles[self.pages.visible.index(row)].zoom.focus()
-
-    def _find(self, words: str) -> None:
-        self.pages.show(self.state.find(words))
 
     def _fill(self, rows: tuple[int, ...]) -> None:
         """Show a page, with no marks, and read its images, no others."""

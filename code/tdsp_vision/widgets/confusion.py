@@ -88,11 +88,10 @@ class ConfusionMatrixUI(pictures.Panel):
         for true, name in enumerate(self.classes):
             cells.append(widgets.Label(name))
             for predicted, count in enumerate(self.counts[true]):
-                about = {"tooltip": self.in_words(true, predicted), "disabled": not count}
-                button = pictures.button(str(count), partial(self.choose, true, predicted), **about)
-                share = count / max(self.counts[true].sum(), 1)
-                button.style.button_color = f"rgba(0,114,178,{0.6 * share:.2f})"
-                button.style.text_color = "var(--jp-ui-font-color0)"
+                shade = f"rgba(0,114,178,{0.6 * count / max(self.counts[true].sum(), 1):.2f})"
+                look = {"button_color": shade, "text_color": "var(--jp-ui-font-color0)"}
+                traits = {"tooltip": self.in_words(true, predicted), "disabled": not count, "style": look}
+                button = pictures.button(str(count), partial(self.choose, true, predicted), **traits)
                 self.buttons[true, predicted] = button
                 cells.append(button)
         columns = f"minmax(4em, max-content) repeat({len(self.classes)}, minmax(3em, 8em))"

@@ -20,6 +20,8 @@ from tdsp_vision.modeling.metrics import choose_threshold
 from tdsp_vision.modeling.plots import roc_and_precision_recall
 from tdsp_vision.widgets import pictures
 
+NONE = "No positive class, so no threshold: the class whose score is highest relative to its share is called."
+
 
 def counts(labels, scores, classes: list[str], positive_class: str, threshold: float) -> list[int]:
     """How many images are found, missed, false alarms and left alone."""
@@ -46,10 +48,8 @@ def charts(labels, scores, classes: list[str], positive_class: str) -> list[Figu
     known = labels == positive_class, np.asarray(scores)[:, classes.index(positive_class)]
     alarms, found, _ = roc_curve(*known)
     precision, recall, _ = precision_recall_curve(*known, drop_intermediate=True)
-    return [
-        chart("1 - specificity", alarms, "sensitivity (recall)", found),
-        chart("recall (sensitivity)", recall, "precision", precision, interpolation="step-after"),
-    ]
+    roc = chart("1 - specificity", alarms, "sensitivity (recall)", found)
+    return [roc, chart("recall (sensitivity)", recall, "precision", precision, interpolation="step-after")]
 
 
 def chart(horizontal: str, x: np.ndarray, vertical: str, y: np.ndarray, **how) -> Figure:
@@ -59,14 +59,12 @@ def chart(horizontal: str, x: np.ndarray, vertical: str, y: np.ndarray, **how) -
         how: how the points are joined (`bqplot.Lines`).
     """
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
-    axes = [
-        Axis(scale=scales["x"], label=horizontal, grid_lines="none"),
-        Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em"),
-    ]
+    below = Axis(scale=scales["x"], label=horizontal, grid_lines="none")
+    left = Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em")
     curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], **how)
     diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
     room, size = {"top": 15, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
-    return Figure(marks=[curve, diamond], axes=axes, fig_margin=room, display_toolbar=False, layout=size)
+    return Figure(marks=[curve, diamond], axes=[below, left], fig_margin=room, display_toolbar=False, layout=size)
 
 
 def drawn(*known) -> str:
@@ -96,12 +94,9 @@ class PrecisionRecallUI(pictures.Panel):
         if positive_class:
             self.curves = charts(*self.known)
             super().__init__([*self._controls(), self.numbers, pictures.wrapping(self.curves)])
-            self._show()
+            self._move(threshold)
         else:
-            self.numbers.value = (
-                "No positive class: the class is called whose score is highest relative to its share of these images; "
-                "there is no threshold to choose."
-            )
+            self.numbers.value = NONE
             super().__init__([self.numbers, widgets.HTML(drawn(*self.known, threshold))])
 
     def static_html(self) -> str:
@@ -110,16 +105,13 @@ class PrecisionRecallUI(pictures.Panel):
 
     def _controls(self) -> list[widgets.Widget]:
         """What moves the threshold: a slider, a number, and a button for each rule by which it may be chosen."""
-        at = {"value": round(self.threshold, 3), "step": 0.001}
-        self.slider = pictures.control(
-            widgets.FloatSlider, "Threshold", self._read, "420px", max=1, readout=False, **at
-        )
-        self.number = pictures.control(widgets.FloatText, "exactly", self._read, "140px", **at)
+        scale = {"max": 1, "step": 0.001, "readout": False}
+        self.slider = pictures.control(widgets.FloatSlider, "Threshold", self._read, "420px", **scale)
+        self.number = pictures.control(widgets.FloatText, "exactly", self._read, "140px", step=0.001)
         rules = {"as given": self.threshold, "highest balanced accuracy": choose_threshold(*self.known)}
         rules |= {f"sensitivity ≥ {share:.2f}": choose_threshold(*self.known, share) for share in (0.95, 0.90)}
         presets = [pictures.button(rule, partial(self._move, at), tooltip=f"{at:.3f}") for rule, at in rules.items()]
-        self.presets = pictures.wrapping(presets)
-        return [pictures.wrapping([self.slider, self.number, self.refusal, self.presets])]
+        return [pictures.wrapping([self.slider, self.number, self.refusal, *presets])]
 
     def _read(self, value: float) -> None:
         """Take a number to which the slider was moved or that was typed, and refuse what is none from 0 to 1."""
@@ -131,13 +123,9 @@ class PrecisionRecallUI(pictures.Panel):
             self._move(value)
 
     def _move(self, threshold: float) -> None:
-        """Take a threshold and show it."""
+        """Take a threshold and show it, in numbers and on the curves; precision is 0 where nothing is called."""
         self.threshold, self.refusal.value = threshold, ""
         self.slider.value = self.number.value = round(threshold, 3)
-        self._show()
-
-    def _show(self) -> None:
-        """Say what the threshold does, and move it on both curves; precision is 0 where nothing is called."""
         self.numbers.value = in_words(*self.known, self.threshold)
         found, missed, alarms, spared = counts(*self.known, self.threshold)
         sensitivity, precision = found / (found + missed), found / max(found + alarms, 1)
