@@ -1,8 +1,11 @@
-"""Every command that README and docs show: names and values are checked by what would read them."""
+"""Every command that README and docs show: names and values are checked by what would read them, two are executed."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from tdsp_vision.runner import plan
 from tdsp_vision.sweeps.sweep import plan_sweep
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "sample_data" / "README.md"]
+OWN_IMAGES = "python -m tdsp_vision run -p SOURCE folder -p SOURCE_PATH ~/birds"
+REPORT = "python -m tdsp_vision report"
 
 
 def commands(page: Path) -> list[str]:
@@ -71,3 +76,18 @@ def test_a_wrong_command_is_noticed(home):
         wrong.append(f"python -m tdsp_vision {words}")
     wrong.append("python -m tdsp_vision sweep -g SVM_FEATURES lsat,pooled")
     assert [line for line in wrong if not refusal(line)] == []
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_images_and_for_the_documents_do_what_the_page_says(home):
+    shown = [line for page in PAGES for line in commands(page)]
+    tiny = "--stage data --stage model -p CLASSIFIER svm -p WEIGHTS none -p IMAGE_SIZE 32"
+    runs = {next(line for line in shown if line.startswith(OWN_IMAGES)): tiny, REPORT: "--dataset birds"}
+    assert REPORT in shown
+    environment = os.environ | {"TDSP_WORKSPACE": str(home), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    for line, more in runs.items():
+        command, how = ["bash", "-c", f"{line} {more}"], {"capture_output": True, "text": True}
+        done = subprocess.run(command, env=environment, cwd=ROOT, **how)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (report,) = (home / "outputs/birds/runs").glob("*/documents/model_report.md")
+    assert "benign, malignant" in report.read_text() and "Open question:" not in report.read_text()
