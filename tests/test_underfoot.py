@@ -206,7 +206,7 @@ ROWS = {
     "threshold edited": (text("metrics.json", '"threshold": ', '"threshold": "",\n"x": '), EXPORT, {}, FITS),
     "positive class renamed": (text("metrics.json", '_class": "malignant"', '_class": "wart"'), EXPORT, {}, FITS),
     "image size edited": (text("metrics.json", '"image_size": 32', '"image_size": 48'), EXPORT, {}, FITS),
-    "model gone": (gone("model.keras"), EXPORT, {}, "model.keras is missing; finish modeling.ipynb first"),
+    "model gone": (gone("model.keras"), EXPORT, {}, "model.keras is missing; name another run, or train anew"),
     "model cut off": (cut("model.keras"), EXPORT, {}, "model.keras is no whole model .*: name another run, or"),
     "OUTPUT_DIR is a file": (nothing, START, {"OUTPUT_DIR": "source/metadata.csv"}, "^OUTPUT_DIR is .* can be written"),
     "FINE_LABELS": (nothing, START, {"CLASSIFIER": "dnn", "FINE_LABELS": "dx"}, "^FINE_LABELS is 'dx'; allowed are ''"),

@@ -245,8 +245,8 @@ def test_the_notebooks_server_ends_and_the_image_stays(outputs, backend):
 
 
 @pytest.mark.engine
-def test_the_container_may_do_little_and_the_image_serves_alone(outputs, tmp_path):
-    backend = DockerBackend(stand_in_image())
+@pytest.mark.parametrize("backend", ["docker"], indirect=True, scope="module")
+def test_the_container_may_do_little_and_the_image_serves_alone(outputs, backend, tmp_path):
     version = version_folder(outputs.serving(NAME))
     deployment = Deployment(outputs, NAME)
     deployment.build(version, backend)

@@ -219,7 +219,7 @@ def changing(tmp_path_factory):
     """A server of its own with a key, its folder, and three runs: of two classes, of three, and a broken version."""
     root = tmp_path_factory.mktemp("changing")
     for number, classes in enumerate([CLASSES, ["None", "007", "striped"]], 1):
-        write_run(root / f"r{number}", classes, "", None, seed=number)
+        write_run(root / f"r{number}", classes, "", [1 / len(classes)] * len(classes), seed=number)
     first = export_model(root / "r1", root / "ds/serving/tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDSP_SERVING_KEY", KEY)

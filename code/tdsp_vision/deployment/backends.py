@@ -219,7 +219,7 @@ class DockerBackend:
 
     def remove(self, serving_folder: Path) -> bool:
         """Remove all images of a model that were built for this folder; whether there were any."""
-        images = _lines("image", "ls", "--quiet", f"--filter=label={LABEL}={serving_folder}")
-        if images:
-            docker("image", "rm", "--force", *sorted(set(images)), timeout=60)
+        images = set(_lines("image", "ls", "--quiet", f"--filter=label={LABEL}={serving_folder}"))
+        for image in images:
+            docker("image", "rm", "--force", image, timeout=60)
         return bool(images)

@@ -155,8 +155,7 @@ class ServingClient:
             with ThreadPoolExecutor(count) as pool:
                 times = np.concatenate(list(pool.map(ask, range(count), [start + seconds] * count)))
             answered, taken = int(np.isfinite(times).sum()), time.perf_counter() - start
-            p50, p95 = np.nanpercentile(times, [50, 95])
-            rows.append((count, answered, len(times) - answered, p50, p95, answered / taken))
+            rows.append((count, answered, len(times) - answered, *np.nanpercentile(times, [50, 95]), answered / taken))
         return pd.DataFrame(rows, columns=["clients", "requests", "errors", "p50_ms", "p95_ms", "requests_per_s"])
 
     def _fill(self, batch: list[tuple[dict, bytes]]) -> None:

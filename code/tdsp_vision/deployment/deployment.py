@@ -29,7 +29,6 @@ from tdsp_vision.deployment.versions import MODELS, last_number, probe_image, re
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, whole_folder, write_text
 
-READY_SECONDS = 120
 FAILED = "END: "  # the state of a version that cannot be loaded, as `ServingClient.status` tells it
 
 
@@ -188,9 +187,8 @@ class Deployment:
 
     def command(self, verb: str) -> str:
         """What a person types in a shell, as `deployment.command("delete")`."""
-        output = shlex.quote(paths.shown(self.outputs.root.parent))
-        options = f"--dataset {self.outputs.dataset} --model {self.name} --output-dir {output}"
-        return f"python -m tdsp_vision deploy {options} {verb}"
+        model = f"--dataset {self.outputs.dataset} --model {self.name}"
+        return f"python -m tdsp_vision deploy {model} --output-dir {shlex.quote(self.outputs.output_dir)} {verb}"
 
     def curl(self, request: Path) -> str:
         """A command that sends a request; a key stands in a file for its owner's eyes, and not in the command."""
@@ -242,7 +240,7 @@ def wait_until_served(service: LocalService | ContainerService, version: Path) -
         RunFailed: with the log, if it stops, cannot load the version, or is not ready within two minutes.
     """
     expected = read_model_info(version)["probe_scores"]
-    deadline, state = time.monotonic() + READY_SECONDS, ""
+    deadline, state = time.monotonic() + 120, ""  # seconds
     while not state.startswith(FAILED) and time.monotonic() < deadline and service.alive():
         client = ServingClient(service.url, version.parent.name)  # its port is known once it listens
         try:
@@ -257,10 +255,8 @@ def wait_until_served(service: LocalService | ContainerService, version: Path) -
             state = str(error)
         time.sleep(0.1)
     stopped = "" if service.alive() else ", because the server stopped"
-    raise RunFailed(
-        f"Version {version.name} is not served{stopped}: {state}. If {paths.shown(version)} is damaged, delete it: the "
-        f"run is exported anew then. The log:\n{service.logs()}"
-    )
+    advice = f"If {paths.shown(version)} is damaged, delete it: the run is exported anew then."
+    raise RunFailed(f"Version {version.name} is not served{stopped}: {state}. {advice} The log:\n{service.logs()}")
 
 
 def write_cluster_files(outputs: paths.OutputPaths, version: Path, replicas: int = 1) -> list[Path]:

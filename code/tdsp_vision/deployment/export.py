@@ -11,6 +11,7 @@ stage 1 does. An image of another kind, or that cannot be decoded, or has more p
 empty label and valid = false; the others of its batch are scored as usual.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from tdsp_vision.deployment.server import ServedVersion
 from tdsp_vision.files import write_json
 from tdsp_vision.modeling.backbones import load_classifier
 from tdsp_vision.modeling.batches import preprocess
+from tdsp_vision.paths import shown
 
 AT_ONCE = 2  # images of one batch that are decoded side by side: the largest that are accepted take 0.3 GB each
 MAX_PIXELS = 100_000_000  # of a JPEG; of any other image half as many: each takes at most 0.3 GB then
@@ -44,17 +46,17 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         FileNotFoundError: if the run has no `model.keras` or no `metrics.json`.
         ValueError: if the export scores differently from the model.
     """
+    if not (run_folder / "model.keras").is_file():
+        raise FileNotFoundError(f"{shown(run_folder / 'model.keras')} is missing; name another run, or train anew.")
     metrics = read_json(run_folder / "metrics.json")
     info = {name: metrics[name] for name in ("classes", "positive_class", "image_size")} | {"run_id": run_folder.name}
     info |= {"threshold": metrics["validation"]["threshold"], "model_sha256": file_sha256(run_folder / "model.keras")}
     for number in reversed(versions.versions_in(serving_folder)):
         folder = serving_folder / str(number)
-        try:
+        with suppress(OSError, ValueError):  # not whole: no run is known by it
             known = versions.read_model_info(folder)
-        except (OSError, ValueError):  # not whole: no run is known by it
-            continue
-        if known == info | {"probe_scores": known.get("probe_scores")}:
-            return folder
+            if known == info | {"probe_scores": known.get("probe_scores")}:
+                return folder
     with versions.new_version(serving_folder) as draft:
         model = load_classifier(run_folder / "model.keras")
         _check_fit(model, info)
@@ -224,9 +226,10 @@ def _without_fused_sums(model):
 
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
-    threshold = [info["threshold"]] if info["positive_class"] in info["classes"] else info["threshold"]
     scores = model.output["scores"] if len(model.outputs) > 1 else model.outputs[0]
-    fits = model.input_shape[1] == info["image_size"] and scores.shape[-1] == len(info["classes"])
-    if not (fits and threshold and all(isinstance(value, int | float) for value in threshold)):
-        what = "classes, positive_class, threshold of validation or image_size"
-        raise ValueError(f"metrics.json of run {info['run_id']} does not fit its model: {what}; train anew.")
+    numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
+    sizes = (model.input_shape[1], scores.shape[-1]) == (info["image_size"], len(info["classes"]))
+    known = info["positive_class"] in ["", *info["classes"]]
+    if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
+        found = f"metrics.json of run {info['run_id']} does not fit its model"
+        raise ValueError(f"{found}: classes, positive_class, threshold of validation or image_size; train anew.")

@@ -150,10 +150,9 @@ def application(versions: Versions, key: str):
         async for chunk in request.stream():  # to its end, so that the sender gets the answer
             if len(body) <= MAX_BODY_BYTES and not full:
                 body += chunk
-        given = request.headers.get("authorization", "").encode()
-        if key and not hmac.compare_digest(given, f"Bearer {key}".encode()):  # as slow for a wrong first letter
-            detail = "This service asks for its key, in the header: Authorization: Bearer <key>"
-            raise HTTPException(401, detail, {"www-authenticate": "Bearer"})
+        # The comparison is as slow for a wrong first letter as for a wrong last one.
+        if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
+            raise HTTPException(401, "The service asks for its key, a bearer token", {"www-authenticate": "Bearer"})
         path = request.url.path
         address = ADDRESS.fullmatch(path)
         if not address or request.method != ("POST" if address[3] == ":predict" else "GET"):
@@ -169,8 +168,7 @@ def application(versions: Versions, key: str):
         if full:
             raise HTTPException(429, "The server is busy; send this request again later.", {"retry-after": "1"})
         if len(body) > MAX_BODY_BYTES or body.count(b",") > MAX_VALUES:
-            limits = f"{MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values"
-            raise HTTPException(413, f"The request is longer than {limits}; send fewer images at a time, as files.")
+            raise HTTPException(413, f"At most {MAX_BODY_BYTES:,} bytes and {MAX_VALUES:,} values; send fewer images.")
         return await asyncio.get_running_loop().run_in_executor(workers, _predict, loaded[number], body)
 
     async def respond(scope, receive, send) -> None:

@@ -31,9 +31,7 @@ MODELS = "/models"  # where the folder of served models lies inside a container
 
 def versions_in(serving_folder: Path) -> list[int]:
     """Version numbers in ascending order; drafts start with a dot and do not count, here and in TensorFlow Serving."""
-    if not serving_folder.is_dir():
-        return []
-    names = [entry.name for entry in serving_folder.iterdir() if entry.is_dir()]
+    names = [entry.name for entry in serving_folder.glob("*") if entry.is_dir()]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 

@@ -59,7 +59,7 @@ def chart(horizontal: str, x: np.ndarray, vertical: str, y: np.ndarray, **how) -
         how: how the points are joined (`bqplot.Lines`).
     """
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
-    below = Axis(scale=scales["x"], label=horizontal, grid_lines="none")
+    below = Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em")
     left = Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em")
     curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], **how)
     diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
