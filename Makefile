@@ -44,7 +44,7 @@ $(TESTS_READY): $(READY) requirements-test.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-test.lock
 	@touch $(TESTS_READY)
 
-run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about two minutes
+run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about three minutes
 	@$(BIN)/python -m tdsp_vision run
 
 test: lint  ## every check: ruff, pytest, and nbval on the three notebooks, which run in full once
@@ -84,7 +84,8 @@ notebooks: $(READY)  ## run the committed notebooks with their defaults and stor
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
 		$(EXECUTE) code/01*/*.ipynb && \
 		$(BIN)/python -m tdsp_vision run --stage model -p CLASSIFIER svm -p SVM_FEATURES last -p RUN_NAME svm-last-layer && \
-		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && $(BIN)/python -m tdsp_vision report \
+		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && rm -rf docs/deliverable_docs/figures && \
+		$(BIN)/python -m tdsp_vision report \
 			--into "$(CURDIR)/docs/deliverable_docs" --answers docs/deliverable_docs/answers.yml
 
 lock: $(READY)  ## pin all packages anew; the test of environment.yml says what to change there

@@ -166,7 +166,7 @@ def by_plain_margins(folder: Path) -> float:
     for name, size in zip(members, member_sizes(members, asked["IMAGE_SIZE"])[1], strict=True):
         network = pooled_layers(build_backbone(name, size, asked["WEIGHTS"], asked["IMAGE_SIZE"]))
         cache = FeatureCache(outputs.features, flip_average(network, asked["TEST_VIEWS"]), asked["IMAGE_SIZE"])
-        features = cache.features([root / path for path in splits.path], quiet=True)
+        features = cache.features([root / path for path in splits.path])
         own = tried[tried.member == name] if "member" in tried else tried
         svm = build_svm(own.c[own.log_loss.idxmin()], asked["SEED"]).fit(features[~test], targets[~test])
         margins = margins + svm_margins(svm, features[test])

@@ -35,7 +35,7 @@ def main(images: int, labels: int) -> None:
         with ProcessPoolExecutor() as pool:
             list(pool.map(draw, [source / f"label_{n % labels}" / f"{n}.jpg" for n in range(images)], chunksize=50))
         started = time.perf_counter()
-        found, unusable = timed("read, decode, measure", scan_folder, source, quiet=True)
+        found, unusable = timed("read, decode, measure", scan_folder, source)
         marked = timed("copies and look-alikes", mark_duplicates, found)
         kept = marked[~marked.file.isin(duplicates_to_reject(marked).path)]
         timed("write the data set", write_dataset, dataset, kept, unusable, source, {"source": "drawn"})

@@ -17,7 +17,7 @@ from tdsp_vision.paths import NOTEBOOKS, DatasetPaths
 def drawn_dataset(folder: Path, count: int) -> DatasetPaths:
     """The data set `drawn` in `folder/data`, of `count` drawings of each class less what repeats another one."""
     generate_sample(folder / "source", count)
-    images, rejected = scan_folder(folder / "source", quiet=True)
+    images, rejected = scan_folder(folder / "source")
     images = mark_duplicates(images)
     dataset, kept = DatasetPaths(str(folder / "data"), "drawn"), images[images.file == images.original]
     write_dataset(dataset, kept, rejected, folder / "source", {"source": "sample", "seed": 0})

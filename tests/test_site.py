@@ -11,7 +11,9 @@ import pytest
 
 from tdsp_vision.paths import NOTEBOOKS, ROOT
 
-ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+ARCHITECTURE = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "how_to_add.md")
+)
 PATIENCE = 300_000  # milliseconds; a busy machine is slow, and no reason to fail
 
 
@@ -65,7 +67,7 @@ def test_opened_from_a_disk_on_a_narrow_screen_nothing_is_fetched_and_the_search
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == trouble == []
 
 
-def test_the_architecture_page_names_only_files_that_exist():
+def test_the_pages_for_engineers_name_only_files_that_exist():
     rooms = set(re.findall(r"^\| (.*?) \|", ARCHITECTURE, re.M))
     named = set(re.findall(r"`((?:code|tests|docs|benchmarks)/[^`<*]+)`", ARCHITECTURE))
     named |= {f"code/tdsp_vision/{name}" for room in rooms for name in re.findall(r"`([\w/.]+)`", room)}

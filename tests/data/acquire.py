@@ -11,7 +11,7 @@ from tdsp_vision.paths import DatasetPaths
 
 def acquire(dataset: DatasetPaths, source: Path, name: str = "birds", labels: str = "", remove: bool = True):
     """Acquire the images of `source` into `dataset`; `name` is what the dataset says of its source. The manifest."""
-    images, unusable = scan_folder(source, labels, quiet=True)
+    images, unusable = scan_folder(source, labels)
     marked = mark_duplicates(images)
     copies = duplicates_to_reject(marked, remove)
     rejected = pd.concat([unusable, copies], ignore_index=True)

@@ -16,7 +16,7 @@ METADATA = "path,patient_id,sex,age,license,note\nwren/1.png,p1,f,40,CC-0,a | b\
 
 def report(dataset, source) -> tuple[str, str]:
     """Acquire `source`; its report and dictionary."""
-    images, unusable = scan_folder(source, quiet=True)
+    images, unusable = scan_folder(source)
     marked = mark_duplicates(images)
     copies = duplicates_to_reject(marked)
     rejected, kept = pd.concat([unusable, copies]), marked[~marked.file.isin(copies.path)]

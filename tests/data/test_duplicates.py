@@ -122,7 +122,7 @@ def test_one_color_none_and_a_single_picture():
 
 
 def test_real_photos_of_one_lesion_are_grouped_and_others_are_not(real_photos):
-    images, _ = scan_folder(real_photos / "isic2019_256", quiet=True)
+    images, _ = scan_folder(real_photos / "isic2019_256")
     marked = mark_duplicates(images)
     assert (marked.file == marked.original).all()
     pairs = {frozenset(name.split("/")[1][:12] for name in pair) for pair in marked.attrs["look_alikes"]}

@@ -17,7 +17,7 @@ NOBODY = 65534
 
 def scan(source: Path, labels: str = "", column: str = "label"):
     """The table of images by file, and of the rejections reason by path."""
-    images, rejected = scan_folder(source, labels, column, quiet=True)
+    images, rejected = scan_folder(source, labels, column)
     assert list(rejected) == ["path", "kind", "reason"] and rejected.path.is_unique
     assert rejected.reason.str.strip().all() and rejected.kind.str.strip().all()
     return images.set_index("file"), dict(rejected[["path", "reason"]].itertuples(index=False))

@@ -198,7 +198,7 @@ def test_sentences_only_for_what_is_clear():
 
 @pytest.mark.slow
 def test_real_photos_show_their_known_confounders(real_photos):
-    images, _ = scan_folder(real_photos / "isic2019_256", quiet=True)
+    images, _ = scan_folder(real_photos / "isic2019_256")
     found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series(), resamples=200)
     found = found.set_index("measure")
     for name in ("file_kb", "dark_corners", "thin_lines", "sharpness"):

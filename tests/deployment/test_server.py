@@ -13,14 +13,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 from tiny_run import CLASSES, IMAGE_SIZE, MODEL, PREDICT, b64, json_body, png, send, serve, write_run
 from toys import wait_until_ended
 
+from tdsp_vision.deployment import server
 from tdsp_vision.deployment.backends import LocalBackend
 from tdsp_vision.deployment.client import ServingClient, ServingError
 from tdsp_vision.deployment.deployment import wait_until_served
@@ -267,3 +270,12 @@ def test_versions_come_and_go_and_no_live_client_notices(changing, photos, tmp_p
     time.sleep(2)  # the server looks at it at least once
     assert client.score(tmp_path / "photo.jpg").valid.all()
     assert "cannot be read; what is loaded stays" in service.logs()
+
+
+def test_while_too_many_requests_wait_the_next_is_sent_away_and_not_computed(monkeypatch):
+    tiny = SimpleNamespace(name="tiny", loaded={1: SimpleNamespace(signatures={})}, errors={})
+    client = TestClient(server.application(tiny, ""))
+    assert client.post(PREDICT, content=b"{}").status_code == 400  # it is read and found wanting
+    monkeypatch.setattr(server, "MAX_REQUESTS", 0)
+    answer = client.post(PREDICT, content=b"{}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1") and "busy" in answer.json()["error"]

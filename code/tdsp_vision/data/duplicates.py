@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 SIDE, COLOR_SIDE, COARSE = 48, 8, 8  # gray and color miniature; lowest frequencies (DCT) that propose pairs
 GRAY = SIDE * SIDE
+BLUR = 1.5  # pixels of the miniature
 PER_IMAGE = 12  # pairs that are proposed, about; of them the best 6 are aligned
 ALIGNED_PER_IMAGE, MOST_ALIGNED = 6, 30_000
 LEAST_COARSE = 0.55  # cosine of standardized coarse detail; random pairs lie around 0
@@ -63,14 +64,13 @@ def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def find_duplicates(miniatures: np.ndarray, seed: int = 0) -> Found:
+def find_duplicates(miniatures: np.ndarray) -> Found:
     """Families of copies and of look-alikes.
 
     Args:
         miniatures: [n, 2496] uint8 of different files.
-        seed: of the random pairs that tell how far apart images of this set are.
     """
-    n, rng = len(miniatures), np.random.default_rng(seed)
+    n, rng = len(miniatures), np.random.default_rng(0)  # of the random pairs
     if n < 2:
         return Found(np.arange(n), np.arange(n), np.empty((0, 2), int), [])
     one, other = rng.integers(0, n, (2, min(4000, 4 * n * n)))
@@ -271,8 +271,8 @@ def _sampled(zoom: float) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SIDE))).astype(np.float32)
 
 
-def _blurring(sigma: float = 1.5) -> np.ndarray:
-    weights = np.exp(-(np.subtract.outer(np.arange(SIDE), np.arange(SIDE)) ** 2) / (2 * sigma**2))
+def _blurring() -> np.ndarray:
+    weights = np.exp(-(np.subtract.outer(np.arange(SIDE), np.arange(SIDE)) ** 2) / (2 * BLUR**2))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

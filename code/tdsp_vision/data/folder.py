@@ -37,16 +37,13 @@ MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL} | {"licence": 
 LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
 
 
-def scan_folder(
-    source: Path, labels: str = "", label_column: str = "label", quiet: bool = False
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look at every file below `source`, each read and decoded once; sentences on what was found are printed.
 
     Args:
         source: the folder, in one of the forms above; files and folders that start with a dot are passed over.
         labels: table of labels, in, below or beside `source`; "" looks for one where no sub-folder names a label.
         label_column: its column of labels; columns of 0 and 1, one for each label, are understood as well.
-        quiet: no progress bar and no sentences.
 
     Returns:
         images: file (relative to `source`), label, split (where the set came divided), the facts of `read_image`,
@@ -81,7 +78,7 @@ def scan_folder(
         else:
             usable.append(name)
     rows = []
-    for name, found in zip(usable, look_at([source / name for name in usable], quiet), strict=True):
+    for name, found in zip(usable, look_at([source / name for name in usable]), strict=True):
         if isinstance(found, RejectedImage):
             rejected[name] = (found.kind, str(found))
         else:
@@ -93,8 +90,7 @@ def scan_folder(
     _check_labels(source, images, rejected)
     images = images if extra is None else _joined(images, extra, shown(source))
     images = images if images.split.astype(bool).any() else images.drop(columns="split")
-    if not quiet:
-        print(*sentences, sep="\n", end="\n" * bool(sentences))
+    print(*sentences, sep="\n", end="\n" * bool(sentences))
     return images, pd.DataFrame([(path, *why) for path, why in rejected.items()], columns=["path", "kind", "reason"])
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -56,7 +54,7 @@ def measure_images(files: list[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
 
 
-def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage]:
+def look_at(files: list[Path]) -> list[dict | RejectedImage]:
     """Facts (`read_image`), `MEASURES` and miniature of each file, in order, several at a time; a rejection as a
     value.
     """
@@ -71,7 +69,7 @@ def look_at(files: list[Path], quiet: bool = False) -> list[dict | RejectedImage
 
     with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(look, files)
-        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=quiet or None))
+        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=None))
 
 
 def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
@@ -229,6 +227,9 @@ def _class_aucs(ranks: list[np.ndarray], codes: np.ndarray, weights: np.ndarray)
 
 def _cross_validated(measures: pd.DataFrame, codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """Probability of each class [n, K], each image scored by a model that has not seen its group."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # here: they take longer than all that refuses before
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
     model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows

@@ -54,7 +54,8 @@ def new_version(serving_folder: Path) -> Iterator[Path]:
     """
     last = last_number(serving_folder)
     with file_lock(last):
-        number = max([*versions_in(serving_folder), int(last.read_text(encoding="utf-8") or 0)]) + 1
+        given = last.read_text(encoding="utf-8").strip()  # whatever was written into it by hand is no number
+        number = max([*versions_in(serving_folder), int(given) if given.isdecimal() else 0]) + 1
         with whole_folder(serving_folder / str(number)) as draft:
             yield draft
         last.write_text(str(number), encoding="utf-8")

@@ -201,7 +201,7 @@ def with_precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def training_strategy(batch_size: int, devices: list[str] | None = None) -> tuple[tf.distribute.Strategy, str]:
+def training_strategy(batch_size: int) -> tuple[tf.distribute.Strategy, str]:
     """How to train on what this machine has, and a sentence about it; build and compile within `strategy.scope()`.
 
     Each device holds the whole network and computes its share of each batch; the gradients are summed, so the result
@@ -209,9 +209,8 @@ def training_strategy(batch_size: int, devices: list[str] | None = None) -> tupl
 
     Args:
         batch_size: images in a batch over all devices together; so many devices are used as divide it.
-        devices: names such as "GPU:0"; None takes all GPUs that TensorFlow sees.
     """
-    devices = [d.name for d in tf.config.list_logical_devices("GPU")] if devices is None else devices
+    devices = [d.name for d in tf.config.list_logical_devices("GPU")]
     used = max((count for count in range(1, len(devices) + 1) if batch_size % count == 0), default=0)
     if used < 2:
         return tf.distribute.get_strategy(), f"One {'GPU' if devices else 'processor'} trains."
