@@ -55,19 +55,19 @@ def _jsons(classes, positive) -> dict[str, dict]:
     test["best_confounder"] = {"measure": "file_kb", "auc": 0.5625, "auc_ci": [0.4375, 0.6875]}
     test |= {"unfamiliar": 0.0625, "metadata": {"columns": ["age"], "said": "age alone: AUC 0.622"}}
     elsewhere = {"n": 9, "auc": 0.6875, "auc_ci": [0.5625, 0.8125], "ece": 0.125}
-    other = {"elsewhere": elsewhere, "scores": {"elsewhere": {"unfamiliar": 0.25}}, "left_out": 7}
+    other = {"elsewhere": elsewhere, "scores": {"elsewhere": {"unfamiliar": 0.25}}, "left_out": {"a": 4, "b": 3}}
     metrics = {"classifier": "svm", "backbone": "lite", "weights": "imagenet", "image_size": 32, "test": test}
     metrics |= {"classes": list(classes), "positive_class": positive, "splits": {"train": 16, "validation": 8}}
     card = {"created": "2026-01-31T14:25", "purpose": "For tests.", "limits": "For nothing else.", "settings": {}}
     card |= {"decision": {"origin": "the best on validation"}, "trust": {"objections": ["The test is small."]}}
     card |= {"torn_groups": [{"kept_together": "cluster", "groups": 40, "torn_groups": 0, "torn_images": 0}]}
-    card |= {"elsewhere": {"clinic": other}}
     speed = {"clients": 8, "requests": 321, "errors": 4, "p50_ms": 12.25, "p95_ms": 34.5, "requests_per_s": 160.0}
     return {
         "metrics": metrics | {"validation": block | {"n": 8}, "seconds": {"total": 12.5}},
         "model_card": card | {"versions": {"python": "3.12"}},
         "parameters": {"SVM_C": [0.25, 0.5], "SEED": 7},
         "service": {"backend": "local", "what": "A stand-in.", "run": RUN, "model": "birds", "version": "3"},
-        "parity": {"n": 40, "max_abs_diff": 2.5e-7, "tolerance": 1e-5},
+        "parity": {"n": 40, "max_abs_diff": 2.5e-7, "familiar_max_abs_diff": 3e-6, "tolerance": 1e-5},
+        "elsewhere/clinic/metrics": other,
         "latency": {"backend": "local", "in_process_p50_ms": 9.75, "service": [speed]},
     }

@@ -59,6 +59,7 @@ def test_every_number_is_the_files(made):
     assert rows(texts["model_card"], "judged on") == rows(texts["exit_report"], "judged on") == judged
     service, sheet = texts["exit_report"], texts["datasheet"]
     assert "A stand-in. It served version 3 of `birds`." in service and "**2.5e-07**, and up to 1e-05" in service
+    assert "Of `familiar` it is 3.0e-06." in service
     assert rows(service, "clients at once") == [["8", "321", "4", "12.2", "34.5", "160"]]
     for said in ("40 images in 10 groups", "left out: 1;", "CC-BY: 34 images, unknown: 6", "licence do the 6 images"):
         assert said in sheet

@@ -14,7 +14,7 @@ import click
 
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
-from tdsp_vision.documents.commands import report
+from tdsp_vision.documents.commands import of_run, report
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.parameters import as_settings, read_settings
 from tdsp_vision.sweeps.sweep import sweep_command as sweep
@@ -81,23 +81,14 @@ def history(run_folder: str) -> None:
 
 @main.command()
 @click.argument("source_path")
-@click.option("--run", "run_id", default="latest", show_default=True, help="latest | best | a run id.")
-@click.option("--dataset", default="lesions", show_default=True, help="DATASET_NAME of the notebooks.")
-@click.option("--data-dir", default="data", show_default=True, help="DATA_DIR of the notebooks.")
-@click.option("--output-dir", default="outputs", show_default=True, help="OUTPUT_DIR of the notebooks.")
-def evaluate(source_path: str, run_id: str, dataset: str, data_dir: str, output_dir: str) -> None:
+@of_run
+def evaluate(dataset: paths.DatasetPaths, outputs: paths.OutputPaths, run_id: str, source_path: str) -> None:
     """Judge a finished run, as it is, on the images of another folder, SOURCE_PATH."""
     from tdsp_vision.modeling.evaluate_elsewhere import evaluate_elsewhere
-    from tdsp_vision.modeling.metrics import side_by_side
     from tdsp_vision.modeling.runs import find_run
 
-    try:
-        run_folder = find_run(paths.OutputPaths(output_dir, dataset), run_id)
-        found, _ = evaluate_elsewhere(run_folder, paths.DatasetPaths(data_dir, dataset), source_path)
-    except ValueError as error:
-        raise ParameterError(str(error)) from error
-    table = side_by_side({side: found[side] for side in ("test", "elsewhere")})
-    click.echo("\n".join([*found["said"], str(table), paths.shown(run_folder / "elsewhere")]))
+    said, table, _ = evaluate_elsewhere(find_run(outputs, run_id), dataset, source_path)
+    click.echo("\n".join([*said, table.to_string()]))
 
 
 for command in (sweep, deploy, report):

@@ -206,12 +206,10 @@ def _check_training(values: Mapping[str, object]) -> None:
     for network in values["BACKBONE"].split("+"):
         if not network.startswith("keras_hub:"):
             Limit(str, "", words=BACKBONES).check("BACKBONE", network)
-    weights = values["WEIGHTS"]
-    if weights not in ("imagenet", "none") and not paths.resolve(weights).exists():
-        refuse("WEIGHTS", weights, f"'imagenet', 'none' or a path, and {paths.resolve(weights)} does not exist")
-    external = paths.resolve(values["EXTERNAL"])
-    if not external.is_dir():
-        refuse("EXTERNAL", values["EXTERNAL"], f"'' or a folder with images, and {external} is none")
+    for name, words in {"WEIGHTS": ["imagenet", "none"], "EXTERNAL": [""]}.items():
+        if values[name] not in words and not paths.resolve(values[name]).exists():
+            allowed = f"{', '.join(map(repr, words))} or a path"
+            refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} does not exist")
     if values["SCHEDULE"] not in ("cosine", "constant"):
         rates = listed_rates(values["SCHEDULE"])
         if len(rates) != values["EPOCHS"]:

@@ -67,7 +67,9 @@ def expected(outputs, run: str) -> float:
     import tensorflow as tf
 
     photo = preprocess(tf.constant((outputs.root / "photo.jpg").read_bytes()), IMAGE_SIZE)
-    return float(np.asarray(keras.saving.load_model(outputs.runs / run / "model.keras")(photo[tf.newaxis]))[0, 1])
+    return float(
+        np.asarray(keras.saving.load_model(outputs.runs / run / "model.keras")(photo[tf.newaxis])["scores"])[0, 1]
+    )
 
 
 @contextmanager
@@ -194,7 +196,13 @@ def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
     monkeypatch.setenv("TDSP_SERVING_KEY", "secret")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     line = life.curl(outputs.root / "request.json")
-    answer = subprocess.run(line, shell=True, capture_output=True, text=True, env={"http_proxy": "http://127.0.0.1:1"})
+    answer = subprocess.run(
+        line,
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={"http_proxy": "http://127.0.0.1:1", "TDSP_SERVING_KEY": "secret"},
+    )
     assert '"valid":false' in answer.stdout and "secret" not in line
 
 

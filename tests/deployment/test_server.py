@@ -154,7 +154,7 @@ def test_both_forms_and_all_signatures(service, two_classes, photos):
         np.testing.assert_allclose(answer["outputs"]["scores"], expected, atol=1e-6)
     blank = {"signature_name": "float_images", "instances": np.zeros([2, IMAGE_SIZE, IMAGE_SIZE, 3]).tolist()}
     rows = send(service, "POST", PREDICT, json_body(blank)).json()["predictions"]
-    np.testing.assert_allclose(rows[0]["scores"], two_classes.model(np.zeros([1, 32, 32, 3]))[0], atol=1e-6)
+    np.testing.assert_allclose(rows[0]["scores"], two_classes.model(np.zeros([1, 32, 32, 3]))["scores"][0], atol=1e-6)
     answer = send(service, "POST", PREDICT, json_body({"signature_name": "classify", "instances": [b64(b"")]})).json()
     assert answer == {"predictions": [{"classes": CLASSES, "scores": [0.0, 0.0]}]}
 

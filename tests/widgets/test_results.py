@@ -29,9 +29,7 @@ def test_filters_and_orders(root, predictions):
     ui.shown.value, ui.label.value = "correct", ""
     assert ui.pages.rows[:1] == (114,), "the least sure"
     assert np.isfinite(judged(predictions.assign(score_robin=0.0), CLASSES).loss).all()
-    table = predictions.assign(familiar=np.roll(np.linspace(0, 1, 30), 7))
-    ui = ResultsUI(root, table, CLASSES, explain, neighbours, {"": None})
-    ui.order.value = True
+    ui.shown.value, ui.order.value = "all", "least familiar"
     assert ui.pages.visible == (107,) and "familiar 0.000" in ui.about.value
 
 

@@ -145,15 +145,15 @@ def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
     """
     skipped = ("id", "attribution", "diagnosis")
     names = [name for name in _metadata_columns(manifest) if not name.startswith(skipped) and not name.endswith("_id")]
-    return [name for name in names if 2 <= _in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
+    return [name for name in names if 2 <= in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
 
 
 def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
     """Number of images by value of `column` (rows; numbers in ranges, missing ones as such) and class (columns)."""
-    return pd.crosstab(_in_ranges(manifest[column]), shown_classes(manifest.label))
+    return pd.crosstab(in_ranges(manifest[column]), shown_classes(manifest.label))
 
 
-def _in_ranges(values: pd.Series) -> pd.Series:
+def in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is, numbers with many values in fifths."""
     known = values.replace("", pd.NA).dropna()
     names = {value: str(value) for value in sorted(known.unique())}

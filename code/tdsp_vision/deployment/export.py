@@ -61,8 +61,7 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         model = load_classifier(run_folder / "model.keras")
         _check_fit(model, info)
         _save(draft, model, info)
-        probe = preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis]
-        scores = _answers(model, probe, tf.constant([True]))["scores"]
+        scores = _answers(model, *decode_batch(tf.constant([versions.probe_image()]), info["image_size"]))["scores"]
         write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
         verify_export(draft, model, [versions.probe_image(), b"not an image"])
         for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
@@ -226,9 +225,9 @@ def _without_fused_sums(model):
 
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
-    scores = model.output["scores"] if len(model.outputs) > 1 else model.outputs[0]
     numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
-    sizes = (model.input_shape[1], scores.shape[-1]) == (info["image_size"], len(info["classes"]))
+    # Keras sorts outputs by name, so the scores are the last.
+    sizes = (model.input_shape[1], model.outputs[-1].shape[-1]) == (info["image_size"], len(info["classes"]))
     known = info["positive_class"] in ["", *info["classes"]]
     if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
         found = f"metrics.json of run {info['run_id']} does not fit its model"

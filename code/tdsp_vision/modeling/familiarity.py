@@ -22,9 +22,7 @@ DIRECTIONS = 8  # more find other subjects no better, and take longer
 STEPS = 200  # of the distribution of distances, at most
 
 
-def with_familiar(
-    model: keras.Model, features: np.ndarray, groups: np.ndarray, learning: np.ndarray, choosing: np.ndarray, seed: int
-) -> tuple[keras.Model, np.ndarray]:
+def with_familiar(model: keras.Model, features: np.ndarray, groups, learning, choosing, seed: int) -> tuple:
     """A classifier with a second output, and what that output says of each image.
 
     Args:

@@ -261,8 +261,8 @@ def _mean_interval(values: np.ndarray, limits: np.ndarray, influence: np.ndarray
 
 def paired_auc_difference(
     truth: np.ndarray, first: np.ndarray, second: np.ndarray, groups=None
-) -> tuple[float, float | None, float | None]:
-    """AUC of `second` minus AUC of `first`, and its 95 % interval low, high: two models on the same images.
+) -> tuple[float, list[float] | None]:
+    """AUC of `second` minus AUC of `first`, and its 95 % interval [low, high]: two models on the same images.
 
     What is hard for both cancels; two separate intervals that overlap say less. By the contributions of whole groups
     (DeLong et al. 1988; Obuchowski 1997, doi 10.2307/2533959) with Student's t for few groups.
@@ -273,8 +273,8 @@ def paired_auc_difference(
         groups: [n], what belongs together; None: each image stands for itself.
 
     Returns:
-        difference, low, high; low and high are None where a class has fewer than 5 groups, or where both order every
-        pair of images alike, so that nothing is known about how a difference would vary.
+        difference; interval, None where a class has fewer than 5 groups, or where both order every pair of images
+        alike, so that nothing is known about how a difference would vary.
     """
     truth, groups = np.reshape(truth, (len(truth), -1)), _numbered(groups, len(truth))
     pair = [_areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)]
@@ -283,6 +283,6 @@ def paired_auc_difference(
     fewest = min(_count(groups, side) for column in truth.T for side in (column, ~column))
     error = np.sqrt((sums**2).sum() * fewest / max(fewest - 1, 1))
     if fewest < FEWEST_GROUPS or error == 0:
-        return float(difference), None, None
+        return float(difference), None
     half = t.ppf(0.975, fewest - 1) * error
-    return float(difference), float(difference - half), float(difference + half)
+    return float(difference), [float(difference - half), float(difference + half)]

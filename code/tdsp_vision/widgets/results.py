@@ -1,7 +1,7 @@
 """ResultsUI: one image at a time with all its scores, what spoke for a class, and the training images it resembles.
 
-predictions: path, label, predicted, score_<class> for each class, perhaps familiar; its index, whole numbers, each
-once, are the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
+predictions: path, label, predicted, score_<class> for each class, familiar; its index, whole numbers, each once, are
+the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
 `root`, of the image in view only, and nothing is written.
 """
 
@@ -71,8 +71,7 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
 def in_words(row: pd.Series) -> str:
     """What is known of one row of `judged`, as HTML."""
     called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
-    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}"
-    numbers += f", familiar {row.familiar:.3f}" if "familiar" in row else ""
+    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}, familiar {row.familiar:.3f}"
     return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}"
 
 
@@ -82,7 +81,7 @@ class ResultsUI(pictures.Panel):
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, by row number.
+        predictions: path, label, predicted, score_<class>, familiar, by row number.
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
@@ -98,8 +97,7 @@ class ResultsUI(pictures.Panel):
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
         self.shown = pictures.control(widgets.Dropdown, "Show", self._choose, options=("all", "correct", "wrong"))
         self.label = pictures.control(widgets.Dropdown, "True class", self._choose, options=labels)
-        orders = [("most wrong first", False), ("least familiar first", True)][: 1 + ("familiar" in predictions)]
-        self.order = pictures.control(widgets.Dropdown, "Order", self._choose, options=orders)
+        self.order = pictures.control(widgets.Dropdown, "First", self._choose, options=("most wrong", "least familiar"))
         self.heat = pictures.control(widgets.Dropdown, "Heat map", self._draw, options=heats)
         self.pages = pictures.Pages(1, self._draw)
         self.about, self.view = widgets.HTML(), widgets.HTML()
@@ -116,7 +114,7 @@ class ResultsUI(pictures.Panel):
         shown, label = self.shown.value, self.label.value
         keep = (shown == "all") | (self.table.correct == (shown == "correct"))
         keep &= (label == "") | (self.table.label == label)
-        left = self.table[keep].sort_values("familiar") if self.order.value else self.table[keep]
+        left = self.table[keep] if self.order.value == "most wrong" else self.table[keep].sort_values("familiar")
         self.pages.show(tuple(left.index.tolist()))
 
     def _draw(self, _=None) -> None:
@@ -137,8 +135,7 @@ class ResultsUI(pictures.Panel):
         words = f"red speaks for {self.classes[self.heat.value]}, blue against it; scaled to this picture"
         try:
             photo = pictures.thumbnail(self.root / row.path, SIDE)
-            drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
-            return pictures.figure(drawn, words, SIDE)
+            return pictures.figure(heat_picture(photo, self.explain(int(row.name), self.heat.value)), words, SIDE)
         except Exception as error:
             return pictures.alert(f"{type(error).__name__}: {error}")
 
