@@ -61,12 +61,6 @@ def test_every_format_equals_preprocess_and_keras_model(served, two_classes, eve
     np.testing.assert_allclose(answer["scores"], two_classes.scores(list(every_format.values())), atol=1e-6)
 
 
-def test_a_large_batch_keeps_its_order(served, two_classes, photos):
-    order = np.random.default_rng(0).integers(0, len(photos), 100)
-    answer = served.run("serving_default", {"image_bytes": as_feed(photos[i] for i in order)})
-    np.testing.assert_allclose(answer["scores"], two_classes.scores(photos)[order], atol=1e-6)
-
-
 def test_examples_are_classified(served, two_classes, photos):
     examples = [example(image_bytes=photos[0]), example(image_bytes=b"no image"), example(other=b"x")]
     answer = served.run("classify", {"inputs": as_feed(examples)})

@@ -203,18 +203,11 @@ def test_the_threshold_is_the_best_there_is(rows, wanted):
             assert called[truth].mean() - called[~truth].mean() == pytest.approx(max(possible))
 
 
-def test_thresholds_lie_midway_and_tell_neighbours_apart():
-    labels = np.array(["benign", "benign", "malignant"], dtype=object)
-    assert choose_threshold(labels, _pairs([0.1, 0.2, 0.8]), TWO, "malignant") == pytest.approx(0.5)
-    scores = _pairs(np.array([0.7, np.nextafter(np.float32(0.7), np.float32(1))], np.float32))
-    threshold = choose_threshold(np.array(TWO), scores, TWO, "malignant")
-    assert decide(scores, TWO, "malignant", threshold).tolist() == TWO
-
-
 def test_decisions():
     scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.2, 0.4, 0.4], [0.4, 0.4, 0.2]])
     assert decide(scores, THREE, "", [1 / 3] * 3).tolist() == ["a", "b", "b", "a"]
     assert decide(scores, THREE, "", [0.4, 0.35, 0.25]).tolist() == ["a", "b", "c", "b"]
+    assert choose_threshold(np.array(["c", "b", "a"]), scores[:3], THREE, "b") == pytest.approx(0.5)  # midway
     assert choose_threshold(np.array(["a", "a", "b"]), scores, THREE, "") == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert decide(scores, THREE, "c", 0.3).tolist() == ["a", "c", "c", "a"]
     assert decide(scores, THREE, "b", 0.9).tolist() == ["a", "c", "c", "a"]
