@@ -37,8 +37,8 @@ from tdsp_vision.paths import DatasetPaths, resolve, shown
 def evaluate_elsewhere(run_folder: Path, dataset: DatasetPaths, source_path: str) -> tuple:
     """Judge a run on another folder and write the files of the module's contract.
 
-    Images that repeat one which the run learned or chose by (a copy, also resized, cropped or mirrored) are left out
-    and counted, and so are those whose label is no class of the run. Labels are matched by name, whatever their case.
+    Images that repeat one which the run learned or chose by (a copy, also resized, cropped or mirrored), or belong with
+    such a one (the same patient or lesion), are left out and counted, and so are those whose label is no class of it. Labels are matched by name, whatever their case.
     Of a class without images nothing can be said: the others are judged as if it could not be chosen.
 
     Args:
@@ -93,7 +93,7 @@ def _new_images(source: Path, classes: list[str], own_files: pd.Series) -> tuple
     images, own = both[: len(images)], both[len(images) :]
     label = images.label.map(comparable).map({comparable(name): name for name in classes})
     repeated, foreign = images.group.isin(own.group), label.isna()
-    left_out = {"repeats an image that the run learned or chose by": int(repeated.sum())}
+    left_out = {"repeats or belongs with an image that the run learned or chose by": int(repeated.sum())}
     left_out["its label is no class of the run"] = int((foreign & ~repeated).sum())
     return images.assign(label=label)[~foreign & ~repeated].reset_index(drop=True), left_out
 
