@@ -38,8 +38,9 @@ def evaluate_elsewhere(run_folder: Path, dataset: DatasetPaths, source_path: str
     """Judge a run on another folder and write the files of the module's contract.
 
     Images that repeat one which the run learned or chose by (a copy, also resized, cropped or mirrored), or belong with
-    such a one (the same patient or lesion), are left out and counted, and so are those whose label is no class of it. Labels are matched by name, whatever their case.
-    Of a class without images nothing can be said: the others are judged as if it could not be chosen.
+    such a one (the same patient or lesion), are left out and counted, and so are those whose label is no class of it.
+    Labels are matched by name, whatever their case. Of a class without images nothing can be said: the others are
+    judged as if it could not be chosen.
 
     Args:
         run_folder: `outputs/<dataset>/runs/<run>`.
