@@ -27,8 +27,10 @@ from tdsp_vision.parameters import CLASSIFIERS, LIMITS, check_parameters, defaul
 RUN_MIME = "application/x.tdsp-run+json"
 # Where things lie is the runner's business too, so these may be set whichever stages are selected.
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
-# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries.
+# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries. The
+# history is written here, while the next notebook runs: to import MLflow takes a kernel five seconds.
 _KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
+_KERNEL |= {"TDSP_HISTORY_WRITER": "the program that runs this notebook"}
 
 
 def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
@@ -82,7 +84,9 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     steps, dataset, outputs = plan(settings, stages)
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
-    with ThreadPoolExecutor(1) as history:  # MLflow takes seconds to import, and the next notebook need not wait
+    with ThreadPoolExecutor(1) as history:
+        if any(name.startswith("model") for name in steps):
+            history.submit(write_history, outputs)
         for number, (name, values) in enumerate(steps.items(), 1):
             stage, executed = name.partition("-")[0], folder / f"{name}.ipynb"
             if stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
@@ -97,7 +101,7 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
                 raise KeyboardInterrupt(f"interrupted in {name}; run again to go on") from None
             if stage == "model":
                 runs.append(displayed_run(executed))
-                history.submit(attach_to_history, outputs, runs[-1], executed)
+                history.submit(write_history, outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, 'deploy' in steps, runs, folder)}")
 
 
@@ -220,14 +224,15 @@ def _usual(outputs: paths.OutputPaths, step: str) -> str:
     return ""
 
 
-def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
-    """Add the executed notebook, which is whole only now, to the run that it logged itself."""
-    if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.history import log_run
+def write_history(outputs: paths.OutputPaths, run: str = "", executed: Path | None = None) -> None:
+    """Add a run and its executed notebook to the history; without a run, only look whether it can be written."""
+    if run and not (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
+        return
+    from tdsp_vision.modeling.history import check_history, log_run
 
-        said = log_run(outputs, outputs.runs / run, executed)
-        if said.startswith("WARNING"):
-            print(said, file=sys.stderr)
+    said = log_run(outputs, outputs.runs / run, executed) if run else check_history(outputs)
+    if said.startswith("WARNING"):
+        print(said, file=sys.stderr)
 
 
 def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) -> str:

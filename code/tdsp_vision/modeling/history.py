@@ -40,6 +40,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # what fails can be logged later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
+WRITER = "TDSP_HISTORY_WRITER"  # in the environment of a notebook: who adds its run when it has ended
 _SQLITE = "sqlite:///"
 LONGEST = 6000  # characters of a parameter
 LETTERS = "ABCDEFG"  # names of runs that are compared
@@ -82,7 +83,9 @@ def open_history(outputs: OutputPaths) -> Iterator[tuple]:
 
 
 def check_history(outputs: OutputPaths) -> str:
-    """Ask the history, before the work, whether it can be written: "" if so, else a sentence of warning."""
+    """Ask the history, before the work, whether it can be written: "" if so, else who does it, or a warning."""
+    if os.environ.get(WRITER):
+        return f"the run history is written by {os.environ[WRITER]}"
     try:
         with open_history(outputs):
             return ""
@@ -100,6 +103,8 @@ def log_run(outputs: OutputPaths, folder: Path, notebook: Path | None = None) ->
         folder: `outputs.runs / run_id`.
         notebook: the executed notebook, to be added; a second one of the same name takes the first one's place.
     """
+    if os.environ.get(WRITER) and not notebook:
+        return f"added to the run history by {os.environ[WRITER]}"
     try:
         with open_history(outputs) as (client, experiment):
             _log(client, experiment, folder, outputs, notebook)
