@@ -96,7 +96,7 @@ class Modeling(Everywhere):
     PATIENCE: int = limit("dnn: stop after so many epochs without improvement; 0 never stops early", 0, 10_000)
     BATCH_SIZE: int = limit("dnn: images per step; 16 if memory is short", 1, 10_000)
     LEARNING_RATE: float = limit("dnn: peak of the rate, 0.0001 to 0.001 are sensible; 0 looks for one", 0, 1)
-    SCHEDULE: str = limit("dnn: cosine | constant | a rate for each epoch, as in [0.05]*7 + [0.005]*8")
+    SCHEDULE: str = limit("dnn: cosine | constant | a rate for each epoch, as in [0.05]*5 + [0.005]*5")
     LAYER_DECAY: float = limit("dnn: each stage towards the input learns at this share of the next", 0.01, 1)
     DROPOUT: float = limit("dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99)
     WEIGHT_DECAY: float = limit("dnn: pull of the weights towards zero (AdamW)", 0, 1)
@@ -224,7 +224,7 @@ def listed_rates(schedule: str) -> list[float]:
         except (TypeError, ValueError):
             rates.append(0)
     if min(rates, default=0) <= 0 or max(rates) == math.inf:
-        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*7 + [0.005]*8'")
+        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*5 + [0.005]*5'")
     return rates
 
 
