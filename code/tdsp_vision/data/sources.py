@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.folder import METADATA_FILE, label_problem
-from tdsp_vision.data.images import RejectedImage, as_stored, quiet_decoders
+from tdsp_vision.data.images import RejectedImage, as_stored
 from tdsp_vision.data.tables import write_csv
 from tdsp_vision.data.web import Client, FetchError, TryAgain, json_object
 from tdsp_vision.files import whole_file, write_text
@@ -293,7 +293,7 @@ def fetch(folder: Path, candidates, client, wanted=None, top_up=False, allow_sho
         raise ValueError(f"{wrong[0]!r} cannot be a label: {label_problem(wrong[0])}.")
     rows, lost, counts = {}, {}, dict.fromkeys(candidates, 0)
     bar = tqdm(total=(wanted or 0) * len(counts) or None, desc="fetching images", unit="image", disable=None)
-    with quiet_decoders(), ThreadPoolExecutor(threads) as pool, bar:
+    with ThreadPoolExecutor(threads) as pool, bar:
         for label, some in candidates.items():
             some, in_vain = iter(some), 0
             while in_vain < MOST_IN_VAIN and (batch := list(islice(some, wanted and wanted - counts[label]))):

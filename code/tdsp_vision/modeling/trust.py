@@ -48,7 +48,7 @@ def best_confounder(
     """
     train, labels = split == "train", manifest.label
     labels = labels.where(labels == positive_class, f"not {positive_class}") if positive_class else labels
-    best = predict_label_alone(measures[train], labels[train], manifest.group[train], seed, 1).measure[0]
+    best = predict_label_alone(measures[train], labels[train], manifest.group[train], seed).measure[0]
     model = _boosting(seed) if best == TOGETHER else make_pipeline(StandardScaler(), LogisticRegression())
     alone = _learned(model, measures if best == TOGETHER else measures[[best]], manifest.label, train)
     return {"measure": best} | _beside(manifest, split, positive_class, alone, alone, scores)
