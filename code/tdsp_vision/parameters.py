@@ -76,6 +76,8 @@ class Limit:
 
 
 TEXT = Limit(str, "")
+LICENSES = ("CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND")
+LICENSE = Limit(str, "", words=LICENSES)
 SEED = Limit(int, "of everything that is drawn at random", 0, 2**32 - 1)
 DATASET_NAME = Limit(str, "folder below DATA_DIR; all three notebooks find the images by this name")
 DATA_DIR = Limit(str, "relative to the repository, or absolute")
@@ -100,7 +102,9 @@ LIMITS = {
         "IMAGES_PER_CLASS": Limit(int, "isic, openverse: how many images to fetch for each class", 1, 1_000_000),
         "ISIC_API": Limit(str, "isic: the archive"),
         "ISIC_QUERIES": Limit(dict, "isic: label and search", each=TEXT),
-        "LICENSES": Limit(list, "isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC", each=TEXT),
+        "LICENSES": Limit(
+            list, "isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC", each=LICENSE
+        ),
         "OPENVERSE_API": Limit(str, "openverse: the search engine"),
         "SEARCH_QUERIES": Limit(dict, "openverse: label and searches", each=Limit(list, "", each=TEXT)),
         "SEARCH_ITEMS": Limit(list, "openverse: each takes the place of {item} in the searches", each=TEXT),
