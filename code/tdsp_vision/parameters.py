@@ -41,6 +41,7 @@ Views = Literal["none", "mirror", "flips", "flips_and_rotations"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Penalty = Annotated[float, Field(ge=1e-9, le=1e6)]
 Texts = Annotated[list[str], Field(min_length=1)]
+License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
 
 
 class Everywhere(BaseModel):
@@ -61,7 +62,7 @@ class Data(Everywhere):
     IMAGES_PER_CLASS: int = limit("isic, openverse: how many images to fetch for each class", 1, 1_000_000)
     ISIC_API: str = limit("isic: the archive")
     ISIC_QUERIES: dict[str, str] = limit("isic: label and search", min_length=1)
-    LICENSES: Texts = limit("isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC")
+    LICENSES: list[License] = limit("isic, openverse: allowed, such as CC-0, CC-BY, CC-BY-NC", min_length=1)
     OPENVERSE_API: str = limit("openverse: the search engine")
     SEARCH_QUERIES: dict[str, Texts] = limit("openverse: label and searches", min_length=1)
     SEARCH_ITEMS: Texts = limit("openverse: each takes the place of {item} in the searches")
