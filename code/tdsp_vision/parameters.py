@@ -41,6 +41,7 @@ Views = Literal["none", "mirror", "flips", "flips_and_rotations"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Penalty = Annotated[float, Field(ge=1e-9, le=1e6)]
 Texts = Annotated[list[str], Field(min_length=1)]
+License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
 
 
 class Everywhere(BaseModel):
@@ -61,7 +62,7 @@ class Data(Everywhere):
     IMAGES_PER_CLASS: int = limit("isic, openverse: how many images to fetch for each class", 1, 1_000_000)
     ISIC_API: str = limit("isic: the archive")
     ISIC_QUERIES: dict[str, str] = limit("isic: label and search", min_length=1)
-    LICENSES: Texts = limit("isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC")
+    LICENSES: list[License] = limit("isic, openverse: allowed, such as CC-0, CC-BY, CC-BY-NC", min_length=1)
     OPENVERSE_API: str = limit("openverse: the search engine")
     SEARCH_QUERIES: dict[str, Texts] = limit("openverse: label and searches", min_length=1)
     SEARCH_ITEMS: Texts = limit("openverse: each takes the place of {item} in the searches")
@@ -103,6 +104,7 @@ class Modeling(Everywhere):
     LABEL_SMOOTHING: float = limit("dnn: how much of each label is shared out among all classes", 0, 0.99)
     PRECISION: Precision = limit("dnn: what training computes in; scores are float32 always")
     TENSORBOARD: bool = limit("dnn: also write logs for TensorBoard")
+    EXTERNAL: str = limit('a folder of other images of these classes, to judge the run on as well; "" for none')
     COMPARE: str = limit("previous (the newest run with the same test) | none | run ids with commas")
     RUN_NAME: str = limit('names the run folder; "" takes classifier and network')
 
@@ -194,9 +196,10 @@ def _check_training(values: Mapping[str, object]) -> None:
     for network in values["BACKBONE"].split("+"):
         if network not in BACKBONES and not network.startswith("keras_hub:"):
             refuse("BACKBONE", network, f"one of {', '.join(BACKBONES)}, or keras_hub:<preset>")
-    weights = values["WEIGHTS"]
-    if weights not in ("imagenet", "none") and not paths.resolve(weights).exists():
-        refuse("WEIGHTS", weights, f"'imagenet', 'none' or a path, and {paths.resolve(weights)} does not exist")
+    for name, words in {"WEIGHTS": ["imagenet", "none"], "EXTERNAL": [""]}.items():
+        if values[name] not in words and not paths.resolve(values[name]).exists():
+            allowed = f"{', '.join(map(repr, words))} or a path"
+            refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} does not exist")
     if values["SCHEDULE"] not in ("cosine", "constant"):
         rates = listed_rates(values["SCHEDULE"])
         if len(rates) != values["EPOCHS"]:

@@ -107,16 +107,6 @@ def test_one_run_at_a_time_which_can_be_stopped_and_started_again(toy, press):
         assert ui.run.status == "stopped"
 
 
-def test_a_run_that_ends_while_stop_is_pressed_leaves_the_form_usable():
-    run = BackgroundRun()
-    for _ in range(2):
-        run.start(script("pass"))
-        run.process.wait()  # the reading thread may not know yet
-        run.stop()
-        run.thread.join()
-        assert run.status == "done"
-
-
 def test_a_run_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path):
     note = tmp_path / "pid"
     waits = f"import os, pathlib, sys; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); sys.stdin.read()"
