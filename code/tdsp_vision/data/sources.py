@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.folder import METADATA_FILE, label_problem
-from tdsp_vision.data.images import as_stored, quiet_decoders
+from tdsp_vision.data.images import as_stored
 from tdsp_vision.data.tables import write_csv
 from tdsp_vision.data.web import Client, FetchError
 from tdsp_vision.files import whole_file, write_text
@@ -250,7 +250,7 @@ def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_sho
         raise ValueError(f"{wrong[0]!r} cannot be a label: {label_problem(wrong[0])}.")
     rows, lost, short = {}, {}, []
     bar = tqdm(total=(wanted or 0) * len(candidates) or None, desc="fetching images", unit="image", disable=None)
-    with quiet_decoders(), ThreadPoolExecutor(threads) as pool, bar:
+    with ThreadPoolExecutor(threads) as pool, bar:
         for label, some in candidates.items():
             some, found = islice(some, wanted and 2 * wanted + SPARE), {}
             while batch := dict(islice(some, wanted and wanted - len(found))):

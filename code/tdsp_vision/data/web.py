@@ -24,7 +24,7 @@ MAX_BYTES = 100_000_000  # of one answer
 MAX_ERROR_BYTES = 2000  # of what a server says beside an error
 LONGEST_WAIT = 60  # seconds, whatever `Retry-After` says
 PASSING = {408, 425, 429}  # beside 5xx
-USER_AGENT = "tdsp-vision/0.1 (image classification walkthrough)"
+USER_AGENT = "tdsp-vision/0.2 (image classification walkthrough)"
 
 
 class FetchError(ValueError):

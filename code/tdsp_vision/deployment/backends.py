@@ -33,10 +33,21 @@ HARDENED += ["--security-opt=no-new-privileges", "--memory=2g", "--memory-swap=2
 
 
 @dataclass(frozen=True)
-class LocalService:
-    """One embedded server; `ContainerService` has the same attributes and methods."""
+class Service:
+    """A server of the model whose exported versions lie in a folder."""
 
     serving_folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True)
+class LocalService(Service):
+    """One embedded server; `ContainerService` has the same attributes and methods."""
+
     process: psutil.Process
     backend = "local"
 
@@ -47,11 +58,6 @@ class LocalService:
             listening = [c.laddr.port for c in self.process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
             return max(listening, default=0)
         return 0
-
-    @property
-    def url(self) -> str:
-        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
-        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -82,7 +88,8 @@ class LocalBackend:
 
     def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> LocalService:
         """Start a server of what `models.config` names; it may not answer yet. It ends with us, or is kept running."""
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+        # The older Keras is not installed, so none is loaded: the server needs none, and it takes seconds.
+        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ, "TF_USE_LEGACY_KERAS": "1"}
         command = self.command(serving_folder, port, version, keep_running)
         # Its output goes to a file: a pipe that nobody reads would stop a server that is kept running. It has a session
         # of its own: an interrupted notebook cell does not interrupt it.
@@ -151,10 +158,9 @@ def obstacle(image: str) -> str:
 
 
 @dataclass(frozen=True)
-class ContainerService:
+class ContainerService(Service):
     """One container, running or not; `LocalService` has the same attributes and methods."""
 
-    serving_folder: Path
     container: str
     backend = "docker"
 
@@ -162,11 +168,6 @@ class ContainerService:
     def port(self) -> int:
         """Where it answers on this machine; 0 as long as it does not."""
         return int("".join(_lines("port", self.container, "8501/tcp")[:1]).rpartition(":")[2] or 0)
-
-    @property
-    def url(self) -> str:
-        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
-        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
         """Whether it runs; one that is about to be restarted after a crash does not."""
