@@ -87,8 +87,8 @@ class Tile(widgets.VBox):
     def __init__(self, ui: "AnnotationUI"):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
         self.picture, self.chosen = widgets.HTML(), pictures.control(widgets.Checkbox, "", indent=False)
-        hidden = {"description_width": "0px"}  # read to the blind, not shown: the name stands above already
-        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style=hidden)
+        # A description that is read to the blind and not shown: the name stands above already.
+        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style={"description_width": "0px"})
         self.label.observe(self._decide, "value")
         self.zoom = pictures.button("Zoom", lambda: ui.zoom(self.row))
         parts = [self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])]

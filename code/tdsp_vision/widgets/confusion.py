@@ -66,8 +66,8 @@ class ConfusionMatrixUI(pictures.Panel):
 
     def _draw(self, visible: tuple[int, ...]) -> None:
         rows = self.table.loc[list(visible)]
-        captions = [f"confidence {confidence:.3f}" for confidence in rows.confidence]
-        self.gallery.value = pictures.gallery(self.root, rows.path, captions)
+        sure = (f"confidence {score:.3f}" for score in rows.confidence)
+        self.gallery.value = pictures.gallery(self.root, rows.path, sure)
 
     def _search(self, cells: list[list[int]]) -> widgets.Combobox:
         """A field that offers `cells`, in their order."""
@@ -78,8 +78,7 @@ class ConfusionMatrixUI(pictures.Panel):
                 self.choose(*offered[words])
                 search.value = ""  # a full field would offer nothing but itself
 
-        look = {"placeholder": "type a class", "options": tuple(offered)}
-        search = pictures.control(widgets.Combobox, "Cell", take, "520px", **look)
+        search = pictures.control(widgets.Combobox, "Cell", take, "520px", placeholder="a class", options=[*offered])
         return search
 
     def _matrix(self) -> widgets.GridBox:

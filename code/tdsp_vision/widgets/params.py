@@ -89,9 +89,9 @@ class ParamsUI(pictures.Panel):
         self.controls = {name: self._control(name) for name in self.defaults}
         self.notes = {name: widgets.HTML() for name in self.controls}
         self.fields = {name: widgets.VBox([self.controls[name], self.notes[name]]) for name in self.controls}
-        columns = {"grid_template_columns": "repeat(auto-fill, minmax(min(420px, 100%), 1fr))", "grid_gap": "8px 16px"}
-        self.terminal, self.words = widgets.HTML(), widgets.HTML()
-        self.link = widgets.Output()  # its links, unlike those of an HTML widget, open in JupyterLab itself
+        columns = {"grid_template_columns": "repeat(auto-fill, minmax(min(300px, 100%), 1fr))", "grid_gap": "4px 16px"}
+        # Links of an Output, unlike those of an HTML widget, open in JupyterLab itself.
+        self.terminal, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.Output()
         self.start = pictures.button("Run", self._start, icon="play")  # never off: it would lose the keyboard
         self.stop = pictures.button("Stop", self.run.stop, icon="stop")
         grid = widgets.GridBox([*self.fields.values()], layout=columns)
@@ -132,7 +132,7 @@ class ParamsUI(pictures.Panel):
         words = ("True", "False") if limit.kind is bool else limit.words
         kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
         control = pictures.control(kind, name, self._check, "98%", value=as_text(self.defaults[name]))
-        control.style.description_width = "15em"
+        control.style.description_width = "12.5em"
         return control
 
     def _check(self, _=None) -> None:

@@ -27,6 +27,7 @@ PANEL = """<style>
 .tdsp-keys { animation: tdsp-attached 1ms }
 .tdsp .widget-html, .tdsp .widget-html-content { height: auto; line-height: 1.4; overflow-wrap: anywhere;
   white-space: normal; color: var(--jp-ui-font-color1, inherit) }
+.tdsp { --bq-axislabel-fill: var(--jp-ui-font-color1); --bq-mainheading-fill: var(--jp-ui-font-color1) }
 .tdsp figure { margin: 0; max-width: 100%; line-height: 1.3; white-space: pre-line }
 .tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px 10px }
 .tdsp .widget-dropdown > select { appearance: auto; background-image: none }
