@@ -82,7 +82,7 @@ AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on 
 
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
     """Results against the values that were tried, both named after their columns, with the chosen value."""
-    figure, axis = plt.subplots(figsize=(5.5, 2.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.5, 2.2), layout="constrained")
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))

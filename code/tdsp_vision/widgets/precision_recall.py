@@ -66,7 +66,7 @@ def chart(title: str, horizontal: str, x, vertical: str, y, guessing: list, inte
     dotted = Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted", stroke_width=1)
     curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], interpolation=interpolation)
     diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
-    room, size = {"top": 32, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "300px"}
+    room, size = {"top": 32, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "290px"}
     shown = {"title": title, "fig_margin": room, "layout": size, "display_toolbar": False}
     return Figure(marks=[dotted, curve, diamond], axes=[below, left], **shown)
 
@@ -75,7 +75,7 @@ def drawn(*known) -> str:
     """The figure `roc_and_precision_recall` of these arguments, as HTML."""
     file = io.BytesIO()
     roc_and_precision_recall(*known).savefig(file, dpi=100)
-    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 350)
+    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 800)
 
 
 class PrecisionRecallUI(pictures.Panel):
