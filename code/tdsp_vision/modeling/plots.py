@@ -34,7 +34,7 @@ def roc_and_precision_recall(
     areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
     names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
     names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="compressed")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), layout="compressed")
     roc, recall = axes
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
@@ -45,7 +45,7 @@ def roc_and_precision_recall(
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
     if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
-        point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
+        point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f}"}
         roc.scatter(called[~truth].mean(), called[truth].mean(), **point)
         recall.scatter(called[truth].mean(), sk.precision_score(truth, called, zero_division=0), **point)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
@@ -144,7 +144,7 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     """
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
-    shape = {"figsize": (3.3 * columns, 1.85 * rows + 0.6), "squeeze": False, "layout": "constrained"}
+    shape = {"figsize": (2.7 * columns, 1.55 * rows + 0.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(rows, 2 * columns, **shape)
     limit = float(np.percentile(np.abs(maps), 99.5)) or 1.0
     pairs = axes.reshape(-1, 2)

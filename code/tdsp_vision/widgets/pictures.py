@@ -27,7 +27,7 @@ PANEL = """<style>
 .tdsp-keys { animation: tdsp-attached 1ms }
 .tdsp .widget-html, .tdsp .widget-html-content { height: auto; line-height: 1.4; overflow-wrap: anywhere;
   white-space: normal; color: var(--jp-ui-font-color1, inherit) }
-.tdsp { --bq-axislabel-fill: var(--jp-ui-font-color1); --bq-mainheading-fill: var(--jp-ui-font-color1) }
+.tdsp { --bq-content-font-color: var(--jp-ui-font-color1) } .tdsp .widget-gridbox { column-gap: 16px }
 .tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; line-height: 1.3 }
 .tdsp .widget-dropdown > select { appearance: auto; background-image: none }
 .tdsp-missing { display: grid; place-items: center; text-align: center; border: 1px dashed }
