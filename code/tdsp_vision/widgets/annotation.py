@@ -136,7 +136,7 @@ class AnnotationUI(pictures.Panel):
         self.give = pictures.button("Relabel checked images", self._give, icon="tags")
         self.undo = pictures.button("Undo", self._undo, icon="undo")
         self.tiles = [Tile(self) for _ in range(page_size)]
-        columns = {"grid_template_columns": "repeat(auto-fill, minmax(150px, 1fr))", "align_items": "end"}
+        columns = {"grid_template_columns": "repeat(auto-fill, minmax(150px, 1fr))", "align_items": "flex-end"}
         decisions = pictures.wrapping([self.all, self.new, self.give, self.undo])
         filters, grid = pictures.wrapping([self.find, self.pages]), widgets.GridBox(self.tiles, layout=columns)
         super().__init__([filters, decisions, self.summary, grid])
