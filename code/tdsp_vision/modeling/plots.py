@@ -111,7 +111,7 @@ def calibration_curves(scores: dict, labels: np.ndarray, classes: list[str], pos
         positive_class: the diagram is about its score; "" for the score of the most likely class.
     """
     shape = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1], "layout": "constrained"}
-    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.4), **shape)
+    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.2), **shape)
     what = f"score of {positive_class}" if positive_class else "score of the most likely class"
     for (curve, bars), (title, rows) in zip(axes.T, scores.items(), strict=True):
         if positive_class:

@@ -94,7 +94,7 @@ class ParamsUI(pictures.Panel):
         self.terminal, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.Output()
         self.start = pictures.button("Run", self._start, icon="play")  # never off: it would lose the keyboard
         self.stop = pictures.button("Stop", self.run.stop, icon="stop")
-        grid = widgets.GridBox([*self.fields.values()], layout={"grid_template_columns": columns, "max_height": "19em"})
+        grid = widgets.GridBox([*self.fields.values()], layout={"grid_template_columns": columns, "max_height": "17em"})
         super().__init__([grid, self.terminal, pictures.wrapping([self.start, self.stop]), self.words, self.link])
         self.run.observe(self._follow)
         self._check()

@@ -81,7 +81,7 @@ def beside(parts: Iterable[str]) -> str:
     return f'<div class="tdsp-beside">{"".join(parts)}</div>'
 
 
-def gallery(root: Path, paths: Iterable[str], captions: Iterable[str], side: int = 150) -> str:
+def gallery(root: Path, paths: Iterable[str], captions: Iterable[str], side: int = 125) -> str:
     """Image files below `root` side by side as HTML, below each its name and its caption."""
     named = zip(paths, captions, strict=True)
     return beside(figure(root / path, f"{Path(path).name}\n{caption}", side) for path, caption in named)

@@ -44,7 +44,7 @@ def in_words(labels, scores, classes: list[str], positive_class: str, threshold:
 
 
 def charts(labels, scores, classes: list[str], positive_class: str) -> list[Figure]:
-    """ROC and precision-recall curve of the positive class, the latter in steps; dotted: guessing."""
+    """ROC and precision-recall curve of the positive class, the latter in steps; dashed: guessing."""
     known = labels == positive_class, np.asarray(scores)[:, classes.index(positive_class)]
     alarms, found, _ = roc_curve(*known)
     precision, recall, _ = precision_recall_curve(*known, drop_intermediate=True)
@@ -57,18 +57,18 @@ def chart(title: str, horizontal: str, x, vertical: str, y, guessing: list, inte
     """A curve, x and y float [m] from 0 to 1, and, as the last mark, a diamond that is moved to the threshold.
 
     Args:
-        guessing: y of a dotted line where x is 0 and 1.
+        guessing: y of a dashed line where x is 0 and 1.
         interpolation: how the points of the curve are joined (`bqplot.Lines`).
     """
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
     below = Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em")
     left = Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em")
-    dotted = Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dotted", stroke_width=1)
+    guess = Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dashed", stroke_width=1)
     curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], interpolation=interpolation)
     diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
-    room, size = {"top": 32, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "290px"}
+    room, size = {"top": 32, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "275px"}
     shown = {"title": title, "fig_margin": room, "layout": size, "display_toolbar": False}
-    return Figure(marks=[dotted, curve, diamond], axes=[below, left], **shown)
+    return Figure(marks=[guess, curve, diamond], axes=[below, left], **shown)
 
 
 def drawn(*known) -> str:
