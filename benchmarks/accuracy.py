@@ -24,7 +24,7 @@ from tdsp_vision.files import write_text
 from tdsp_vision.modeling.backbones import build_backbone, flip_average, member_sizes, pooled_layers
 from tdsp_vision.modeling.features import FeatureCache
 from tdsp_vision.modeling.metrics import paired_auc_difference
-from tdsp_vision.modeling.svm import build_svm, svm_margins
+from tdsp_vision.modeling.svm import build_svm, svm_as_dense
 from tdsp_vision.paths import NOTEBOOKS, ROOT, DatasetPaths, OutputPaths
 from tdsp_vision.runner import run_notebook
 
@@ -37,7 +37,7 @@ DATASETS = {
     "isic2019_diagnoses": {"POSITIVE_CLASS": ""},
     "ants_bees": {"POSITIVE_CLASS": "", "VALIDATION_FRACTION": 0.1},
 }
-REFINEMENT = {"CLASSIFIER": "dnn", "DROPOUT": 0.5}
+REFINEMENT = {"CLASSIFIER": "dnn", "DROPOUT": 0.5, "EPOCHS": 15}
 LESIONS = REFINEMENT | {"AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "LAYER_DECAY": 1.0}
 INSECTS = REFINEMENT | {"AUGMENT": "photos", "LAYER_DECAY": 0.8, "EPOCHS": 6, "LEARNING_RATE": 0.00005}
 LOOKING_CLOSER = {"IMAGE_SIZE": 320, "TEST_VIEWS": "mirror"}
@@ -138,12 +138,12 @@ def compared(seed: int, runs: dict[str, Path]) -> dict:
             row[f"{way} balanced_accuracy by plain margins"] = by_plain_margins(folder)
         row[f"{way} minutes"] = (metrics["seconds"]["train"] + metrics["seconds"]["featurize"]) / 60
         if way != first and len(metrics["classes"]) == 2:
-            difference, low, high = _auc_difference(runs[first], folder)
+            difference, (low, high) = _auc_difference(runs[first], folder)
             row |= {f"{way} - {first}": difference, f"{way} - {first}, 95 %": f"{low:+.3f} to {high:+.3f}"}
     return row
 
 
-def _auc_difference(first: Path, second: Path) -> tuple[float, float, float]:
+def _auc_difference(first: Path, second: Path) -> tuple[float, list[float]]:
     """Second minus first, on the same test images, with its paired interval."""
     tests = [pd.read_csv(folder / "predictions.csv").query("split == 'test'") for folder in (first, second)]
     groups = pd.read_csv(first / "splits.csv").set_index("path").group.loc[tests[0].path].to_numpy()
@@ -169,7 +169,8 @@ def by_plain_margins(folder: Path) -> float:
         features = cache.features([root / path for path in splits.path])
         own = tried[tried.member == name] if "member" in tried else tried
         svm = build_svm(own.c[own.log_loss.idxmin()], asked["SEED"]).fit(features[~test], targets[~test])
-        margins = margins + svm_margins(svm, features[test])
+        kernel, bias = svm_as_dense(svm)
+        margins = margins + features[test] @ kernel + bias
     return float(balanced_accuracy_score(targets[test], margins.argmax(axis=1)))
 
 

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from tdsp_vision.data.sources import THREADS, Candidate, fetch
+from tdsp_vision.data.sources import THREADS, fetch
 from tdsp_vision.data.web import Client
 
 SIDE, VARIANTS = 64, 16  # pixels; different pictures
@@ -49,9 +49,8 @@ def main(images: int, alone: int, latency: float, threads: int) -> None:
 
 def seconds_each(folder: Path, port: int, sizes: list[int], count: int, threads: int) -> float:
     """Wall-clock seconds per picture."""
-    candidates = [
-        Candidate("any", f"p{i}", f"http://127.0.0.1:{port}/{i}", {}, sizes[i % VARIANTS]) for i in range(count)
-    ]
+    urls = [f"http://127.0.0.1:{port}/{i}" for i in range(count)]
+    candidates = [(f"p{i}", {"url": url, "archive_bytes": sizes[i % VARIANTS]}) for i, url in enumerate(urls)]
     start = time.perf_counter()
     lost = fetch(folder, {"any": candidates}, Client(), threads=threads)
     seconds = time.perf_counter() - start

@@ -53,6 +53,9 @@ def _jsons(classes, positive) -> dict[str, dict]:
     test["per_class"] = dict.fromkeys(classes, {"n": 8, "recall": 0.5, "precision": 0.25, "specificity": 0.75})
     test["confusion_matrix"] = [[8 - k] * len(classes) for k in range(len(classes))]
     test["best_confounder"] = {"measure": "file_kb", "auc": 0.5625, "auc_ci": [0.4375, 0.6875]}
+    test |= {"unfamiliar": 0.0625, "metadata": {"columns": ["age"], "said": "age alone: AUC 0.622"}}
+    elsewhere = {"n": 9, "auc": 0.6875, "auc_ci": [0.5625, 0.8125], "ece": 0.125}
+    other = {"elsewhere": elsewhere, "scores": {"elsewhere": {"unfamiliar": 0.25}}, "left_out": {"a": 4, "b": 3}}
     metrics = {"classifier": "svm", "backbone": "lite", "weights": "imagenet", "image_size": 32, "test": test}
     metrics |= {"classes": list(classes), "positive_class": positive, "splits": {"train": 16, "validation": 8}}
     card = {"created": "2026-01-31T14:25", "purpose": "For tests.", "limits": "For nothing else.", "settings": {}}
@@ -64,6 +67,7 @@ def _jsons(classes, positive) -> dict[str, dict]:
         "model_card": card | {"versions": {"python": "3.12"}},
         "parameters": {"SVM_C": [0.25, 0.5], "SEED": 7},
         "service": {"backend": "local", "what": "A stand-in.", "run": RUN, "model": "birds", "version": "3"},
-        "parity": {"n": 40, "max_abs_diff": 2.5e-7, "tolerance": 1e-5},
+        "parity": {"n": 40, "max_abs_diff": 2.5e-7, "familiar_max_abs_diff": 3e-6, "tolerance": 1e-5},
+        "elsewhere/clinic/metrics": other,
         "latency": {"backend": "local", "in_process_p50_ms": 9.75, "service": [speed]},
     }

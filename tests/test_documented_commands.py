@@ -42,7 +42,7 @@ def home(tmp_path, monkeypatch) -> Path:
     instead["sweep"] = lambda choices, fixed, ranges, metric, trials, **_: plan_sweep(
         *(as_settings(pairs, "") for pairs in (choices, fixed, ranges)), metric, trials
     )
-    for name, command in (main.commands | main.commands["deploy"].commands).items():
+    for name, command in main.commands.items():
         monkeypatch.setattr(command, "callback", instead.get(name, lambda **_: None))
     return tmp_path
 

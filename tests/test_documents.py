@@ -50,8 +50,16 @@ def test_every_number_is_the_files(made):
     assert "8 of 16 test images were called wrongly" in report and len(rows(report, "image")) == 8
     for said in ("reaches **0.437**", "from: the best on validation.", "(95 % interval 0.438 to 0.688)"):
         assert all(said in texts[name] for name in ("model_report", "model_card", "exit_report"))
+    for said in ("age alone: AUC 0.622", "**6.2%** fall below it"):
+        assert said in texts["model_card"] and said in texts["exit_report"]
+    judged = [
+        ["the test", "16", "0.500", "0.560", "6.2%", ""],
+        ["clinic", "9", "0.688 (0.562 to 0.812)", "0.125", "25.0%", "7"],
+    ]
+    assert rows(texts["model_card"], "judged on") == rows(texts["exit_report"], "judged on") == judged
     service, sheet = texts["exit_report"], texts["datasheet"]
     assert "A stand-in. It served version 3 of `birds`." in service and "**2.5e-07**, and up to 1e-05" in service
+    assert "Of `familiar` it is 3.0e-06." in service
     assert rows(service, "clients at once") == [["8", "321", "4", "12.2", "34.5", "160"]]
     for said in ("40 images in 10 groups", "left out: 1;", "CC-BY: 34 images, unknown: 6", "licence do the 6 images"):
         assert said in sheet

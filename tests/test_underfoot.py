@@ -201,7 +201,7 @@ ROWS = {
     "metrics cut off": (cut("metrics.json"), STAGE_3, {}, "metrics.json is no whole JSON .*: bring a whole one"),
     "predictions cut off": (cut("predictions.csv"), STAGE_3, {}, "predictions.csv has no .* was edited or cut off;"),
     "predictions, semicolons": (text("predictions.csv", ",", ";"), STAGE_3, {}, "predictions.csv has no .*was edited"),
-    "predictions, words": (text("predictions.csv", r",0\.\d+\n", ",high\n"), STAGE_3, {}, "has no 'score_malignant'"),
+    "predictions, words": (text("predictions.csv", r"0\.\d+(?=,[^,]+\n)", "high"), STAGE_3, {}, "no 'score_malignant'"),
     "run half copied": (gone("splits.csv"), STAGE_3, {}, "splits.csv cannot be read .*No such file"),
     "threshold edited": (text("metrics.json", '"threshold": ', '"threshold": "",\n"x": '), EXPORT, {}, FITS),
     "positive class renamed": (text("metrics.json", '_class": "malignant"', '_class": "wart"'), EXPORT, {}, FITS),

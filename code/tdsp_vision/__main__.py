@@ -1,4 +1,4 @@
-"""Command line: `python -m tdsp_vision run | sweep | history | deploy | report`.
+"""Command line: `python -m tdsp_vision run | evaluate | sweep | history | deploy | report`.
 
 Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
 """
@@ -14,7 +14,7 @@ import click
 
 from tdsp_vision import paths
 from tdsp_vision.deploy_commands import deploy
-from tdsp_vision.documents.commands import report
+from tdsp_vision.documents.commands import of_run, report
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.parameters import as_settings, read_settings
 from tdsp_vision.sweeps.sweep import sweep_command as sweep
@@ -77,6 +77,18 @@ def history(run_folder: str) -> None:
     said = log_run(paths.OutputPaths(str(folder.parents[2]), folder.parents[1].name), folder)
     click.echo(said)
     sys.exit(said.startswith("WARNING"))
+
+
+@main.command()
+@click.argument("source_path")
+@of_run
+def evaluate(dataset: paths.DatasetPaths, outputs: paths.OutputPaths, run_id: str, source_path: str) -> None:
+    """Judge a finished run, as it is, on the images of another folder, SOURCE_PATH."""
+    from tdsp_vision.modeling.evaluate_elsewhere import evaluate_elsewhere
+    from tdsp_vision.modeling.runs import find_run
+
+    said, table, _ = evaluate_elsewhere(find_run(outputs, run_id), dataset, source_path)
+    click.echo("\n".join([*said, table.to_string()]))
 
 
 for command in (sweep, deploy, report):

@@ -1,9 +1,4 @@
-"""How files are written, whole or not at all, and a lock on a file between processes.
-
-The kernel frees the lock when its holder ends, however it ends, so a killed process leaves nothing to clear away. The
-file stays, empty, and is never removed: a removed one could be locked by two at once. Linux and macOS; not Windows,
-which has no `fcntl`. Between machines it holds only where their shared file system passes locks on (NFS 4 does).
-"""
+"""How files are written: whole or not at all."""
 
 import errno
 import json
@@ -13,6 +8,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tdsp_vision.paths import shown
 
@@ -84,11 +81,11 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock on `path` (made where missing, with its folders) while the block runs; threads count as well.
+def file_lock(path: Path, wait: bool = True):
+    """A lock on `path` (made where missing, with its folders) for `with`, held against threads and processes alike.
 
-    Not to be taken twice by the same thread: it would wait for itself. Source: flock(2).
+    The system frees it when its holder ends, however that happens. Not to be taken twice by the same thread: it would
+    wait for itself. Between machines it holds only where their shared file system passes locks on (NFS 4 does).
 
     Args:
         wait: whether to wait for as long as another holds it.
@@ -96,14 +93,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: without `wait`, where another process or thread holds it.
     """
-    import fcntl  # here, so that on Windows only what needs a lock fails
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{shown(path)} is locked: another process works there; wait until it ends."
-            ) from None
-        yield
+    try:
+        return FileLock(path).acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(f"{shown(path)} is locked: another process works there; wait until it ends.") from None

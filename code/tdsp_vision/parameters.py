@@ -14,156 +14,148 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Literal, NoReturn, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
 
-KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What one parameter may be: `low` and `high` are included, `each` limits the elements of a list or mapping."""
-
-    kind: type
-    meaning: str
-    low: float | None = None
-    high: float | None = None
-    words: tuple[str, ...] = ()
-    each: "Limit | None" = None
-
-    @property
-    def allowed(self) -> str:
-        """The limits in words, as in `a whole number from 1 to 64`."""
-        span = "" if self.low is None else f" from {self.low} to {self.high}"
-        each = f", each {self.each.allowed}" if self.each else ""
-        return " or ".join(map(repr, self.words)) or KINDS.get(self.kind, "a mapping") + span + each
-
-    def check(self, name: str, value: object) -> None:
-        """Refuse a `value` of another type (True is no number, 1 is a float), out of range, not finite, or empty."""
-        fits = type(value) is self.kind or (self.kind is float and type(value) is int)
-        fits = fits and (not self.words or value in self.words)
-        fits = fits and (self.low is None or self.low <= value <= self.high)
-        if not fits or (self.each and not value):
-            refuse(name, value, self.allowed)
-        if self.each:
-            for key, element in value.items() if self.kind is dict else enumerate(value):
-                self.each.check(f"{name}[{key!r}]", element)
-
-    def read(self, name: str, value: object) -> object:
-        """`value`, text from a command line or a YAML file (its lists and mappings as well), typed and checked."""
-        try:
-            typed = self._typed(value)
-        except (ValueError, AttributeError, RecursionError, yaml.YAMLError):
-            refuse(name, value, self.allowed)
-        self.check(name, typed)
-        return typed
-
-    def _typed(self, value: object) -> object:
-        if self.each:
-            value = yaml.load(value, Loader=yaml.BaseLoader) if isinstance(value, str) else value
-            if isinstance(value, list):
-                return [self.each._typed(element) for element in value]
-            return {key: self.each._typed(element) for key, element in value.items()}
-        if self.kind is bool and isinstance(value, str):
-            return yaml.safe_load(value)
-        return self.kind(value) if isinstance(value, str) else value
-
-
-TEXT = Limit(str, "")
-SEED = Limit(int, "of everything that is drawn at random", 0, 2**32 - 1)
-DATASET_NAME = Limit(str, "folder below DATA_DIR; all three notebooks find the images by this name")
-DATA_DIR = Limit(str, "relative to the repository, or absolute")
 CLASSIFIERS = ("svm", "dnn")
 BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "alexnet")
 BACKBONES += ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-SOURCES = ("sample", "folder", "isic", "urls", "openverse")
-GROUPS = ("auto", "patient", "lesion", "cluster", "none")
-SPLITS = ("auto", "given", "drawn")
-PIPELINES = ("none", "flips", "dermoscopy", "photos")
-VIEWS = ("none", "mirror", "flips", "flips_and_rotations")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
-LIMITS = {
-    "data": {
-        "DATASET_NAME": DATASET_NAME,
-        "SOURCE": Limit(str, "sample (drawn lesions, or sample_data/<DATASET_NAME>) or another source", words=SOURCES),
-        "SOURCE_PATH": Limit(str, "folder: its root; urls: a file with one address, a tab and a label per line"),
-        "LABELS": Limit(str, 'folder: a table of labels in, below or beside it; "" looks for one where it is flat'),
-        "LABEL_COLUMN": Limit(str, "folder: the column of labels in that table; columns of 0 and 1 are found as well"),
-        "DATA_DIR": DATA_DIR,
-        "IMAGES_PER_CLASS": Limit(int, "isic, openverse: how many images to fetch for each class", 1, 1_000_000),
-        "ISIC_API": Limit(str, "isic: the archive"),
-        "ISIC_QUERIES": Limit(dict, "isic: label and search", each=TEXT),
-        "LICENSES": Limit(list, "isic, openverse: licences that are allowed, such as CC-0, CC-BY, CC-BY-NC", each=TEXT),
-        "OPENVERSE_API": Limit(str, "openverse: the search engine"),
-        "SEARCH_QUERIES": Limit(dict, "openverse: label and searches", each=Limit(list, "", each=TEXT)),
-        "SEARCH_ITEMS": Limit(list, "openverse: each takes the place of {item} in the searches", each=TEXT),
-        "ALLOW_SHORTFALL": Limit(bool, "isic, openverse: True accepts fewer images than promised"),
-        "ALLOW_PRIVATE_ADDRESSES": Limit(bool, "urls, openverse: True also fetches from this machine and its network"),
-        "REMOVE_DUPLICATES": Limit(bool, "leave out images that repeat another one; False keeps them, in one group"),
-        "SEED": SEED,
-    },
-    "model": {
-        "DATASET_NAME": DATASET_NAME,
-        "DATA_DIR": DATA_DIR,
-        "OUTPUT_DIR": DATA_DIR,
-        "POSITIVE_CLASS": Limit(str, 'the class that must not be missed; auto finds it by its name, "" means none'),
-        "CLASSIFIER": Limit(str, "svm (frozen network, linear SVM) | dnn (refine the network)", words=CLASSIFIERS),
-        "BACKBONE": Limit(str, "efficientnet_lite0 to 2, alexnet, resnet18 to 152, several joined by +"),
-        "WEIGHTS": Limit(str, "imagenet (those of Lite come in packages, others are fetched) | none | a file"),
-        "IMAGE_SIZE": Limit(int, "pixels; side of the square that is looked at; 0 as the network was trained", 0, 2048),
-        "SPLIT": Limit(
-            str, "auto (given where the manifest has a column split, else drawn) | given | drawn", words=SPLITS
-        ),
-        "MIN_CLASS_SIZE": Limit(int, "leave out classes of fewer groups (patients, lesions, single images)", 0, 10_000),
-        "TEST_FRACTION": Limit(float, "share of the images for the test", 0.05, 0.45),
-        "VALIDATION_FRACTION": Limit(float, "share for choices: calibration, threshold, best epoch", 0.05, 0.45),
-        "GROUP_BY": Limit(str, "what must not be torn; auto: patient, lesion and near-duplicates", words=GROUPS),
-        "AUGMENT": Limit(str, "none | flips | dermoscopy | photos; the pipelines are shown below", words=PIPELINES),
-        "AUGMENT_COPIES": Limit(int, "0 augments anew in each epoch (dnn); 3 writes three copies, for svm too", 0, 100),
-        "TEST_VIEWS": Limit(str, "none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)", words=VIEWS),
-        "SENSITIVITY": Limit(float, "0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99),
-        "SVM_FEATURES": Limit(str, "svm: pooled (averages of many layers) | last", words=("pooled", "last")),
-        "SVM_C": Limit(list, "svm: penalties to try; small ones regularize more", each=Limit(float, "", 1e-9, 1e6)),
-        "FINE_LABELS": Limit(str, "dnn: a column with finer labels to learn beside the classes, as diagnosis_3"),
-        "TRAINABLE_STAGES": Limit(int, "dnn: 0 refines the whole network; 2 its last two stages only", 0, 100),
-        "EPOCHS": Limit(int, "dnn: passes over the training images", 1, 10_000),
-        "PATIENCE": Limit(int, "dnn: stop after so many epochs without improvement; 0 never stops early", 0, 10_000),
-        "BATCH_SIZE": Limit(int, "dnn: images per step; 16 if memory is short", 1, 10_000),
-        "LEARNING_RATE": Limit(float, "dnn: peak of the rate, 0.0001 to 0.001 are sensible; 0 looks for one", 0, 1),
-        "SCHEDULE": Limit(str, "dnn: cosine | constant | a rate for each epoch, as in [0.05]*7 + [0.005]*8"),
-        "LAYER_DECAY": Limit(float, "dnn: each stage towards the input learns at this share of the next", 0.01, 1),
-        "DROPOUT": Limit(float, "dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99),
-        "WEIGHT_DECAY": Limit(float, "dnn: pull of the weights towards zero (AdamW)", 0, 1),
-        "LABEL_SMOOTHING": Limit(float, "dnn: how much of each label is shared out among all classes", 0, 0.99),
-        "PRECISION": Limit(str, "dnn: what training computes in; scores are float32 always", words=PRECISIONS),
-        "TENSORBOARD": Limit(bool, "dnn: also write logs for TensorBoard"),
-        "COMPARE": Limit(str, "previous (the newest run with the same test) | none | run ids with commas"),
-        "RUN_NAME": Limit(str, 'names the run folder; "" takes classifier and network'),
-        "SEED": SEED,
-    },
-    "deploy": {
-        "DATASET_NAME": DATASET_NAME,
-        "DATA_DIR": DATA_DIR,
-        "OUTPUT_DIR": DATA_DIR,
-        "RUN": Limit(str, "latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs"),
-        "MODEL_NAME": Limit(str, 'the name in the address of the service; "" takes DATASET_NAME'),
-        "BACKEND": Limit(str, "auto (says what it took) | docker | local", words=("auto", "docker", "local")),
-        "SERVING_IMAGE": Limit(str, "docker: the image that the container is built on"),
-        "REPLICAS": Limit(int, "of the cluster and compose files; one server on this machine", 1, 32),
-        "PORT": Limit(int, "of the service; 0 takes any free one; it answers on this machine only", 0, 65535),
-        "KEEP_RUNNING": Limit(bool, "True leaves the service up and says how to stop it"),
-        "SAMPLE_COUNT": Limit(int, "test images in the example request", 1, 64),
-        "PARITY_COUNT": Limit(int, "images whose served scores are compared; 0 takes all", 0, 10_000_000),
-        "SEED": SEED,
-    },
-}
+
+def limit(meaning: str, low: float | None = None, high: float | None = None, **more):
+    """A row of the table; `low` and `high` are included, `more` are other limits that pydantic's `Field` takes."""
+    return Field(description=meaning, ge=low, le=high, **more)
+
+
+Source = Literal["sample", "folder", "isic", "urls", "openverse"]
+Split = Literal["auto", "given", "drawn"]
+Group = Literal["auto", "patient", "lesion", "cluster", "none"]
+Pipeline = Literal["none", "flips", "dermoscopy", "photos"]
+Views = Literal["none", "mirror", "flips", "flips_and_rotations"]
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Penalty = Annotated[float, Field(ge=1e-9, le=1e6)]
+Texts = Annotated[list[str], Field(min_length=1)]
+License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
+
+
+class Everywhere(BaseModel):
+    """What all three notebooks have."""
+
+    DATASET_NAME: str = limit("folder below DATA_DIR; all three notebooks find the images by this name")
+    DATA_DIR: str = limit("relative to the repository, or absolute")
+    SEED: int = limit("of everything that is drawn at random", 0, 2**32 - 1)
+
+
+class Data(Everywhere):
+    """What images are looked at, and from where they come."""
+
+    SOURCE: Source = limit("sample (drawn lesions, or sample_data/<DATASET_NAME>) or another source")
+    SOURCE_PATH: str = limit("folder: its root; urls: a file with one address, a tab and a label per line")
+    LABELS: str = limit('folder: a table of labels in, below or beside it; "" looks for one where it is flat')
+    LABEL_COLUMN: str = limit("folder: the column of labels in that table; columns of 0 and 1 are found as well")
+    IMAGES_PER_CLASS: int = limit("isic, openverse: how many images to fetch for each class", 1, 1_000_000)
+    ISIC_API: str = limit("isic: the archive")
+    ISIC_QUERIES: dict[str, str] = limit("isic: label and search", min_length=1)
+    LICENSES: list[License] = limit("isic, openverse: allowed, such as CC-0, CC-BY, CC-BY-NC", min_length=1)
+    OPENVERSE_API: str = limit("openverse: the search engine")
+    SEARCH_QUERIES: dict[str, Texts] = limit("openverse: label and searches", min_length=1)
+    SEARCH_ITEMS: Texts = limit("openverse: each takes the place of {item} in the searches")
+    ALLOW_SHORTFALL: bool = limit("isic, openverse: True accepts fewer images than promised")
+    ALLOW_PRIVATE_ADDRESSES: bool = limit("urls, openverse: True also fetches from this machine and its network")
+    REMOVE_DUPLICATES: bool = limit("leave out images that repeat another one; False keeps them, in one group")
+
+
+class Modeling(Everywhere):
+    """What is trained, on which images, and how."""
+
+    OUTPUT_DIR: str = limit("relative to the repository, or absolute")
+    POSITIVE_CLASS: str = limit('the class that must not be missed; auto finds it by its name, "" means none')
+    CLASSIFIER: Literal[CLASSIFIERS] = limit("svm (frozen network, linear SVM) | dnn (refine the network)")
+    BACKBONE: str = limit("efficientnet_lite0 to 2, alexnet, resnet18 to 152, several joined by +")
+    WEIGHTS: str = limit("imagenet (those of Lite come in packages, others are fetched) | none | a file")
+    IMAGE_SIZE: int = limit("pixels; side of the square that is looked at; 0 as the network was trained", 0, 2048)
+    SPLIT: Split = limit("auto (given where the manifest has a column split, else drawn) | given | drawn")
+    MIN_CLASS_SIZE: int = limit("leave out classes of fewer groups (patients, lesions, single images)", 0, 10_000)
+    TEST_FRACTION: float = limit("share of the images for the test", 0.05, 0.45)
+    VALIDATION_FRACTION: float = limit("share for choices: calibration, threshold, best epoch", 0.05, 0.45)
+    GROUP_BY: Group = limit("what must not be torn; auto: patient, lesion and near-duplicates")
+    AUGMENT: Pipeline = limit("none | flips | dermoscopy | photos; the pipelines are shown below")
+    AUGMENT_COPIES: int = limit("0 augments anew in each epoch (dnn); 3 writes three copies, for svm too", 0, 100)
+    TEST_VIEWS: Views = limit("none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)")
+    SENSITIVITY: float = limit("0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99)
+    SVM_FEATURES: Literal["pooled", "last"] = limit("svm: pooled (averages of many layers) | last")
+    SVM_C: list[Penalty] = limit("svm: penalties to try; small ones regularize more", min_length=1)
+    FINE_LABELS: str = limit("dnn: a column with finer labels to learn beside the classes, as diagnosis_3")
+    TRAINABLE_STAGES: int = limit("dnn: 0 refines the whole network; 2 its last two stages only", 0, 100)
+    EPOCHS: int = limit("dnn: passes over the training images", 1, 10_000)
+    PATIENCE: int = limit("dnn: stop after so many epochs without improvement; 0 never stops early", 0, 10_000)
+    BATCH_SIZE: int = limit("dnn: images per step; 16 if memory is short", 1, 10_000)
+    LEARNING_RATE: float = limit("dnn: peak of the rate, 0.0001 to 0.001 are sensible; 0 looks for one", 0, 1)
+    SCHEDULE: str = limit("dnn: cosine | constant | a rate for each epoch, as in [0.05]*5 + [0.005]*5")
+    LAYER_DECAY: float = limit("dnn: each stage towards the input learns at this share of the next", 0.01, 1)
+    DROPOUT: float = limit("dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99)
+    WEIGHT_DECAY: float = limit("dnn: pull of the weights towards zero (AdamW)", 0, 1)
+    LABEL_SMOOTHING: float = limit("dnn: how much of each label is shared out among all classes", 0, 0.99)
+    PRECISION: Precision = limit("dnn: what training computes in; scores are float32 always")
+    TENSORBOARD: bool = limit("dnn: also write logs for TensorBoard")
+    EXTERNAL: str = limit('a folder of other images of these classes, to judge the run on as well; "" for none')
+    COMPARE: str = limit("previous (the newest run with the same test) | none | run ids with commas")
+    RUN_NAME: str = limit('names the run folder; "" takes classifier and network')
+
+
+class Deploying(Everywhere):
+    """What is served, and how."""
+
+    OUTPUT_DIR: str = limit("relative to the repository, or absolute")
+    RUN: str = limit("latest | best (highest validation AUC) | a folder's name in outputs/<dataset>/runs")
+    MODEL_NAME: str = limit('the name in the address of the service; "" takes DATASET_NAME')
+    BACKEND: Literal["auto", "docker", "local"] = limit("auto (says what it took) | docker | local")
+    SERVING_IMAGE: str = limit("docker: the image that the container is built on")
+    REPLICAS: int = limit("of the cluster and compose files; one server on this machine", 1, 32)
+    PORT: int = limit("of the service; 0 takes any free one; it answers on this machine only", 0, 65535)
+    KEEP_RUNNING: bool = limit("True leaves the service up and says how to stop it")
+    SAMPLE_COUNT: int = limit("test images in the example request", 1, 64)
+    PARITY_COUNT: int = limit("images whose served scores are compared; 0 takes all", 0, 10_000_000)
+
+
+LIMITS = {"data": Data.model_fields, "model": Modeling.model_fields, "deploy": Deploying.model_fields}
+
+
+def read(stage: str, name: str, value: object, strict: bool = False) -> object:
+    """`value` of a parameter, checked; text, as of a command line or YAML file, becomes what the parameter is.
+
+    Args:
+        strict: whether text is refused where no text is expected, as in a notebook; True is no number then, 1 one of
+            either kind.
+
+    Raises:
+        ParameterError: one sentence with what was received and what is allowed.
+    """
+    field = LIMITS[stage][name]
+    try:
+        if isinstance(value, str) and get_origin(field.annotation) in (list, dict) and not strict:
+            value = yaml.load(value, Loader=yaml.BaseLoader)
+        return TypeAdapter(Annotated[field.annotation, field]).validate_python(value, strict=strict)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name += "".join(f"[{place!r}]" for place in first["loc"])
+        words = first["msg"][0].lower() + first["msg"][1:]
+        raise ParameterError(f"{name} is {short(first['input'])}; {words}.") from None
+    except (yaml.YAMLError, RecursionError):
+        refuse(name, value, "YAML, as in [a, b] or {a: b}")
+
+
+def choices(field) -> tuple[str, ...]:
+    """The texts to choose from for a row of the table; () where any text, number or list may be given."""
+    if field.annotation is bool:
+        return ("True", "False")
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
 def check_parameters(stage: str, values: Mapping[str, object]) -> None:
@@ -176,12 +168,11 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
     Raises:
         ParameterError: one sentence on the first value that is wrong, alone or together with others.
     """
-    for name, limit in LIMITS[stage].items():
-        limit.check(name, values[name])
+    for name in LIMITS[stage]:
+        read(stage, name, values[name], strict=True)
     paths.checked_name("DATASET_NAME", values["DATASET_NAME"])
-    for name in ("RUN_NAME", "MODEL_NAME"):
-        if values.get(name) and name in LIMITS[stage]:
-            paths.checked_name(name, values[name])
+    for name in {"RUN_NAME", "MODEL_NAME"} & set(LIMITS[stage]):
+        paths.checked_name(name, values[name] or "none")
     for name in {"data": ["DATA_DIR"], "model": ["DATA_DIR", "OUTPUT_DIR"], "deploy": ["OUTPUT_DIR"]}[stage]:
         folder = paths.resolve(values[name]) / values["DATASET_NAME"]
         existing = next(place for place in (folder, *folder.parents) if place.exists())
@@ -203,11 +194,12 @@ def _check_source(values: Mapping[str, object]) -> None:
 
 def _check_training(values: Mapping[str, object]) -> None:
     for network in values["BACKBONE"].split("+"):
-        if not network.startswith("keras_hub:"):
-            Limit(str, "", words=BACKBONES).check("BACKBONE", network)
-    weights = values["WEIGHTS"]
-    if weights not in ("imagenet", "none") and not paths.resolve(weights).exists():
-        refuse("WEIGHTS", weights, f"'imagenet', 'none' or a path, and {paths.resolve(weights)} does not exist")
+        if network not in BACKBONES and not network.startswith("keras_hub:"):
+            refuse("BACKBONE", network, f"one of {', '.join(BACKBONES)}, or keras_hub:<preset>")
+    for name, words in {"WEIGHTS": ["imagenet", "none"], "EXTERNAL": [""]}.items():
+        if values[name] not in words and not paths.resolve(values[name]).exists():
+            allowed = f"{', '.join(map(repr, words))} or a path"
+            refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} does not exist")
     if values["SCHEDULE"] not in ("cosine", "constant"):
         rates = listed_rates(values["SCHEDULE"])
         if len(rates) != values["EPOCHS"]:
@@ -235,7 +227,7 @@ def listed_rates(schedule: str) -> list[float]:
         except (TypeError, ValueError):
             rates.append(0)
     if min(rates, default=0) <= 0 or max(rates) == math.inf:
-        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*7 + [0.005]*8'")
+        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*5 + [0.005]*5'")
     return rates
 
 

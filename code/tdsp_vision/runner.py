@@ -19,25 +19,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
-from tdsp_vision.parameters import CLASSIFIERS, LIMITS, check_parameters, defaults, nearest
+from tdsp_vision.parameters import CLASSIFIERS, LIMITS, check_parameters, defaults, nearest, read
 
 RUN_MIME = "application/x.tdsp-run+json"
 # Where things lie is the runner's business too, so these may be set whichever stages are selected.
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
-# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries.
+# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries. The
+# history is written here, while the next notebook runs: to import MLflow takes a kernel five seconds.
 _KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-class Step(NamedTuple):
-    """One notebook to run: `name` is the executed file's stem, `values` are the parameters that are injected."""
-
-    name: str
-    stage: str
-    values: dict[str, object]
+_KERNEL |= {"TDSP_HISTORY_WRITER": "the program that runs this notebook"}
 
 
 def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
@@ -49,34 +42,31 @@ def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
             model stage runs once, else for svm and for dnn.
 
     Returns:
-        (list of `Step`, `paths.DatasetPaths`, `paths.OutputPaths`)
+        (name of the step -> parameters that its notebook gets, `paths.DatasetPaths`, `paths.OutputPaths`). A name is
+        the executed file's stem; it begins with the stage, as in `model-svm`.
 
     Raises:
         ParameterError: a name that no selected stage has, or a wrong value of any stage.
     """
     selected = [stage for stage in LIMITS if stage in stages or not stages]
     homes = {name: stage for stage, limits in LIMITS.items() for name in limits}
-    given: dict[str, dict[str, object]] = {stage: {} for stage in LIMITS}
-    for name, value in settings.items():
+    for name in settings:
         if name not in _PLACES and not any(name in LIMITS[stage] for stage in selected):
             found = nearest(name, homes)
-            raise ParameterError(
-                f"{name} is no parameter of what is to run ({', '.join(selected)}); the nearest is {found} of stage "
-                f"{homes[found]}."
-            )
-        for stage in LIMITS:
-            if name in LIMITS[stage]:
-                given[stage][name] = LIMITS[stage][name].read(name, value)
-    whole = {stage: defaults(paths.NOTEBOOKS[stage]) | values for stage, values in given.items()}
-    steps = []
-    for stage in selected:
-        check_parameters(stage, whole[stage])
-        if stage == "model":
-            kinds = [whole[stage]["CLASSIFIER"]] if "CLASSIFIER" in settings else CLASSIFIERS
-            steps += [Step(f"model-{kind}", stage, given[stage] | {"CLASSIFIER": kind}) for kind in kinds]
-        else:
-            steps.append(Step(stage, stage, given[stage]))
-    name, data_dir, output_dir = (whole["deploy"][place] for place in _PLACES)
+            runs = f"what is to run ({', '.join(selected)})"
+            raise ParameterError(f"{name} is no parameter of {runs}; the nearest is {found} of stage {homes[found]}.")
+    steps, whole = {}, {}
+    for stage, limits in LIMITS.items():
+        given = {name: read(stage, name, value) for name, value in settings.items() if name in limits}
+        whole = defaults(paths.NOTEBOOKS[stage]) | given
+        kinds = [whole["CLASSIFIER"]] if "CLASSIFIER" in given else CLASSIFIERS
+        if stage in selected:
+            check_parameters(stage, whole)
+        if stage in selected and stage == "model":
+            steps |= {f"model-{kind}": given | {"CLASSIFIER": kind} for kind in kinds}
+        elif stage in selected:
+            steps[stage] = given
+    name, data_dir, output_dir = (whole[place] for place in _PLACES)  # the last stage has all three
     return steps, paths.DatasetPaths(data_dir, name), paths.OutputPaths(output_dir, name)
 
 
@@ -94,25 +84,25 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     steps, dataset, outputs = plan(settings, stages)
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
-    with ThreadPoolExecutor(1) as history:  # MLflow takes seconds to import, and the next notebook need not wait
-        for number, step in enumerate(steps, 1):
-            executed = folder / f"{step.name}.ipynb"
-            values = step.values
-            if step.stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
+    with ThreadPoolExecutor(1) as history:
+        if any(name.startswith("model") for name in steps):
+            history.submit(write_history, outputs)
+        for number, (name, values) in enumerate(steps.items(), 1):
+            stage, executed = name.partition("-")[0], folder / f"{name}.ipynb"
+            if stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
                 values = {"RUN": runs[-1]} | values
-            says = {"step": number, "steps": len(steps), "title": step.name, "notebook": str(executed)}
-            label = f"{number}/{len(steps)} {step.name}"
+            about = {"step": number, "steps": len(steps), "title": name, "notebook": str(executed)}
             try:
-                with progress(label, _usual(outputs, step.name), says if watched else None) as on_cell:
-                    run_notebook(paths.NOTEBOOKS[step.stage], values, executed, on_cell)
+                with progress(about, _usual(outputs, name), watched) as on_cell:
+                    run_notebook(paths.NOTEBOOKS[stage], values, executed, on_cell)
             except (ParameterError, RunFailed) as error:
-                raise type(error)(f"{step.name} stopped in {error}") from None
+                raise type(error)(f"{name} stopped in {error}") from None
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted in {step.name}; run again to go on") from None
-            if step.stage == "model":
+                raise KeyboardInterrupt(f"interrupted in {name}; run again to go on") from None
+            if stage == "model":
                 runs.append(displayed_run(executed))
-                history.submit(attach_to_history, outputs, runs[-1], executed)
-    print(f"\n{summary(dataset, outputs, {step.stage for step in steps}, runs, folder)}")
+                history.submit(write_history, outputs, runs[-1], executed)
+    print(f"\n{summary(dataset, outputs, 'deploy' in steps, runs, folder)}")
 
 
 def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> Path:
@@ -182,24 +172,25 @@ def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
 
 
 @contextmanager
-def progress(label: str, usual: str = "", watched: dict | None = None) -> Iterator[Callable[[int, int], None]]:
+def progress(about: dict, usual: str, watched: bool) -> Iterator[Callable[[int, int], None]]:
     """Show while the block runs that a notebook lives, and which cell it is in; yields `on_cell` of `run_notebook`.
 
     `2/4 model-svm ............... 21 s, cell 12 of 58 (usually 30 s)`: the same line anew every second on a terminal,
     else a line every minute, and one at the end.
 
     Args:
-        label: such as `2/4 model-svm`.
+        about: `step` of how many `steps`, its `title`, and its `notebook`.
         usual: how long it took before, as in ` (usually 30 s)`.
-        watched: for a program: entries of a line of JSON, printed every second with `cell`, `cells` and `seconds`.
+        watched: for a program: every second a line of JSON, `about` with `cell`, `cells` and `seconds`.
     """
-    start, at, ended = time.monotonic(), {"cell": 0, "cells": 0}, threading.Event()
+    start, at, ended = time.monotonic(), about | {"cell": 0, "cells": 0}, threading.Event()
     terminal = sys.stdout.isatty() and not watched
 
     def show(end: str) -> None:
-        seconds = round(time.monotonic() - start)
-        text = f"{label} ".ljust(30, ".") + f" {seconds} s, cell {at['cell']} of {at['cells']}{usual}"
-        print(json.dumps(watched | at | {"seconds": seconds}) if watched else text, end=end, flush=True)
+        at["seconds"] = round(time.monotonic() - start)
+        label = f"{at['step']}/{at['steps']} {at['title']} ".ljust(30, ".")
+        text = f"{label} {at['seconds']} s, cell {at['cell']} of {at['cells']}{usual}"
+        print(json.dumps(at) if watched else text, end=end, flush=True)
 
     def tick() -> None:
         while not ended.wait(1 if terminal or watched else 60):
@@ -233,45 +224,45 @@ def _usual(outputs: paths.OutputPaths, step: str) -> str:
     return ""
 
 
-def attach_to_history(outputs: paths.OutputPaths, run: str, executed: Path) -> None:
-    """Add the executed notebook, which is whole only now, to the run that it logged itself."""
-    if (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        from tdsp_vision.modeling.history import log_run
+def write_history(outputs: paths.OutputPaths, run: str = "", executed: Path | None = None) -> None:
+    """Add a run and its executed notebook to the history; without a run, only look whether it can be written."""
+    if run and not (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
+        return
+    from tdsp_vision.modeling.history import check_history, log_run
 
-        said = log_run(outputs, outputs.runs / run, executed)
-        if said.startswith("WARNING"):
-            print(said, file=sys.stderr)
+    said = log_run(outputs, outputs.runs / run, executed) if run else check_history(outputs)
+    if said.startswith("WARNING"):
+        print(said, file=sys.stderr)
 
 
-def summary(dataset, outputs, stages: set[str], runs: list[str], notebooks: Path) -> str:
+def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) -> str:
     """Tables of a finished walkthrough: images, a line for each run, where things lie, and the scored request.
 
     Args:
-        stages: which of data, model, deploy were run; only their results are shown.
+        deployed: whether the last stage was run.
         runs: ids of the modeling runs, in order.
         notebooks: folder of the executed notebooks.
     """
     from pandas import DataFrame
 
     form = {"na_rep": "-", "float_format": "{:.3f}".format, "max_cols": 12}
-    lines = []
-    if stages & {"data", "model"}:
-        counts = _read(dataset.info)["counts"]
-        each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
-        lines.append(f"{sum(counts.values())} images of {len(counts)} classes: {each}")
+    counts = _read(dataset.info)["counts"]
+    each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
+    lines = [f"{sum(counts.values())} images of {len(counts)} classes: {each}"]
     if runs:
         tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
         table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
         lines.append(f"\n{table.to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
     lines.append(f"executed notebooks in {paths.shown(notebooks)}")
-    if "deploy" in stages:
-        request, service = (outputs.deployment / f"{name}.json" for name in ("request", "service"))
-        service, answers = _read(service), _read(outputs.deployment / "response.json")["predictions"]
+    if deployed:
+        service, response = (_read(outputs.deployment / f"{name}.json") for name in ("service", "response"))
         # The label that is named need not have the highest score, so all scores are shown.
-        table = DataFrame([answer["scores"] for answer in answers], columns=service["classes"])
+        table = DataFrame([answer["scores"] for answer in response["predictions"]], columns=service["classes"])
         table.index = ["/".join(Path(file).parts[-2:]) for file in service["files"]]
-        table.insert(0, "label", [answer["label"] if answer["valid"] else "no image" for answer in answers])
-        lines.append(f"\nscored request {paths.shown(request)}: {service['what']}\n{table.to_string(**form)}")
+        labels = [answer["label"] if answer["valid"] else "no image" for answer in response["predictions"]]
+        table.insert(0, "label", labels)
+        request = paths.shown(outputs.deployment / "request.json")
+        lines.append(f"\nscored request {request}: {service['what']}\n{table.to_string(**form)}")
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ for number in range(1, 60):
     Image.new("RGB", (60, 40), (4 * number, 90, 200 - 3 * number)).save(f"{number:02}.png")
 manifest = pd.DataFrame({"path": [f"{n:02}.png" for n in range(60)], "label": ["benign"] * 40 + ["malignant"] * 20})
 score = np.r_[0.95, np.linspace(0.1, 0.55, 39), np.linspace(0.45, 0.9, 20)]
-predictions = manifest.assign(score_benign=1 - score, score_malignant=score,
+predictions = manifest.assign(score_benign=1 - score, score_malignant=score, familiar=0.5,
                               predicted=np.where(score >= 0.5, "malignant", "benign"))
 near = lambda row: manifest[:5].assign(distance=1.0)
 """

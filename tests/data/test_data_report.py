@@ -23,7 +23,7 @@ def report(dataset, source) -> tuple[str, str]:
     write_dataset(dataset, kept, rejected, source, {"source": "birds"})
     manifest = load_manifest(dataset)
     measures = kept.set_index("path").loc[manifest.path, list(MEASURES)]
-    found = predict_label_alone(measures, manifest.label, manifest.group, resamples=20)
+    found = predict_label_alone(measures, manifest.label, manifest.group)
     path = write_data_report(dataset, manifest, rejected, measures, found, marked.attrs["sentences"])
     assert path == dataset.root / "data_report.md"
     return path.read_text(encoding="utf-8"), (dataset.root / "data_dictionary.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_counts_conflicts_and_questions(birds, put, dataset):
     assert "- What licence do the 12 images have" in questions and "patient" not in questions
     assert "- What do these columns of the source mean, and in which units: `sex`, `age`, `note`?" in questions
     assert cells(dictionary, "age")[1] == "(from the source; what does it mean?)"
-    assert cells(dictionary, "note")[2:] == ["14%", r"a \| b, c"]
+    assert cells(dictionary, "note")[2:] == ["14%", "0%", "15%", r"a \| b, c"]
     assert {line.split(" | ")[0][2:] for line in dictionary.splitlines()[6:]} == set(load_manifest(dataset))
 
 

@@ -33,11 +33,11 @@ def without_privilege():
     if os.geteuid():
         yield
         return
-    os.seteuid(NOBODY)
+    os.setresuid(NOBODY, NOBODY, 0)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.setresuid(0, 0, 0)
 
 
 def test_images_and_rejections_together_are_every_visible_file(birds, put):

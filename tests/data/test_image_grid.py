@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import zoo
 
-from tdsp_vision.data.plots import THUMBNAIL, class_shares, image_grid, measure_histograms, thumbnail
+from tdsp_vision.data.plots import THUMBNAIL, auc_intervals, image_grid, measures_by_class, thumbnail
 
 
 def draw(figure) -> bytes:
@@ -39,17 +39,18 @@ def test_sixteen_bits_are_shown_in_their_grays_and_not_white(put):
 
 def test_labels_are_literal_in_every_figure(capsys):
     labels = pd.Series(["_hidden", "$x^2$", "Zaunkönig", "50% {a}"] * 6)
-    figures = [
-        measure_histograms(pd.DataFrame({"$a$": np.arange(24.0)}), labels),
-        class_shares(pd.crosstab(pd.Series(["$m$", "_f"] * 12), labels), "$title$"),
+    figure = measures_by_class(pd.DataFrame({"$a$": np.arange(24.0)}), labels)
+    assert {text.get_text() for text in figure.axes[0].get_yticklabels()} == set(labels) and draw(figure)
+    found = pd.DataFrame({"measure": "$a$", "direction": labels.unique(), "auc": 0.6, "low": 0.5, "high": 0.7})
+    figure = auc_intervals(found)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        f"$a$ ({name})" for name in found.direction
     ]
-    for figure in figures:
-        assert {text.get_text() for text in figure.legends[0].get_texts()} == set(labels)
-        assert draw(figure)
-    many = measure_histograms(
+    assert draw(figure)
+    many = measures_by_class(
         pd.DataFrame({"a": np.arange(100.0)}), pd.Series([f"species {n % 50}" for n in range(100)])
     )
-    assert len(many.legends[0].get_texts()) == 12
+    assert len(many.axes[0].get_yticklabels()) == 12
     assert capsys.readouterr().out == ""
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def test_everything_lands_where_the_contract_says(birds, put, dataset):
     put("metadata.csv", b"path,patient_id,license,age\nwren/1.png,007,CC-0,5\nrobin/2.png,008,CC-BY,\n")
     modes = {path: path.stat().st_mode for path in birds.rglob("*")}
     written = acquire(dataset, birds)
-    assert list(written) == [*COLUMNS[:-1], "patient_id", "age"]
+    assert list(written) == [*list(COLUMNS)[:-1], "patient_id", "age"]
     assert image_files(dataset) == set(written.path)
     converted = written.set_index("path").converted
     assert converted[converted != ""].to_dict() == {"images/wren/deep__er__1.png": "TIFF to PNG"}
@@ -195,18 +194,6 @@ def test_texts_come_back_from_the_tables_as_they_were(source, put, dataset):
     assert (row.patient_id, row.attribution, row.license) == ("007", attribution, "None")
 
 
-def test_hashes_are_compared_on_request(birds, dataset):
-    acquire(dataset, birds)
-    image = dataset.images / "wren/1.png"
-    facts, content = image.stat(), image.read_bytes()
-    image.unlink()
-    image.write_bytes(content[:-30] + bytes(30))
-    os.utime(image, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as long and as old as before
-    assert len(load_manifest(dataset)) == 4
-    with pytest.raises(ValueError, match="1 of 4 images of .* are missing or changed, such as images/wren/1.png"):
-        load_manifest(dataset, hashes=True)
-
-
 CHANGES = {"images/wren/1.png": EXCLUDE, "images/robin/1.png": 'a new, "odd" label'}
 
 
@@ -226,10 +213,3 @@ def test_corrections_are_written_read_and_followed(birds, dataset):
     ]  # fmt: skip
     acquire(dataset, birds)
     assert load_manifest(dataset).equals(loaded), "corrections outlive another run of stage 1"
-
-
-@pytest.mark.parametrize(("path", "label"), [("a.png", " "), ("a.png", 1)])
-def test_what_could_not_be_read_again_is_not_written(dataset, path, label):
-    with pytest.raises(ValueError, match="each needs a path and a label, both text and not empty"):
-        write_corrections(dataset, {path: label}, {})
-    assert not dataset.corrections.exists()

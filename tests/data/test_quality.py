@@ -18,7 +18,6 @@ from tdsp_vision.data.quality import (
     ink,
     measure_images,
     predict_label_alone,
-    share_known,
     shown_classes,
     thin_lines,
     warnings_in_words,
@@ -110,7 +109,7 @@ def test_class_by_text_and_by_other_numbers():
 def test_of_many_classes_a_dozen_is_shown():
     many = manifest(sex=["m", "f"] * 200, label=[f"species {n % 40:02d}" for n in range(400)])
     assert class_by(many, "sex").shape == (2, 12) and "(29 others)" in class_by(many, "sex")
-    assert share_known(many).shape == (3, 14) and shown_classes(many.label[:12]).nunique() == 12
+    assert shown_classes(many.label[:12]).nunique() == 12
 
 
 def test_only_columns_that_can_say_something_are_compared():
@@ -140,7 +139,7 @@ def example(count: int = 200, classes: str = "ab", seed: int = 0):
 
 def test_auc_is_that_of_scikit_learn_and_best_comes_first():
     measures, labels, groups = example()
-    found = predict_label_alone(measures, labels, groups, resamples=200).set_index("measure")
+    found = predict_label_alone(measures, labels, groups).set_index("measure")
     truth = labels.to_numpy() == "b"
     for name in measures:
         auc = roc_auc_score(truth, measures[name])
@@ -151,13 +150,13 @@ def test_auc_is_that_of_scikit_learn_and_best_comes_first():
     ]  # fmt: skip
     assert ((found.low <= found.auc) & (found.auc <= found.high)).all()
     assert found.low["clear"] > 0.7 and found.low["noise"] < 0.5
-    assert found.loc["constant", ["auc", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
+    assert found.auc["constant"] == 0.5 and found.low["constant"] < 0.5
     assert found.auc[TOGETHER] > 0.85
 
 
 def test_more_classes_are_averaged_one_against_the_rest():
     measures, labels, groups = example(300, "abc")
-    found = predict_label_alone(measures, labels, groups, resamples=100).set_index("measure")
+    found = predict_label_alone(measures, labels, groups).set_index("measure")
     aucs = [roc_auc_score(labels.to_numpy() == name, measures.clear) for name in "abc"]
     assert found.auc["clear"] == pytest.approx(np.mean([max(auc, 1 - auc) for auc in aucs]))
     assert found.direction["clear"] in ("larger in c", "smaller in a")
@@ -178,28 +177,28 @@ def test_images_of_one_patient_are_not_counted_as_independent():
 
 def test_the_same_seed_gives_the_same_table_and_few_groups_no_model():
     measures, labels, groups = example()
-    once, again = (predict_label_alone(measures, labels, groups, seed=3, resamples=50) for _ in range(2))
+    once, again = (predict_label_alone(measures, labels, groups, seed=3) for _ in range(2))
     assert once.equals(again)
-    few = predict_label_alone(measures, labels, groups % 4, resamples=50)
+    few = predict_label_alone(measures, labels, groups % 4)
     assert TOGETHER not in set(few.measure) and few.auc.notna().all()
 
 
 def test_sentences_only_for_what_is_clear():
     measures, labels, groups = example()
-    sentences = warnings_in_words(predict_label_alone(measures, labels, groups, resamples=200), labels)
+    sentences = warnings_in_words(predict_label_alone(measures, labels, groups), labels)
     assert len(sentences) == 3
     clear = next(line for line in sentences if line.startswith("`clear`"))
     assert "larger in b and alone predicts the label: AUC 0." in clear
     assert not any("noise" in line or "constant" in line for line in sentences)
     few = slice(0, 30)
-    found = predict_label_alone(measures[few], labels[few], groups[few], resamples=50)
+    found = predict_label_alone(measures[few], labels[few], groups[few])
     assert found.low.max() > 0.55 and warnings_in_words(found, labels[few]) == []
 
 
 @pytest.mark.slow
 def test_real_photos_show_their_known_confounders(real_photos):
     images, _ = scan_folder(real_photos / "isic2019_256")
-    found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series(), resamples=200)
+    found = predict_label_alone(images[list(MEASURES)], images.label, images.index.to_series())
     found = found.set_index("measure")
     for name in ("file_kb", "dark_corners", "thin_lines", "sharpness"):
         assert found.low[name] > 0.55 and found.direction[name] == "larger in malignant"

@@ -26,7 +26,7 @@ def two_classes(tmp_path_factory, photos) -> Exported:
     """benign and malignant, with a threshold that calls about half of the photos malignant."""
     probe = write_run(tmp_path_factory.mktemp("probe") / "r", CLASSES, "malignant", 0.5)
     pictures = np.stack([preprocess(tf.constant(photo), IMAGE_SIZE).numpy() for photo in photos])
-    scores = np.sort(np.asarray(probe(pictures))[:, 1])
+    scores = np.sort(np.asarray(probe(pictures)["scores"])[:, 1])
     middle = len(scores) // 2
     threshold = float((scores[middle - 1] + scores[middle]) / 2)
     return _exported(tmp_path_factory.mktemp("two"), CLASSES, "malignant", threshold)

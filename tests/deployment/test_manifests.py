@@ -14,40 +14,11 @@ from tdsp_vision.deployment.backends import HARDENED, SERVING_IMAGE, LocalBacken
 from tdsp_vision.deployment.deployment import Deployment, write_cluster_files
 from tdsp_vision.paths import OutputPaths
 
-STRING, COUNT = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}
-
-
-def _object(required: str = "", **properties) -> dict:
-    """A schema that knows every field it allows."""
-    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
-
-
-# From KServe's API reference (serving.kserve.io/v1beta1); fields of Kubernetes' own are checked as parts of a Pod.
-MODEL = _object(
-    "modelFormat storageUri",
-    modelFormat=_object("name", name=STRING, version=STRING),
-    runtimeVersion=STRING,
-    protocolVersion={"enum": ["v1", "v2", "grpc-v1", "grpc-v2"]},
-    storageUri={"type": "string", "pattern": "^(gs|s3|hdfs|webhdfs|https?|pvc|oci)://."},
-    resources={"type": "object"},
-    securityContext={"type": "object"},
-    volumeMounts={"type": "array"},
-)
-PREDICTOR = _object(
-    "model",
-    minReplicas={"type": "integer", "minimum": 0},
-    maxReplicas=COUNT,
-    automountServiceAccountToken={"type": "boolean"},
-    volumes={"type": "array"},
-    model=MODEL,
-)
-INFERENCE_SERVICE = _object(
-    "apiVersion kind metadata spec",
-    apiVersion={"const": "serving.kserve.io/v1beta1"},
-    kind={"const": "InferenceService"},
-    metadata=_object("name", name={"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"}, labels={}),
-    spec=_object("predictor", predictor=PREDICTOR),
-)
+# Fields of KServe's InferenceService that are used here, from its API reference (serving.kserve.io/v1beta1); those of
+# Kubernetes' own are checked as parts of a Pod.
+INFERENCE_SERVICE = {"apiVersion", "kind", "metadata", "spec"}
+PREDICTOR = {"minReplicas", "maxReplicas", "automountServiceAccountToken", "volumes", "model"}
+MODEL = {"modelFormat", "runtimeVersion", "protocolVersion", "storageUri", "resources", "securityContext"}
 
 
 def _check(name: str, document: dict) -> None:
@@ -56,8 +27,12 @@ def _check(name: str, document: dict) -> None:
         schema = get_builtin_schema("vendor.compose-spec")
         jsonschema.validators.validator_for(schema)(schema).validate(document)
     elif name == "inference_service":
-        jsonschema.Draft202012Validator(INFERENCE_SERVICE).validate(document)
         predictor = document["spec"]["predictor"]
+        used = set(document), set(predictor), set(predictor["model"])
+        if used != (INFERENCE_SERVICE, PREDICTOR, MODEL | {"volumeMounts"}):
+            raise jsonschema.ValidationError(f"other fields than allowed: {used}")
+        assert (document["apiVersion"], document["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+        assert re.match("(gs|s3|https?|pvc|oci)://.", predictor["model"]["storageUri"])
         parts = {field: predictor["model"][field] for field in ("resources", "securityContext", "volumeMounts")}
         pod = {"containers": [{"name": "server", **parts}], "volumes": predictor["volumes"]}
         _check("pod", {"apiVersion": "v1", "kind": "Pod", "spec": pod})

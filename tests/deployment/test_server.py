@@ -1,6 +1,5 @@
 """The embedded server: TensorFlow Serving's protocol, what strangers send, versions that come and go, its end."""
 
-import gzip
 import io
 import json
 import os
@@ -64,17 +63,7 @@ IMAGES = {  # all of them are answered with valid = false
     "a PNG without pixels": png(0, 0),
     "a JPEG that says 4 billion pixels": huge_jpeg(),
     "a JPEG without a frame": b"\xff\xd8\xff\xe0\x00\x04ab\xff\xd9",
-    "half a JPEG": encoded("JPEG")[:900],
-    "a GIF with a huge screen": patched(encoded("GIF"), 6, "<HH", 65_535, 65_535),
-    "a lossless WebP that says 268 million": b"RIFF\x1e\0\0\0WEBPVP8L\x0a\0\0\0\x2f\xff\xff\xff\x0f" + bytes(8),
-    "a BMP that says 2 billion rows": patched(encoded("BMP"), 22, "<i", 2**31 - 1),
     "a WebP, a format that the client converts": encoded("WEBP"),
-    "a TIFF": encoded("TIFF"),
-    "a PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
-    "an SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-    "a gzip file": gzip.compress(b"hello"),
-    "zeros": bytes(10_000),
-    "nothing": b"",
 }
 # name: (path, body, status, pattern that the body must contain)
 REQUESTS = {
@@ -84,25 +73,15 @@ REQUESTS = {
     "lists 50,000 levels deep": (PREDICT, FLOATS % (b"[" * 50_000 + b"]" * 50_000), 400, "JSONDecodeError"),
     "NaN": (PREDICT, FLOATS % b"[[[[NaN]]]]", 400, "JSONDecodeError"),
     "a whole number beyond 64 bits": (PREDICT, FLOATS % (b"[[[[%d]]]]" % 2**70), 400, "error"),
-    "null for a number": (PREDICT, FLOATS % b"[[[[null]]]]", 400, "other than numbers"),
-    "numbers and lists": (PREDICT, FLOATS % b"[[[[1, [2], 3]]]]", 400, "Malformed request"),
     "pictures of another size": (PREDICT, FLOATS % b"[[[[1, 2, 3]]]]", 400, r"shape \\?\(1, 1, 1, 3\\?\)"),
-    "pixels for files": (PREDICT, json_body({"instances": [[[0, 0, 0]]]}), 400, "Malformed request"),
     "no images": (PREDICT, b'{"instances": []}', 400, r"shape \(0,\)"),
     "an object for a list": (PREDICT, b'{"instances": {"image_bytes": "a"}}', 400, "is no list"),
-    "nothing": (PREDICT, b"", 400, "JSONDecodeError"),
-    "half a surrogate pair": (PREDICT, rb'{"instances": ["\ud800"]}', 400, "JSONDecodeError"),
-    "a form": (PREDICT, b"instances=a&b=c", 400, "JSONDecodeError"),
     "text of other scripts": (PREDICT, '{"instances": ["😀"]}'.encode(), 200, '"valid":false'),
-    "a name beside b64": (PREDICT, b'{"instances": [{"b64": "AA==", "x": 1}]}', 400, "Malformed request"),
-    "a number for b64": (PREDICT, b'{"instances": [{"b64": 7}]}', 400, "Malformed request"),
     "base64 with a letter too many": (PREDICT, b'{"instances": [{"b64": "AAAAA"}]}', 400, "Malformed request"),
     "a signature named by a list": (PREDICT, b'{"signature_name": [1], "inputs": []}', 400, "TypeError"),
     "another model": ("/v1/models/other:predict", b"{}", 404, "Servable not found"),
-    "another version": (f"{MODEL}/versions/7:predict", b"{}", 404, "Servable not found"),
     "a negative version": (f"{MODEL}/versions/-1:predict", b"{}", 400, "Malformed request"),
     "classify, which the real one has": (f"{MODEL}:classify", b"{}", 400, "Malformed request"),
-    "another place": ("/index.html", b"{}", 404, "Malformed request"),
 }
 
 
@@ -154,7 +133,7 @@ def test_both_forms_and_all_signatures(service, two_classes, photos):
         np.testing.assert_allclose(answer["outputs"]["scores"], expected, atol=1e-6)
     blank = {"signature_name": "float_images", "instances": np.zeros([2, IMAGE_SIZE, IMAGE_SIZE, 3]).tolist()}
     rows = send(service, "POST", PREDICT, json_body(blank)).json()["predictions"]
-    np.testing.assert_allclose(rows[0]["scores"], two_classes.model(np.zeros([1, 32, 32, 3]))[0], atol=1e-6)
+    np.testing.assert_allclose(rows[0]["scores"], two_classes.model(np.zeros([1, 32, 32, 3]))["scores"][0], atol=1e-6)
     answer = send(service, "POST", PREDICT, json_body({"signature_name": "classify", "instances": [b64(b"")]})).json()
     assert answer == {"predictions": [{"classes": CLASSES, "scores": [0.0, 0.0]}]}
 

@@ -33,10 +33,14 @@ class Exported:
     model: keras.Model
     info: dict
 
-    def scores(self, encoded: list[bytes]) -> np.ndarray:
-        """What the Keras model says after the one preprocess, float32 [n, K]."""
+    def says(self, encoded: list[bytes]) -> dict[str, np.ndarray]:
+        """What the Keras model says after the one preprocess: scores float32 [n, K], familiar float32 [n, 1]."""
         pictures = [preprocess(tf.constant(data), IMAGE_SIZE).numpy() for data in encoded]
-        return np.asarray(self.model(np.stack(pictures), training=False))
+        return {name: values.numpy() for name, values in self.model(np.stack(pictures), training=False).items()}
+
+    def scores(self, encoded: list[bytes]) -> np.ndarray:
+        """The scores of these."""
+        return self.says(encoded)["scores"]
 
 
 def decide(scores: np.ndarray, info: dict) -> list[str]:
@@ -47,19 +51,15 @@ def decide(scores: np.ndarray, info: dict) -> list[str]:
 def write_run(folder: Path, classes: list[str], positive_class: str, threshold: float | list[float], seed: int = 7):
     """A run folder with a tiny network of random weights, large enough that its scores differ between pictures."""
     keras.utils.set_random_seed(seed)
-    layers = [
-        keras.layers.Rescaling(1 / 127.5, offset=-1),
-        keras.layers.Conv2D(6, 5, strides=2, use_bias=False),
-        keras.layers.BatchNormalization(),
-        keras.layers.ReLU(),
-        keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(len(classes), kernel_initializer=keras.initializers.RandomNormal(stddev=4.0)),
-        keras.layers.Softmax(),
-    ]
-    model = keras.Sequential([keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3]), *layers])
-    rng = np.random.default_rng(seed)
-    normalization = model.layers[2]
+    x = images = keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3])
+    normalization, wide = keras.layers.BatchNormalization(), keras.initializers.RandomNormal(stddev=4.0)
+    for layer in (keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Conv2D(6, 5, 2, use_bias=False), normalization):
+        x = layer(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(keras.layers.ReLU()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    scores = keras.layers.Dense(len(classes), "softmax", kernel_initializer=wide, name="scores")(x)
+    familiar = keras.layers.Dense(1, "sigmoid", kernel_initializer=wide, name="familiar")(x)
+    model, rng = keras.Model(images, {"scores": scores, "familiar": familiar}), np.random.default_rng(seed)
     normalization.set_weights([w + rng.uniform(-0.2, 0.2, w.shape) for w in normalization.get_weights()])
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")

@@ -1,5 +1,7 @@
 """Heat maps: they add up to what decides, and they stand where the evidence is."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -59,22 +61,17 @@ def test_evidence_stands_where_it_is(size):
     np.testing.assert_allclose(evidence_maps(model, image, 1)[0], -found, atol=1e-6)
 
 
-def test_randomising_changes_the_map_and_not_the_model(small_backbone, images):
+def test_the_check_tells_maps_that_learned_something_from_such_as_did_not_and_changes_no_model(small_backbone, images):
     model = _model(small_backbone, 2)
     before = model.get_weights()
-    correlation, sentence = randomisation_check(model, images, 1, seed=4)
+    assert "they show what was learned" in randomisation_check(model, images, 1, seed=4)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert abs(correlation) < 0.5 and "they show what was learned" in sentence
-
-
-def test_a_map_that_learned_nothing_is_told(images):
-    """Brightness alone: whatever the weights, such a map follows the picture or its negative."""
-    pictures = keras.Input((SIZE, SIZE, 3))
+    pictures = keras.Input((SIZE, SIZE, 3))  # brightness alone: such a map follows the picture or its negative
     brightness = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pictures))
-    model = _model(keras.Model(pictures, brightness), 2)
-    correlation, sentence = randomisation_check(model, images[..., :1].repeat(3, axis=-1), 1, seed=0)
-    assert abs(correlation) == pytest.approx(1) and "Do not rely on them" in sentence
+    gray = images[..., :1].repeat(3, axis=-1)
+    sentence = randomisation_check(_model(keras.Model(pictures, brightness), 2), gray, 1, seed=0)
+    assert re.search(r"by -?1\.00 .*do not rely on them", sentence)
 
 
 def test_a_network_without_maps_is_explained_by_nothing(small_backbone, images):

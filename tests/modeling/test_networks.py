@@ -132,9 +132,9 @@ def test_another_input_size_is_resized_inside_and_random_networks_stay_unfolded(
     np.testing.assert_allclose(network(flat), build_backbone(name, SIZE, "none")(smaller), atol=1e-4)
 
 
-def test_each_member_sees_its_share_of_the_size():
+def test_each_member_sees_the_size_asked_for_or_its_own():
     assert backbones.member_sizes(LITES, 0) == (260, [224, 240, 260])
-    assert backbones.member_sizes(LITES, 130) == (130, [112, 120, 130])
+    assert backbones.member_sizes(LITES, 130) == (130, [130, 130, 130])
     assert backbones.member_sizes(["alexnet"], 0) == (224, [224])
     with pytest.raises(ValueError, match="IMAGE_SIZE is 94.*take 95 to 2048"):
         backbones.member_sizes(["alexnet"], 94)

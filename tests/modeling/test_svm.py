@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from tdsp_vision.modeling import svm as module
 from tdsp_vision.modeling.calibration import calibrate, calibrated, cross_calibrated
-from tdsp_vision.modeling.svm import build_svm, svm_as_dense, svm_margins, sweep_c
+from tdsp_vision.modeling.svm import build_svm, svm_as_dense, sweep_c
 
 
 def _blobs(n: int, n_classes: int, distance: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -29,9 +29,9 @@ def _error(scores: np.ndarray, targets: np.ndarray) -> float:
 def test_the_dense_layer_is_scikit_learns_decision(n_classes):
     x, y = _blobs(150, n_classes)
     svm = build_svm(0.01, 0).fit(x, y)
-    margins = svm_margins(svm, x)
     kernel, bias = svm_as_dense(svm)
-    np.testing.assert_allclose(x @ kernel + bias, margins, atol=1e-5)
+    margins, expected = x @ kernel + bias, svm.decision_function(x)
+    np.testing.assert_allclose(margins if n_classes > 2 else margins[:, 1] - margins[:, 0], expected, atol=1e-5)
     np.testing.assert_array_equal(margins.argmax(axis=1), svm.predict(x))
 
 
@@ -40,7 +40,8 @@ def test_features_that_hardly_varied_or_never_do_not_drown_the_others():
     quiet = np.zeros((120, 2), np.float32)
     quiet[3, 0] = 1e-6  # one image of the training side
     svm = build_svm(0.01, 0).fit(np.concatenate([x, quiet], axis=1), y)
-    still, loud = (svm_margins(svm, np.concatenate([x, np.full((120, 2), v, np.float32)], axis=1)) for v in (0, 0.05))
+    seen = (np.concatenate([x, np.full((120, 2), value, np.float32)], axis=1) for value in (0, 0.05))
+    still, loud = map(svm.decision_function, seen)
     assert np.abs(loud - still).max() < 0.1 * np.ptp(still)
 
 

@@ -117,13 +117,6 @@ def test_no_checkpoint_runs_code(tmp_path, zipped):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["torch.nn.modules.linear Linear", "builtins eval", "torch BFloat16Storage"])
-def test_other_classes_are_refused_by_name(tmp_path, name):
-    (tmp_path / "w.pth").write_bytes("c{}\n{}\n.".format(*name.split()).encode())
-    with pytest.raises(ValueError, match=f"may not hold {name.replace(' ', '.')}"):
-        read_checkpoint(tmp_path / "w.pth")
-
-
 @pytest.mark.parametrize("tree", [[1, 2], OrderedDict(epoch=3), OrderedDict(a=OrderedDict(b=Saved(VALUES, (24,))))])
 def test_other_trees_are_refused(tmp_path, tree):
     with pytest.raises(ValueError, match=r"w\.pth is not a PyTorch checkpoint of plain tensors"):
@@ -141,11 +134,3 @@ def test_a_state_dict_comes_back_from_both_formats(tmp_path, zipped):
     np.testing.assert_array_equal(got["part"], VALUES[[[5, 9, 13], [6, 10, 14]]])
     np.testing.assert_array_equal(got["whole"], VALUES.reshape(4, 6))
     assert got["counter"].tolist() == [7] and got["counter"].dtype == np.int64
-
-
-def test_the_packaged_checkpoint_is_lite0(checkpoint):
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    learned = sum(tensor.size for name, tensor in checkpoint.items() if not name.endswith(statistics))
-    assert learned == 4_652_008  # published: 4.7 million
-    assert checkpoint["_blocks.15._project_conv.weight"].shape == (320, 1152, 1, 1)
-    assert all(np.isfinite(tensor).all() for tensor in checkpoint.values())

@@ -29,6 +29,8 @@ def test_filters_and_orders(root, predictions):
     ui.shown.value, ui.label.value = "correct", ""
     assert ui.pages.rows[:1] == (114,), "the least sure"
     assert np.isfinite(judged(predictions.assign(score_robin=0.0), CLASSES).loss).all()
+    ui.shown.value, ui.order.value = "all", "least familiar"
+    assert ui.pages.visible == (107,) and "familiar 0.000" in ui.about.value
 
 
 def test_a_damaged_image_is_a_placeholder_and_the_next_one_is_shown(root, predictions):

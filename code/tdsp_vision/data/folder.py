@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tdsp_vision.data.images import RejectedImage
 from tdsp_vision.data.quality import look_at
 from tdsp_vision.data.tables import COLUMNS, TEXT, is_id, read_csv
 from tdsp_vision.paths import resolve, shown
@@ -46,8 +45,8 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         label_column: its column of labels; columns of 0 and 1, one for each label, are understood as well.
 
     Returns:
-        images: file (relative to `source`), label, split (where the set came divided), the facts of `read_image`,
-        the `MEASURES`, miniature (see `duplicates`), and the metadata columns;
+        images: file (relative to `source`), label, split (where the set came divided), the metadata columns, the facts
+        of `read_image`, the `MEASURES`, miniature (see `duplicates`);
         rejected: path (relative to `source`), kind, reason. Each file is in exactly one of the two. Links to folders,
         sub-folders that became no label and lines of tables without a file are in `rejected`, too.
 
@@ -55,123 +54,98 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         ValueError: if fewer than two labels have a usable image, if labels differ in case, blanks or Unicode form
             only, or a table cannot be used.
     """
-    files, rejected, folders = _list_files(source)
+    files, folders, rejected = _list_files(source)
     places, level = _places(files)
-    extra, sentences = None, []
-    from_table = bool(labels) or not any(label for label, _ in places.values())
+    from_table, table = bool(labels) or not places.label.any(), None
     if from_table:
-        path, extra, lines, sentence = table_of_labels(source, labels, label_column, files)
-        rejected |= lines
-        places = {name: (extra.label.get(name, ""), places[name][1]) for name in files if source / name != path}
-        extra, sentences = extra.drop(columns="label"), [sentence]
+        path, table, lines = table_of_labels(source, labels, label_column, files)
+        places = places.assign(label=table.pop("label")).fillna({"label": ""})
+        places, rejected = places[[source / name != path for name in places.index]], rejected | lines
     elif METADATA_FILE in files:
-        extra, lines = read_metadata(source / METADATA_FILE, files)
+        table, lines = read_metadata(source / METADATA_FILE, files)
         rejected |= lines
-    places.pop(METADATA_FILE, None)
-    usable = []
-    for name, (label, _) in places.items():
-        problem = label_problem(label) if from_table or label == EXCLUDE else ""
-        if not label:
-            problem = "no label: it is not in a sub-folder, or the table of labels has no line for it"
-        if problem:
+    for name, label in places.label.items():
+        problem = label_problem(label) if from_table or label in ("", EXCLUDE) else ""
+        if problem and name != METADATA_FILE:
             rejected.setdefault(name, ("no label", problem))
-        else:
-            usable.append(name)
-    rows = []
-    for name, found in zip(usable, look_at([source / name for name in usable]), strict=True):
-        if isinstance(found, RejectedImage):
-            rejected[name] = (found.kind, str(found))
-        else:
-            rows.append({"file": name, "label": places[name][0], "split": places[name][1]} | found)
-    images = pd.DataFrame(rows or {"file": [], "label": [], "split": []})
+    usable = [name for name in places.index if name not in rejected and name != METADATA_FILE]
+    looked = dict(zip(usable, look_at([source / name for name in usable]), strict=True))
+    rejected |= {name: (found["kind"], found["reason"]) for name, found in looked.items() if "kind" in found}
+    facts = {name: found for name, found in looked.items() if "kind" not in found}
+    images = places.join(pd.DataFrame(list(facts.values()), list(facts)), how="inner")
     if not from_table:
-        lost = _lost_labels(folders, level, set(images.label), rejected)
-        rejected, sentences = rejected | lost, [f"{path}: {why}" for path, (_, why) in lost.items()]
-    _check_labels(source, images, rejected)
-    images = images if extra is None else _joined(images, extra, shown(source))
-    images = images if images.split.astype(bool).any() else images.drop(columns="split")
-    print(*sentences, sep="\n", end="\n" * bool(sentences))
-    return images, pd.DataFrame([(path, *why) for path, why in rejected.items()], columns=["path", "kind", "reason"])
+        rejected |= _lost_labels(folders, level, set(images.label), rejected)
+    refuse_near_labels(images.label.unique())
+    if images.label.nunique() < 2:
+        first = next((f", the first, {name!r}: {why}" for name, (_, why) in rejected.items()), "")
+        found = f"holds usable images of {images.label.nunique()} label(s) ({len(rejected)} files rejected{first})"
+        raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
+    images = (images if table is None else _joined(images, table, shown(source))).rename_axis("file").reset_index()
+    images = images if images.split.any() else images.drop(columns="split")
+    return images, pd.DataFrame([(name, *why) for name, why in rejected.items()], columns=["path", "kind", "reason"])
 
 
-def _list_files(source: Path) -> tuple[list[str], dict[str, tuple[str, str]], list[str]]:
-    """Names of files to look into, in alphabetical order; for all else a kind and a reason; and all folders."""
-    files, rejected, all_folders = [], {}, []
-
-    def unreadable(error: OSError) -> None:
-        name = Path(error.filename).relative_to(source).as_posix()
-        rejected[name] = ("unreadable", f"cannot be read: {error.strerror}")
-
-    for folder, folders, names in os.walk(source, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(folder, name) for name in [*folders, *names] if not name.startswith(".")):
-            name = path.relative_to(source).as_posix()
-            if path.name in folders and not path.is_symlink():
-                all_folders.append(name)
-            elif re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
-                rejected[name] = ("name", "its name has a control character or is not UTF-8; rename it")
-            elif os.access(path, os.R_OK) and path.is_file():
-                files.append(name)
-            else:
-                rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
-    # with an escape for each byte that is not UTF-8, which no text file could hold
-    rejected = {name.encode("utf-8", "backslashreplace").decode("utf-8"): why for name, why in rejected.items()}
-    return sorted(files, key=lambda name: name.split("/")), rejected, sorted(all_folders)
+def _list_files(source: Path) -> tuple[list[str], list[str], dict[str, tuple[str, str]]]:
+    """Names of files to look into and of folders, in alphabetical order; for all else a kind and a reason."""
+    files, folders, rejected = [], [], {}
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix()
+        text = name.encode("utf-8", "backslashreplace").decode("utf-8")  # a text file can hold no other bytes
+        if "/." in f"/{name}":
+            continue
+        if os.access(path, os.R_OK) and path.is_dir() and not path.is_symlink():
+            folders.append(text)
+        elif text != name or re.search(r"[\x00-\x1f\x7f]", name):
+            rejected[text] = ("name", "its name has a control character or is not UTF-8; rename it")
+        elif os.access(path, os.R_OK) and path.is_file():
+            files.append(name)
+        else:
+            rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
+    return files, folders, rejected
 
 
-def _places(files: list[str]) -> tuple[dict[str, tuple[str, str]], int]:
+def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
     """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand."""
-    above = {name: name.split("/")[:-1] for name in files}
-    images = [parts for name, parts in above.items() if ENDING.search(name)] or list(above.values())
+    above = pd.Series([name.split("/")[:-1] for name in files], files, dtype=object)
+    images = above[[bool(ENDING.search(name)) for name in files]]
     level, division = 0, None
-    while heads := {parts[level] for parts in images if len(parts) > level}:
+    while heads := {parts[level] for parts in (above if images.empty else images) if len(parts) > level}:
         splits = set(filter(split_name, heads))
-        deeper = {parts[level] for parts in images if len(parts) > level + 1}
         if splits == heads and division is None:
             division = level
-        elif len(splits) > 1 and splits & deeper:
+        elif len(splits) > 1 and any(parts[level] in splits for parts in images if len(parts) > level + 1):
             found = f"The folders {', '.join(sorted(splits))} look like a division above the labels"
             beside = f"beside them stand {', '.join(sorted(heads - splits)[:5])}"
             raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
         elif len(heads) > 1:
             break
         level += 1
-    places = {}
-    for name, parts in above.items():
-        split = split_name(parts[division]) or "" if division is not None and len(parts) > division else ""
-        places[name] = (comparable(parts[level], exact=True) if len(parts) > level else "", split)
-    return places, level
+    label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
+    split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
+    return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level
 
 
 def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]:
     """Sub-folders at the level of the labels from which no image could be used, each with its reason."""
     lost = {}
     for folder in folders:
-        parts = folder.split("/")
-        if len(parts) == level + 1 and comparable(parts[level], exact=True) not in labels:
+        if folder.count("/") == level and comparable(folder.split("/")[level], exact=True) not in labels:
             inside = [why for name, (_, why) in rejected.items() if name.startswith(f"{folder}/")]
             why = f"no file of {len(inside)} can be used (the first: {inside[0]})" if inside else "it has no files"
             lost[f"{folder}/"] = ("no label", f"this sub-folder became no label: {why}")
+            print(f"{folder}/: {lost[f'{folder}/'][1]}")
     return lost
 
 
-def _check_labels(source: Path, images: pd.DataFrame, rejected: dict) -> None:
-    labels = images.label.unique()
-    refuse_near_labels(labels)
-    if len(labels) < 2:
-        first = next((f", the first, {name!r}: {why}" for name, (_, why) in rejected.items()), "")
-        found = f"holds usable images of {len(labels)} label(s) ({len(rejected)} files rejected{first})"
-        raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
-
-
-def _joined(images: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
-    clash = set(extra) & {*COLUMNS, *images, "original"} - {"license", "attribution", "split"}
+def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Images by file with the columns of a table by file; its `split` counts where the folders say nothing."""
+    clash = set(table) & {*COLUMNS, *images, "file", "original"} - {"license", "attribution", "split"}
     if clash:
-        raise ValueError(f"Metadata of {where}: column {min(clash)!r}, which the manifest fills itself; rename it.")
-    if "split" in extra:
-        given = images.file.map(extra.pop("split")).fillna("").map(lambda text: split_name(text) or text)
-        images["split"] = images.split.where(images.split.astype(bool), given)
-    return images.merge(extra, left_on="file", right_index=True, how="left")
+        raise ValueError(f"Metadata of {source}: column {min(clash)!r}, which the manifest fills itself; rename it.")
+    if "split" in table:
+        given = table.pop("split").map(lambda text: split_name(text) or text, na_action="ignore")
+        images["split"] = images.split.where(images.split != "", given).fillna("")
+    return images.join(table)
 
 
 def comparable(text: str, exact: bool = False) -> str:
@@ -188,6 +162,8 @@ def split_name(text: str) -> str | None:
 
 def label_problem(label: str) -> str:
     """Why a label cannot be the name of a folder; empty if it can."""
+    if not label:
+        return "no label: it is not in a sub-folder, or the table of labels has no line for it"
     if label == EXCLUDE:
         return "EXCLUDE is the word that drops an image"
     if not re.fullmatch(r"[^\x00-\x1f\x7f/\\:*?\"<>|.\s][^\x00-\x1f\x7f/\\:*?\"<>|]{0,99}(?<![.\s])", label):
@@ -211,27 +187,26 @@ def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str,
     Raises:
         ValueError: if it cannot be read, no column names the files, one is named twice, or most lines name none.
     """
-    table, named = _table_by_file(path, files)
+    table, file = _table_by_file(path, files)
+    named = table.pop(file.name)
     why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
-    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in named[table.index.isna()].items()}
+    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in named[file.isna()].items()}
     if table.empty or 2 * len(lines) > len(table):
         found = f"{len(lines)} of its {len(table)} lines match no file (the first: {next(iter(lines), '')})"
         raise ValueError(
             f"{shown(path)} needs a column that names the images, as `path` does, and {found}; correct it."
         )
-    twice = table.index.duplicated() & table.index.notna()
-    if twice.any():
-        place = f"{table.index[twice][0]} more than once, in line {named.index[twice][0] + 2}"
-        raise ValueError(f"{shown(path)} names {place}; remove one.")
-    return _typed(table[table.index.notna()]), lines
+    for row, name in file[file.duplicated() & file.notna()].items():
+        raise ValueError(f"{shown(path)} names {name} more than once, in line {row + 2}; remove one.")
+    return _typed(table, file), lines
 
 
-def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[Path, pd.DataFrame, dict, str]:
-    """Labels of a flat folder.
+def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[Path, pd.DataFrame, dict]:
+    """Labels of a flat folder; a sentence on what was taken is printed.
 
     Returns:
         the path of the table; the table by file: label and metadata columns; a kind and a reason for each file with
-        two labels; and a sentence on what was taken.
+        two labels.
 
     Raises:
         ValueError: if there is no such table or column, or it has no label for most of the images.
@@ -241,24 +216,24 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
         candidates = [*sorted(source.rglob("*.[ct]sv")), *sorted(source.parent.glob("*.[ct]sv"))]
     images = [file for file in files if ENDING.search(file)]
     tables = [(path, *_table_by_file(path, images)) for path in candidates]
-    fitting = [one for one in tables if 2 * one[1].index.nunique() >= max(1, len(images))]
+    fitting = [found for found in tables if 2 * found[2].nunique() >= max(1, len(images))]
     if len(fitting) != 1:
         listed = ", ".join(shown(path) for path in candidates) or "none"
         wrong = f"{len(fitting)} tables fit" if fitting else "no table names most of the images"
         advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
         raise ValueError(f"LABELS is {name!r}, no sub-folder names a label, and {wrong} (found: {listed}); {advice}.")
-    path, table, named = fitting[0]
-    labels, used = _label_column(path, table, column)
-    table = table.drop(columns=used).assign(label=labels)
-    table = table[table.index.notna() & table.label.notna()]
-    several = table.groupby(level=0).label.nunique()
-    lines = {}
-    for file in several.index[several > 1]:
-        given = ", ".join(sorted(set(table.label[[file]])))
-        lines[file] = ("label conflict", f"{path.name} gives it the labels {given}")
-    table = _typed(table[~table.index.duplicated() & ~table.index.isin(list(lines))])
+    path, table, file = fitting[0]
+    label, used = _label_column(path, table.drop(columns=file.name), column)
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
-    return path, table, lines, f"labels are read from {shown(path)}: files by {named.name!r}, labels by {what}"
+    print(f"labels are read from {shown(path)}: files by {file.name!r}, labels by {what}")
+    lines = {}
+    counts = label.groupby(file).nunique()
+    for name in counts.index[counts > 1]:
+        given = ", ".join(sorted(label[file == name].dropna().unique()))
+        lines[name] = ("label conflict", f"{path.name} gives it the labels {given}")
+    file = file.where(label.notna() & ~file.isin(list(lines)))
+    table = table.drop(columns=[file.name, *used]).assign(label=label)
+    return path, _typed(table, file.where(~file.duplicated())), lines
 
 
 def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]]:
@@ -276,61 +251,57 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Seri
 
 
 def _table_by_file(path: Path, files: list[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """A table as text, indexed by the file that each line names (none or several: missing), and what it calls them.
+    """A table as text, and the file that each line names (none or several: missing), called as the column that does.
 
     Its columns get the names that mean something here. Files are named by the column that fits most of them.
     """
-    table = read_csv(path, text=True).dropna(how="all").dropna(axis="columns", how="all")
-    plain = {name: re.sub("[^a-z]", "", comparable(name)) for name in table}
-    table = table.rename(columns={name: MEANINGFUL.get(key, name.strip()) for name, key in plain.items()})
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise ValueError(f"{shown(path)} has the column {twice!r} twice; rename one.")
+    table = read_csv(path, text=True).dropna(how="all")
+    plain = [re.sub("[^a-z]", "", comparable(name)) for name in table]
+    table.columns = [MEANINGFUL.get(key, name.strip()) for key, name in zip(plain, table, strict=True)]
+    for name in table.columns[table.columns.duplicated()]:
+        raise ValueError(f"{shown(path)} has the column {name!r} twice; rename one.")
     table = table.apply(lambda column: column.str.strip()).replace("", np.nan)
     index = _file_index(files)
     found = {name: _matched_files(table[name], index) for name in table}
-    best = max(found, key=lambda name: found[name].nunique(), default=None)
-    if best is None:
-        return table, pd.Series(dtype=object)
-    return table.drop(columns=best).set_index(found[best]), table[best]
+    return table, found[max(found, key=lambda name: found[name].nunique())]
 
 
 def _file_index(files: list[str]) -> dict[str, str | None]:
     """File by each end of its path, with and without ending; None where several files fit."""
     index = {}
     for name in files:
-        parts = comparable(name).split("/")
-        for start in range(len(parts)):
-            end = "/".join(parts[start:])
+        end = comparable(name)
+        while end:
             for key in {end, ENDING.sub("", end)}:
                 index[key] = name if index.get(key, name) == name else None
+            end = end.partition("/")[2]
     exact = {comparable(name): name for name in files}
     return index | (exact if len(exact) == len(files) else {})
 
 
 def _matched_files(values: pd.Series, index: dict[str, str | None]) -> pd.Series:
     """The file that each value names, or None. Folders that all values begin with may be missing on the disk."""
-    words = [comparable(value) if isinstance(value, str) else "" for value in values]
-    shared = len(os.path.commonprefix([word.split("/")[:-1] for word in words if word] or [[]]))
-    best = [None] * len(words)
-    for skipped in range(shared + 1):
-        tails = ["/".join(word.split("/")[skipped:]) for word in words]
-        found = [index.get(tail) or index.get(ENDING.sub("", tail)) if tail else None for tail in tails]
-        if sum(map(bool, found)) > sum(map(bool, best)):
-            best = found
-    return pd.Series(best, values.index, dtype=object)
+
+    def find(word: str, skipped: int) -> str | None:
+        end = word.split("/", skipped)[-1]
+        return index.get(end) or index.get(ENDING.sub("", end))
+
+    words = values.fillna("").map(comparable)
+    shared = os.path.commonprefix([word.split("/")[:-1] for word in words if word])
+    return max((words.apply(find, args=(skipped,)) for skipped in range(len(shared) + 1)), key=pd.Series.count)
 
 
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Ids and texts stay text; columns of numbers become numbers, with words such as NA and infinity missing."""
+def _typed(table: pd.DataFrame, file: pd.Series) -> pd.DataFrame:
+    """Lines that name a file, by file. Ids and texts stay text; columns of numbers become numbers, with words such as
+    NA and infinity missing.
+    """
     typed = {}
-    for name, values in table.items():
+    for name, values in table.dropna(axis="columns", how="all")[file.notna()].items():
         filled = values.where(~values.str.casefold().isin(MISSING))
         numbers = pd.to_numeric(filled, errors="coerce")
         if is_id(name):
-            typed[name] = filled
+            values = filled
         elif name not in TEXT and filled.notna().any() and numbers.notna().equals(filled.notna()):
-            typed[name] = numbers.replace([np.inf, -np.inf], np.nan)
-        else:
-            typed[name] = values
-    return pd.DataFrame(typed, table.index)
+            values = numbers.replace([np.inf, -np.inf], np.nan)
+        typed[name] = values
+    return pd.DataFrame(typed).set_index(file.dropna())

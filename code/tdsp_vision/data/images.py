@@ -14,8 +14,7 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +23,10 @@ import imagehash
 import numpy as np
 import pillow_heif
 import simplejpeg
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 pillow_heif.register_heif_opener()
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of oddities (EXIF, palettes) that do no harm here
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")  # MPO: JPEG with more behind it
 MIN_SIDE = 32  # pixels; a smaller picture has less than one value left after a network's five halvings
 MAX_PIXELS = 100_000_000  # a small file can unfold to gigabytes
@@ -110,8 +110,6 @@ def as_stored(content: bytes) -> Stored:
     Raises:
         RejectedImage: if it is not a whole image of an accepted format and size; the message says why.
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set; with it, half a picture counts as a whole one.")
     if not content:
         raise RejectedImage("the file is empty")
     if content[128:132] == b"DICM":
@@ -152,20 +150,18 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
         _check_jpeg(content)
         pixels = simplejpeg.decode_jpeg(content, "RGB")  # strict: what is missing in a cut file is an error
     else:
-        image.load()
         pixels = np.asarray(as_rgb(image))
     if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black
-    orientation = _orientation(image)
-    turned = TURNS.get(orientation, NOT_TURNED)
-    sixteen = kind == "PNG" and image.mode.startswith("I") and _used_bits(image) < 16
-    if kind == target and turned == NOT_TURNED and not sixteen:
-        return Stored(content, pixels, turned, "")
+    turned = TURNS.get(_orientation(image), NOT_TURNED)
+    dark = kind == "PNG" and image.mode.startswith("I") and _used_bits(image) < 16
+    converted = "" if kind == target and not dark else f"{'16-bit ' * dark}{kind} to {target}"
+    if not converted and turned == NOT_TURNED:
+        return Stored(content, pixels, turned, converted)
     picture = Image.fromarray(pixels if image.mode != "L" else pixels[..., 0])
-    picture.getexif()[ORIENTATION] = orientation
+    picture.getexif()[ORIENTATION] = _orientation(image)
     picture, buffer = ImageOps.exif_transpose(picture), io.BytesIO()
     picture.save(buffer, target, icc_profile=image.info.get("icc_profile"), quality=JPEG_QUALITY, subsampling=0)
-    converted = "" if kind == target and turned != NOT_TURNED else f"{'16-bit ' * sixteen}{kind} to {target}"
     return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
 
 
@@ -210,14 +206,3 @@ def _used_bits(image: Image.Image) -> int:
 def shown_upright(image: Image.Image) -> Image.Image:
     """The picture as people should see it, whether or not its file was turned already; for looking only."""
     return ImageOps.exif_transpose(image) if _orientation(image) in TURNS else image
-
-
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """No warnings of Pillow's oddities (EXIF, palettes), which do no harm here.
-
-    Set around a pool of threads and not in each: threads that restore the filters out of order leave them changed.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -25,7 +25,7 @@ from tdsp_vision.data.duplicates import connected_groups, find_duplicates
 from tdsp_vision.data.folder import EXCLUDE, comparable, refuse_near_labels
 from tdsp_vision.data.images import as_stored
 from tdsp_vision.data.quality import MEASURES
-from tdsp_vision.data.tables import COLUMNS, file_sha256, link_or_copy, read_csv, read_json, write_csv
+from tdsp_vision.data.tables import COLUMNS, NUMBERS, file_sha256, link_or_copy, read_csv, read_json, write_csv
 from tdsp_vision.files import file_lock, whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
@@ -33,7 +33,7 @@ MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
 MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
 MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
-EXPORTED = re.compile(r"^(.+)(_(jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
+EXPORTED = re.compile(r"^(.+)(?:_(?:jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
 
 
 def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
@@ -54,12 +54,11 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     first = marked.drop_duplicates("source_sha256")
     found = find_duplicates(np.stack(first.miniature.to_list()))
     marked["cluster"] = connected_groups(len(marked), _links(pd.Series(found.copies[which])))
-    order = marked.assign(pixels=-marked.width * marked.height, size=-marked.bytes)
-    order = order.sort_values(["cluster", "pixels", "size", "file"])
-    marked["original"] = marked.cluster.map(order.groupby("cluster").file.first())
-    stems = [EXPORTED.match(name.split("/")[-1]) for name in marked.file]
-    stems = [stem and f"{label}/{stem[1]}" for stem, label in zip(stems, marked.label, strict=True)]
-    keys = [marked.cluster, pd.Series(found.look_alikes[which]), pd.Series(stems, dtype=object)]
+    best = marked.assign(pixels=marked.width * marked.height)
+    best = best.sort_values(["pixels", "bytes", "file"], ascending=[False, False, True])
+    marked["original"] = best.groupby("cluster").file.transform("first")
+    stems = marked.label + "/" + marked.file.str.split("/").str[-1].str.extract(EXPORTED)[0].astype("str")
+    keys = [marked.cluster, pd.Series(found.look_alikes[which]), stems]
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     marked["path"] = _stored_paths(marked)
@@ -99,23 +98,23 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
     Raises:
         ValueError: if more than a fifth of the images would be left out; smaller editions of a picture do not count.
     """
-    pixels, rows, doubtful = images.set_index("file").eval("width * height"), [], []
+    rows, doubtful, pixels = [], [], dict(zip(images.file, images.width * images.height, strict=True))
     for _, copies in images.groupby("cluster") if remove else ():
         labels = " against ".join(sorted(set(copies.label)))
-        for row in copies.itertuples():
-            others = ", ".join(name for name in copies.file if name != row.file)
-            if copies.label.nunique() > 1:
-                rows.append((row.file, "label conflict", f"duplicate of {others}; LABEL CONFLICT: {labels}"))
-            elif row.file != row.original:
-                rows.append((row.file, "duplicate", f"duplicate of {row.original}"))
-            if row.file != row.original and 2 * pixels[row.file] > pixels[row.original]:
-                doubtful.append(f"{row.file} repeats {row.original}")
+        for file, kept in zip(copies.file, copies.original, strict=True):
+            others = ", ".join(name for name in copies.file if name != file)
+            if " against " in labels:
+                rows.append((file, "label conflict", f"duplicate of {others}; LABEL CONFLICT: {labels}"))
+            elif file != kept:
+                rows.append((file, "duplicate", f"duplicate of {kept}"))
+            if file != kept and 2 * pixels[file] > pixels[kept]:
+                doubtful.append(f"{file} repeats {kept}")
     if len(doubtful) > MOST_COPIES * len(images):
-        found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
-        advice = (
-            "remove them from the folder if they are, or set REMOVE_DUPLICATES to False, which keeps them in groups"
+        raise ValueError(
+            f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth: "
+            f"{'; '.join(doubtful[:3])}; look at them, and remove them from the folder if they are, or set "
+            "REMOVE_DUPLICATES to False, which keeps them in groups."
         )
-        raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; look at them, and {advice}.")
     return pd.DataFrame(rows, columns=["path", "kind", "reason"])
 
 
@@ -141,20 +140,16 @@ def write_dataset(
         ValueError: if the dataset was made from another source or lies within its source (or the other way round).
     """
     _refuse_source(paths, source, info["source"])
-    for row in images.itertuples():
-        if not ((paths.root / row.path).is_file() and file_sha256(paths.root / row.path) == row.sha256):
-            _store(source / row.file, paths.root / row.path, row)
-    manifest = images.assign(source=info["source"]).drop(columns=MARKS)
-    for column in ("license", "attribution"):
-        manifest[column] = manifest.get(column, pd.Series(index=manifest.index, dtype=object)).fillna("")
-    first = [column for column in COLUMNS if column in manifest]
-    manifest = manifest[first + [column for column in manifest if column not in first]]
-    manifest = manifest.sort_values("path", ignore_index=True)
-    counts = manifest.label.value_counts().sort_index()
+    _bring(images, source, paths.root)
+    named = {name: images[name].fillna("") if name in images else "" for name in ("license", "attribution")}
+    manifest = images.drop(columns=MARKS).assign(source=info["source"], **named)
+    columns = [*(name for name in COLUMNS if name in manifest), *(name for name in manifest if name not in COLUMNS)]
+    manifest = manifest[columns].sort_values("path", ignore_index=True)
+    counts = manifest.label.value_counts().sort_index().to_dict()
     facts = {
         "name": paths.name,
-        "classes": list(counts.index),
-        "counts": {label: int(count) for label, count in counts.items()},
+        "classes": list(counts),
+        "counts": counts,
         "images": len(manifest),
         "rejected": len(rejected),
         "licenses": sorted(set(manifest.license) - {""}),
@@ -165,9 +160,8 @@ def write_dataset(
     for stale in set(paths.images.rglob("*")) - {paths.root / path for path in images.path}:
         if stale.is_file():
             stale.unlink()
-    for row in images.itertuples():
-        if not (paths.root / row.path).is_file():  # on a disk that ignores case, the name of before was this file
-            _store(source / row.file, paths.root / row.path, row)
+    # on a disk that ignores case, the stale name may have been that of a new file
+    _bring(images[[not (paths.root / path).is_file() for path in images.path]], source, paths.root)
     return manifest
 
 
@@ -183,22 +177,25 @@ def _refuse_source(paths: DatasetPaths, source: Path, name: str) -> None:
         raise ValueError(f"{found}; neither may lie within the other. Choose another DATA_DIR, or move the images.")
 
 
-def _store(origin: Path, target: Path, row) -> None:
-    """Bring one file to its place: itself, or what `as_stored` makes of it."""
-    if row.sha256 == row.source_sha256:
-        link_or_copy(origin, target)
-        return
-    with whole_file(target) as draft:
-        draft.write_bytes(as_stored(origin.read_bytes()).content)
+def _bring(images: pd.DataFrame, source: Path, root: Path) -> None:
+    """Bring files to their places that are not there yet: themselves, or what `as_stored` makes of them."""
+    for row in images.itertuples():
+        target = root / row.path
+        if target.is_file() and file_sha256(target) == row.sha256:
+            continue
+        if row.sha256 == row.source_sha256:
+            link_or_copy(source / row.file, target)
+        else:
+            with whole_file(target) as draft:
+                draft.write_bytes(as_stored((source / row.file).read_bytes()).content)
 
 
-def load_manifest(paths: DatasetPaths, corrected=True, check=True, hashes=False) -> pd.DataFrame:
+def load_manifest(paths: DatasetPaths, corrected=True, check=True) -> pd.DataFrame:
     """The manifest with the corrections of `corrections.csv` applied; ids stay text.
 
     Args:
         corrected: False gives the labels as they were given, and no image dropped.
         check: whether each image is listed, there and unchanged (size; sha256 of those newer than the dataset).
-        hashes: compare the sha256 of all images.
 
     Raises:
         ValueError: if there is no manifest, a line of it cannot be used, images are missing or changed, or the
@@ -211,7 +208,7 @@ def load_manifest(paths: DatasetPaths, corrected=True, check=True, hashes=False)
     _check_lines(paths, manifest)
     manifest = manifest.fillna({"license": "", "attribution": "", "converted": ""})
     if check:
-        _check_files(paths, manifest, hashes)
+        _check_files(paths, manifest)
     if not corrected:
         return manifest
     corrections = read_corrections(paths)
@@ -228,18 +225,17 @@ def load_manifest(paths: DatasetPaths, corrected=True, check=True, hashes=False)
 
 def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     remedy = "correct it, or run the data acquisition notebook again"
-    for name in ("path", "label", "group", "sha256", "width", "height"):
+    for name in ("path", "label", "group", "sha256", "width", "height", "bytes"):
         if name not in manifest:
             raise ValueError(f"{shown(paths.manifest)} needs a column {name!r}, parted by commas; {remedy}.")
-        values = pd.to_numeric(manifest[name], "coerce") if name in ("width", "height") else manifest[name]
-        for row in manifest.index[values.isna()][:1]:
-            value = "" if pd.isna(manifest[name][row]) else manifest[name][row]
+        values = pd.to_numeric(manifest[name], "coerce") if name in NUMBERS else manifest[name]
+        for row, value in manifest[name][values.isna()].fillna("").items():
             raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} has {value!r} as its {name}; {remedy}.")
-    for row in manifest.index[manifest.path.duplicated()][:1]:
-        raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {manifest.path[row]} again; {remedy}.")
+    for row, path in manifest.path[manifest.path.duplicated()].items():
+        raise ValueError(f"Line {row + 2} of {shown(paths.manifest)} names {path} again; {remedy}.")
 
 
-def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, hashes: bool) -> None:
+def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
     count = read_json(paths.info).get("images", len(manifest))
     if len(manifest) != count:
@@ -248,9 +244,8 @@ def _check_files(paths: DatasetPaths, manifest: pd.DataFrame, hashes: bool) -> N
     written, wrong = paths.info.stat().st_mtime, []
     for row in manifest.itertuples():
         file = paths.root / row.path
-        facts = file.stat() if file.is_file() else None
-        same = facts is not None and getattr(row, "bytes", facts.st_size) == facts.st_size
-        if not same or ((hashes or facts.st_mtime > written) and file_sha256(file) != row.sha256):
+        fits = file.is_file() and file.stat().st_size == row.bytes
+        if not fits or (file.stat().st_mtime > written and file_sha256(file) != row.sha256):
             wrong.append(row.path)
     if wrong:
         found = f"{len(wrong)} of {len(manifest)} images of {shown(paths.root)} are missing or changed"
@@ -274,34 +269,29 @@ def write_corrections(paths: DatasetPaths, corrections: dict[str, str], opened: 
     editor wrote meanwhile stay. A file that says so already is not touched; lines that stay keep their other columns.
 
     Args:
-        corrections: path to label as a person left them.
+        corrections: path to label as a person left them; without a label an image has no correction.
         opened: the same as they were when that person began; brought up to `corrections`, for the next call.
 
     Raises:
-        ValueError: if a path or label is empty or no text, or the file that is there cannot be read.
+        ValueError: if the file that is there cannot be read.
     """
-    wrong = [item for item in corrections.items() if not all(isinstance(text, str) and text.strip() for text in item)]
-    if wrong:
-        raise ValueError(f"corrections hold {wrong[0]}; each needs a path and a label, both text and not empty.")
-    changed = {path for path in {*opened, *corrections} if opened.get(path) != corrections.get(path)}
+    paths_changed = [path for path in {**opened, **corrections} if opened.get(path) != corrections.get(path)]
+    changed = pd.Series({path: corrections.get(path) for path in paths_changed}, dtype=object)
     with file_lock(paths.root / ".corrections.lock"):
         lines = _lines(paths)
-        before = dict(lines[["path", "label"]].itertuples(index=False))
-        now = {path: label for path, label in before.items() if path not in changed}
-        now |= {path: corrections[path] for path in corrections if path in changed}
-        if now != before:
-            added = {path: label for path, label in now.items() if before.get(path) != label}
-            stay = lines[lines.path.map(now) == lines.label]
-            write_csv(paths.corrections, pd.concat([stay, pd.DataFrame(added.items(), columns=["path", "label"])]))
+        stay = lines[~lines.path.isin(changed.index) | (lines.label == lines.path.map(changed))]
+        added = changed[changed.astype(bool) & ~changed.index.isin(stay.path)]
+        if len(stay) < len(lines) or len(added):
+            lines = pd.concat([stay, added.rename_axis("path").rename("label").reset_index()])
+            write_csv(paths.corrections, lines)
     opened.clear()
     opened.update(corrections)
-    return len(now)
+    return len(lines)
 
 
 def corrected_labels(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.Series:
     """The label of each row of `manifest` (path, label) with `corrections` applied; EXCLUDE is one of them."""
-    labels = [corrections.get(path, label) for path, label in zip(manifest.path, manifest.label, strict=True)]
-    return pd.Series(labels, manifest.index, dtype=manifest.label.dtype)
+    return manifest.path.map(corrections).astype(object).fillna(manifest.label).astype(manifest.label.dtype)
 
 
 def corrections_table(manifest: pd.DataFrame, corrections: dict[str, str]) -> pd.DataFrame:

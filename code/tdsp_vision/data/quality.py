@@ -7,8 +7,8 @@ and lines can be part of the subject, or of the camera, the archive, the clinic.
 """
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -18,15 +18,16 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from tdsp_vision.data.duplicates import miniature
-from tdsp_vision.data.images import RejectedImage, quiet_decoders, read_image
+from tdsp_vision.data.images import RejectedImage, read_image
 from tdsp_vision.data.tables import COLUMNS
 
 MOST_SHOWN = 12  # classes of a table or figure, values of a column that is compared
-RESAMPLES, FOLDS = 1000, 5
+FOLDS = 5
 CLEAR = 0.55  # lower end of an interval from which on a measure is worth a sentence
 FEWEST = 20  # images of a class, for a sentence: with fewer something always seems to predict
 TOGETHER = "all together"
 MISSING = "(missing)"
+CORNERS = 64  # pixels of each side of the square in which corners are compared with the middle
 MEASURES = {  # column of `measure_images`: what it is
     "file_kb": "size of the file in kB (1,000 bytes)",
     "megapixels": "width x height in millions of pixels",
@@ -43,31 +44,24 @@ MEASURES = {  # column of `measure_images`: what it is
 
 
 def measure_images(files: list[Path]) -> pd.DataFrame:
-    """Measure image files: one row per file, in order, float columns as in `MEASURES`.
-
-    Raises:
-        RejectedImage: if one cannot be read as an image.
-    """
-    rows = look_at(files)
-    if refused := [row for row in rows if isinstance(row, RejectedImage)]:
-        raise refused[0]
-    return pd.DataFrame(rows, columns=list(MEASURES), dtype=float)
+    """Measure image files: one row per file, in order, float columns as in `MEASURES`; missing where it is no image."""
+    return pd.DataFrame(look_at(files), columns=list(MEASURES), dtype=float)
 
 
-def look_at(files: list[Path]) -> list[dict | RejectedImage]:
-    """Facts (`read_image`), `MEASURES` and miniature of each file, in order, several at a time; a rejection as a
-    value.
+def look_at(files: list[Path]) -> list[dict]:
+    """Facts (`read_image`), `MEASURES` and miniature of each file, in order, several at a time; of one that cannot be
+    used kind and reason.
     """
 
-    def look(file: Path) -> dict | RejectedImage:
+    def look(file: Path) -> dict:
         """What a thread gives back for one file."""
         try:
             facts, small = read_image(file)
         except RejectedImage as reason:
-            return reason
+            return {"kind": reason.kind, "reason": str(reason)}
         return facts | measure(small, facts["bytes"], facts["width"], facts["height"]) | {"miniature": miniature(small)}
 
-    with quiet_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(look, files)
         return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=None))
 
@@ -85,21 +79,12 @@ def dark_corners(gray: np.ndarray) -> float:
     """How much darker the corners are than the rest, uint8 [h, w] to about 0 (as bright) to 1 (black).
 
     The corners lie outside of 1.2 times the inscribed ellipse. The median of what is inside of it hardly feels a
-    dark lesion in the middle. Brighter corners give a negative value, a strip too narrow to have corners gives 0.
+    dark lesion in the middle. Brighter corners give a negative value.
     """
-    if min(gray.shape) < 8:
-        return 0.0
-    corners, inside = _places(*gray.shape)
-    counts = cv2.calcHist([gray], [0], inside, [256], [0, 256]).cumsum()
-    return 1 - cv2.mean(gray, corners)[0] / max(np.searchsorted(counts, counts[-1] / 2), 1)
-
-
-@lru_cache(maxsize=64)
-def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the corners are, and what is inside of the ellipse; uint8 [height, width] each, 0 elsewhere."""
-    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width))
-    distance = y[:, None] ** 2 + x**2
-    return (distance > 1.2**2).astype(np.uint8), (distance < 1).astype(np.uint8)
+    square = cv2.resize(gray, (CORNERS, CORNERS), interpolation=cv2.INTER_AREA)
+    y, x = np.ogrid[-1 : 1 : CORNERS * 1j, -1 : 1 : CORNERS * 1j]
+    distance = y**2 + x**2
+    return 1 - square[distance > 1.2**2].mean() / max(np.median(square[distance < 1]), 1)
 
 
 def ink(pixels: np.ndarray) -> float:
@@ -112,22 +97,6 @@ def thin_lines(gray: np.ndarray) -> float:
     """Share of pixels, uint8 [h, w], clearly darker than the picture with its thin dark lines closed (black hat)."""
     blackhat = cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8))
     return (blackhat > 25).mean()
-
-
-def share_known(manifest: pd.DataFrame) -> pd.DataFrame:
-    """For each metadata column: share of images that have it, overall and by class, and number of different values.
-
-    A share that differs between the classes is a finding by itself: they may come from different archives.
-    """
-    metadata = manifest[_metadata_columns(manifest)].replace("", pd.NA)
-    shares = metadata.notna().groupby(shown_classes(manifest.label)).mean().T
-    table = pd.DataFrame({"known": metadata.notna().mean(), "different values": metadata.nunique()})
-    return table.join(shares.add_prefix("known of ")).rename_axis("column")
-
-
-def _metadata_columns(manifest: pd.DataFrame) -> list[str]:
-    """Columns of the manifest that came with the source, licence and attribution included."""
-    return ["license", "attribution", *(column for column in manifest if column not in COLUMNS)]
 
 
 def shown_classes(labels: pd.Series) -> pd.Series:
@@ -143,38 +112,32 @@ def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
 
     Left out are ids, attribution, and diagnoses, from which the label itself was made.
     """
-    skipped = ("id", "attribution", "diagnosis")
-    names = [name for name in _metadata_columns(manifest) if not name.startswith(skipped) and not name.endswith("_id")]
-    return [name for name in names if 2 <= _in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
+    metadata = [name for name in manifest if name not in COLUMNS and not re.search("^id|^diagnosis|_id$", name)]
+    return [name for name in ["license", *metadata] if 2 <= in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
 
 
 def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
     """Number of images by value of `column` (rows; numbers in ranges, missing ones as such) and class (columns)."""
-    return pd.crosstab(_in_ranges(manifest[column]), shown_classes(manifest.label))
+    return pd.crosstab(in_ranges(manifest[column]), shown_classes(manifest.label))
 
 
-def _in_ranges(values: pd.Series) -> pd.Series:
+def in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is, numbers with many values in fifths."""
-    known = values.replace("", pd.NA).dropna()
-    names = {value: str(value) for value in sorted(known.unique())}
-    if pd.api.types.is_numeric_dtype(known) and len(names) > MOST_SHOWN:
-        fifth = pd.qcut(known.rank(), 5, labels=False, duplicates="drop")
-        limits = known.groupby(fifth).agg(["min", "max"])
-        known, names = fifth, {row.Index: f"{row.min:.15g} to {row.max:.15g}" for row in limits.itertuples()}
-    filled = known.map(names).reindex(values.index).astype(object).fillna(MISSING)
-    order = [name for name in dict.fromkeys([*names.values(), MISSING]) if (filled == name).any()]
-    return pd.Series(pd.Categorical(filled, order, ordered=True), values.index, name=values.name)
+    known = values.replace("", pd.NA).dropna().sort_values()
+    names = known.map(str)
+    if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_SHOWN:
+        fifths = known.groupby(pd.qcut(known.rank(), 5, labels=False, duplicates="drop"))
+        names = fifths.transform(lambda fifth: f"{fifth.min():.15g} to {fifth.max():.15g}")
+    names = names.reindex(names.index.union(values.index, sort=False)).fillna(MISSING)
+    return pd.Series(pd.Categorical(names, names.unique(), ordered=True), names.index, name=values.name)[values.index]
 
 
-def predict_label_alone(
-    measures: pd.DataFrame, labels: pd.Series, groups: pd.Series, seed: int = 0, resamples: int = RESAMPLES
-) -> pd.DataFrame:
-    """AUC of each measure, and of all together, with a bootstrap 95 % interval.
+def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
+    """AUC of each measure, and of all together, with its 95 % interval.
 
-    AUC of one class against the rest, max(a, 1 - a), averaged over the classes. The interval keeps the direction
-    that was found: where a measure tells nothing, its interval has 0.5 inside. Averaged over many classes, chance
-    alone can lie a little above 0.5. Whole groups are resampled, because images of one patient are no independent
-    evidence (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
+    AUC of one class against the rest, max(a, 1 - a), averaged over the classes. The interval is that of
+    `modeling.metrics`: it counts whole groups, because images of one patient are no independent evidence, and keeps
+    the direction that was found. Averaged over many classes, chance alone can lie a little above 0.5.
     "all together" is gradient boosting on all measures, cross-validated over groups; it is left out where a class
     has fewer than 5 groups. Of more than a dozen classes the dozen with most images is compared, so that time grows
     with the images and not with images times classes.
@@ -185,55 +148,33 @@ def predict_label_alone(
         groups: [n], what belongs together.
 
     Returns:
-        measure, auc, low, high, direction ("larger in malignant"; of more than two classes the one that stands out
-        most), best first.
+        measure, auc, low, high, direction ("larger in malignant": the class in which it is largest), best first.
     """
-    largest = labels.isin(labels.value_counts().index[:MOST_SHOWN]).to_numpy()
-    measures, labels, groups = (table[largest].reset_index(drop=True) for table in (measures, labels, groups))
-    classes, groups, rng = sorted(labels.unique()), pd.factorize(groups)[0], np.random.default_rng(seed)
-    codes, size = pd.Categorical(labels, classes).codes, groups.max() + 1
-    values = {name: [measures[name]] * len(classes) for name in measures}  # by class, higher where it is likelier
-    if pd.Series(groups).groupby(codes).nunique().min() >= FOLDS:
-        values[TOGETHER] = list(_cross_validated(measures, codes, groups, seed).T)
-    ranks = {name: [np.unique(one, return_inverse=True)[1] for one in some] for name, some in values.items()}
-    aucs = {name: [_class_aucs(some, codes, np.ones(len(codes)))] for name, some in ranks.items()}
-    for _ in range(resamples):
-        weights = rng.multinomial(size, np.full(size, 1 / size))[groups]
-        for name, some in ranks.items():
-            aucs[name].append(_class_aucs(some, codes, weights))
-    rows = []
-    for name, drawn in aucs.items():
-        apart = np.array(drawn) - 0.5
-        means = 0.5 + (apart if name == TOGETHER else apart * np.sign(apart[0])).mean(axis=1)
-        low, high = np.nanpercentile(means[1:], [2.5, 97.5])  # not a number: a resample without one of the classes
-        which = np.abs(apart[0]).argmax() if len(classes) > 2 else apart[0].argmax()
-        direction = f"{'larger' if apart[0, which] >= 0 else 'smaller'} in {classes[which]}"
-        direction = "" if name == TOGETHER else direction if apart[0].any() else "no difference"
-        rows.append((name, means[0], low, high, direction))
-    table = pd.DataFrame(rows, columns=["measure", "auc", "low", "high", "direction"])
-    return table.sort_values("auc", ascending=False, ignore_index=True, kind="stable")
-
-
-def _class_aucs(ranks: list[np.ndarray], codes: np.ndarray, weights: np.ndarray) -> list[float]:
-    """AUC of each class against the rest, by its ranks [n]; `weights` [n] say how often each image counts."""
-    aucs = []
-    for number, rank in enumerate(ranks):
-        inside = np.bincount(rank, weights * (codes == number))
-        outside = np.bincount(rank, weights * (codes != number))
-        pairs = inside.sum() * outside.sum()
-        aucs.append((inside * (outside.cumsum() - outside / 2)).sum() / pairs if pairs else np.nan)
-    return aucs
-
-
-def _cross_validated(measures: pd.DataFrame, codes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Probability of each class [n, K], each image scored by a model that has not seen its group."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # here: they take longer than all that refuses before
+    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-        return cross_val_predict(model, measures.to_numpy(), codes, groups=groups, cv=folds, method="predict_proba")
+    from tdsp_vision.modeling.metrics import auc_with_interval
+
+    largest = labels.isin(labels.value_counts().index[:MOST_SHOWN]).to_numpy()
+    measures, labels, groups = measures[largest], labels[largest].to_numpy(), pd.factorize(groups[largest])[0]
+    classes, rows = np.unique(labels), []
+    truths = labels[:, None] == classes
+    for name in measures:
+        scores = np.tile(measures[[name]], len(classes))
+        apart = roc_auc_score(truths, scores, average=None) - 0.5
+        direction = f"larger in {classes[apart.argmax()]}" if apart.any() else "no difference"
+        area, interval = auc_with_interval(truths, scores * np.where(apart < 0, -1, 1), groups)
+        rows.append((name, area, *interval, direction))
+    if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
+        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
+            scores = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")
+        area, interval = auc_with_interval(truths, scores, groups)
+        rows.append((TOGETHER, area, *interval, ""))
+    table = pd.DataFrame(rows, columns=["measure", "auc", "low", "high", "direction"])
+    return table.sort_values("auc", ascending=False, ignore_index=True, kind="stable")
 
 
 def warnings_in_words(found: pd.DataFrame, labels: pd.Series) -> list[str]:

@@ -10,15 +10,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from tdsp_vision.files import whole_file
+from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import shown
 
-# Columns of the manifest that stage 1 fills; `split` only where the set came divided.
-COLUMNS = ["path", "label", "group", "cluster", "sha256", "dhash", "width", "height", "bytes"]
-COLUMNS += ["source", "license", "attribution", "turned", "converted", "source_sha256", "split"]
+# Columns of the manifest that stage 1 fills, and what they mean; `split` only where the set came divided.
+COLUMNS = {
+    "path": "file, relative to the dataset folder",
+    "label": "the class; what a model should predict",
+    "group": "images of one patient, lesion or look share it; never split between train and test",
+    "cluster": "copies of one picture share it",
+    "sha256": "hash of the file as it lies there, hexadecimal",
+    "dhash": "256-bit difference hash of the picture (16 x 16), hexadecimal",
+    "width": "of the upright picture, in pixels",
+    "height": "of the upright picture, in pixels",
+    "bytes": "size of the file as it lies there",
+    "source": "where the images were read from",
+    "license": "licence of the image",
+    "attribution": "who must be named when the image is used",
+    "turned": "how the picture was turned upright: 0 (not at all), degrees, mirrored",
+    "converted": "from which format to which the file was converted; empty: not at all",
+    "source_sha256": "hash of the file as it came, hexadecimal",
+    "split": "the side on which the source had the image",
+}
+NUMBERS = ["group", "cluster", "width", "height", "bytes"]
 # Columns that stay text even if all their values look like numbers, beside `id` and all that end in `_id`.
-TEXT = ["path", "label", "split", "sha256", "dhash", "source", "license", "attribution", "turned", "converted"]
-TEXT += ["source_sha256", "kind", "reason", "predicted"]
+TEXT = {*COLUMNS, "kind", "reason", "predicted"} - {*NUMBERS}
 
 
 def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
@@ -34,13 +50,11 @@ def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # fields without a column would be lost
-            if text:
-                with path.open(encoding="utf-8-sig") as file:
-                    head = next((line for line in file if line.strip()), "")
-                options["sep"] = max(",;\t", key=head.count)
-                return pd.read_csv(path, dtype=str, **options)
-            columns = pd.read_csv(path, index_col=False, nrows=0).columns
-            kinds = {name: str for name in columns if name in TEXT or is_id(name)}
+            with path.open(encoding="utf-8-sig") as file:
+                head = next((line for line in file if line.strip()), "")
+            options["sep"] = max(",;\t", key=head.count) if text else ","
+            columns = pd.read_csv(path, nrows=0, **options).columns
+            kinds = {name: str for name in columns if text or name in TEXT or is_id(name)}
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
     except (ValueError, FileNotFoundError, pd.errors.ParserWarning) as error:
         raise ValueError(
@@ -56,11 +70,10 @@ def is_id(column: str) -> bool:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index, whole or not at all."""
-    words = table.select_dtypes(exclude="number").astype(str)
-    broken = any(words[name].str.contains("\r", regex=False).any() for name in words)  # pandas would not quote it
-    with whole_file(path) as draft:
-        quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
-        table.to_csv(draft, index=False, lineterminator="\n", quoting=quoting)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which pandas does not quote by itself
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_text(path, text)
 
 
 def read_json(path: Path) -> dict:
@@ -73,14 +86,11 @@ def read_json(path: Path) -> dict:
 
 def link_or_copy(origin: Path, target: Path) -> None:
     """Bring a file to a second place, whole or not at all: a hard link where the disk has such, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    link = target.with_name(f".{target.name}.link")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(origin.resolve(), link)  # not by `whole_file`, which would change the mode of the original
-        link.replace(target)
-    except OSError:
-        with whole_file(target) as draft:
+    with whole_file(target) as draft:
+        draft.unlink()
+        try:
+            os.link(origin.resolve(), draft)
+        except OSError:
             shutil.copyfile(origin, draft)
 
 

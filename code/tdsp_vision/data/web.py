@@ -6,7 +6,6 @@ or 5xx, a timeout, a cut connection) or `FetchError` (it will not). Proxies and 
 """
 
 import ipaddress
-import json
 import random
 import re
 import socket
@@ -25,20 +24,17 @@ MAX_BYTES = 100_000_000  # of one answer
 MAX_ERROR_BYTES = 2000  # of what a server says beside an error
 LONGEST_WAIT = 60  # seconds, whatever `Retry-After` says
 PASSING = {408, 425, 429}  # beside 5xx
-USER_AGENT = "tdsp-vision/0.1 (image classification walkthrough)"
-NAT64 = ipaddress.ip_network("64:ff9b::/96")  # holds an IPv4 address in its last four bytes (RFC 6052)
+USER_AGENT = "tdsp-vision/0.2 (image classification walkthrough)"
 
 
 class FetchError(ValueError):
-    """Something could not be fetched; the message is the reason. Beside an error of HTTP: what the server said, and
-    how many seconds it asked to wait.
-    """
-
-    body, wait = "", None
+    """Something could not be fetched; the message is the reason, with what the server said beside an error of HTTP."""
 
 
-class TryAgain(FetchError):
-    """A trouble that may pass."""
+class TryAgain(ValueError):
+    """A trouble that may pass, and how many seconds the server asked to wait."""
+
+    wait = None
 
 
 class Client:
@@ -60,7 +56,10 @@ class Client:
             self.session.mount(scheme, Adapter(guarded))
 
     def get(self, url: str, params: dict | None = None, accept: Callable = bytes, max_bytes: int = MAX_BYTES):
-        """What `accept` makes of the body at `url`, asked for again after each `TryAgain`, also one of `accept`.
+        """What `accept` makes of the body at `url`.
+
+        A server in trouble sends half a file or a page with an apology, so what `accept` refuses by a ValueError is
+        asked for again, like all that may pass.
 
         Raises:
             FetchError: the last trouble, when attempts or time are used up; or a body longer than `max_bytes`.
@@ -69,9 +68,11 @@ class Client:
         for number in range(1, self.attempts + 1):
             try:
                 return accept(self._attempt(url, params, stop, max_bytes))
-            except TryAgain as trouble:
-                wait = trouble.wait or 2 ** (number - 1) * random.uniform(0.5, 1)  # threads must not return together
-                wait = min(wait, LONGEST_WAIT)
+            except FetchError:
+                raise
+            except ValueError as trouble:
+                asked = getattr(trouble, "wait", None)
+                wait = min(asked or 2 ** (number - 1) * random.uniform(0.5, 1), LONGEST_WAIT)  # not all threads at once
                 if number == self.attempts or time.monotonic() + wait > stop:
                     raise FetchError(f"{trouble} ({number} attempts)") from trouble
             time.sleep(wait)
@@ -85,10 +86,14 @@ class Client:
                     if target is None:
                         return _whole_body(response, stop, max_bytes)
                     url, params = urljoin(response.url, target), None
-        except FetchError:
+        except (FetchError, TryAgain):
             raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise _named(error) from error
+        except ValueError as error:
+            raise FetchError("not a valid URL of http or https") from error
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            # its kind only, such as "read timeout error": messages of the libraries hold memory addresses
+            cause = getattr(error.args[0] if error.args else None, "reason", None) or error
+            raise TryAgain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(cause).__name__).lower()) from error
         raise FetchError(f"more than {MAX_REDIRECTS} redirects")
 
 
@@ -122,33 +127,22 @@ class Adapter(HTTPAdapter):
             request.address = min(found, key=lambda address: ":" in address)  # IPv4 where there is one
         return super().send(request, proxies=proxies, **options)
 
-    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
-        """The connection pool for a request: of the checked address, under the URL's own name, or the usual one."""
-        if request.address is None:
-            return super().get_connection_with_tls_context(request, verify, proxies, cert)
-        where, options = self.build_connection_pool_key_attributes(request, verify, cert)
-        if where["scheme"] == "https":
-            options |= {"server_hostname": where["host"], "assert_hostname": where["host"]}
-        where["host"] = request.address
-        request.headers["Host"] = urlsplit(request.url).netloc.rpartition("@")[2]
-        return self.poolmanager.connection_from_host(**where, pool_kwargs=options)
+    def build_connection_pool_key_attributes(self, request, verify, cert=None):
+        """Where to connect: to the checked address, under the URL's own name, or as usual."""
+        where, options = super().build_connection_pool_key_attributes(request, verify, cert)
+        if request.address:
+            options["server_hostname"], where["host"] = where["host"], request.address
+            request.headers["Host"] = urlsplit(request.url).netloc.rpartition("@")[2]
+        return where, options
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet: not private, loopback, link-local, multicast, reserved."""
+    """Whether an IP address belongs to the public internet: not private, loopback, link-local, multicast, reserved.
+
+    Reserved are also the ranges of IPv6 that hold an address of IPv4 inside.
+    """
     ip = ipaddress.ip_address(address)
-    if ip.version == 6:
-        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour
-        ip = inner or ip
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
-
-
-def json_object(content: bytes) -> dict:
-    """For `Client.get`: the JSON object; a server in trouble answers with a page, so it is asked again."""
-    try:
-        return dict(json.loads(content).items())
-    except (ValueError, AttributeError) as error:
-        raise TryAgain("the answer is not a JSON object") from error
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or getattr(ip, "sixtofour", None))
 
 
 def _whole_body(response: requests.Response, stop: float, max_bytes: int) -> bytes:
@@ -156,26 +150,19 @@ def _whole_body(response: requests.Response, stop: float, max_bytes: int) -> byt
     `stop`.
     """
     content, good = bytearray(), response.status_code == 200
-    while chunk := response.raw.read1(65_536, decode_content=True):
+    limit = max_bytes if good else MAX_ERROR_BYTES
+    while len(content) <= limit and (chunk := response.raw.read1(65_536, decode_content=True)):
         content += chunk
-        if not good and len(content) > MAX_ERROR_BYTES:
-            break
-        if len(content) > max_bytes:
-            raise FetchError(f"more than {max_bytes:,} bytes")
         if time.monotonic() > stop:
             raise FetchError("too slow: not complete within the time for one file")
+    if good and len(content) > limit:
+        raise FetchError(f"more than {max_bytes:,} bytes")
     if good:
         return bytes(content)
     passes = response.status_code in PASSING or response.status_code >= 500
-    error = (TryAgain if passes else FetchError)(f"HTTP {response.status_code} {response.reason or ''}".strip())
-    error.body, wait = content[:MAX_ERROR_BYTES].decode("utf-8", "replace"), response.headers.get("Retry-After", "")
+    said = " ".join(content[:MAX_ERROR_BYTES].decode("utf-8", "replace").split())
+    said = f" ({said})" if said and not said.startswith("<") else ""  # a page of HTML tells nothing
+    error = (TryAgain if passes else FetchError)(f"HTTP {response.status_code} {response.reason or ''}".strip() + said)
+    wait = response.headers.get("Retry-After", "")
     error.wait = int(wait) if wait.isdecimal() else None  # a date is as good as nothing
     raise error
-
-
-def _named(error: Exception) -> FetchError:
-    """The same trouble in words that are the same on every run; messages of the libraries hold memory addresses."""
-    if isinstance(error, ValueError):
-        return FetchError("not a valid URL of http or https")
-    cause = getattr(error.args[0] if error.args else None, "reason", None) or error
-    return TryAgain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(cause).__name__).lower())  # such as "read timeout error"

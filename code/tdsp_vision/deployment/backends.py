@@ -33,10 +33,21 @@ HARDENED += ["--security-opt=no-new-privileges", "--memory=2g", "--memory-swap=2
 
 
 @dataclass(frozen=True)
-class LocalService:
-    """One embedded server; `ContainerService` has the same attributes and methods."""
+class Service:
+    """A server of the model whose exported versions lie in a folder."""
 
     serving_folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True)
+class LocalService(Service):
+    """One embedded server; `ContainerService` has the same attributes and methods."""
+
     process: psutil.Process
     backend = "local"
 
@@ -47,11 +58,6 @@ class LocalService:
             listening = [c.laddr.port for c in self.process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
             return max(listening, default=0)
         return 0
-
-    @property
-    def url(self) -> str:
-        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
-        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -151,10 +157,9 @@ def obstacle(image: str) -> str:
 
 
 @dataclass(frozen=True)
-class ContainerService:
+class ContainerService(Service):
     """One container, running or not; `LocalService` has the same attributes and methods."""
 
-    serving_folder: Path
     container: str
     backend = "docker"
 
@@ -162,11 +167,6 @@ class ContainerService:
     def port(self) -> int:
         """Where it answers on this machine; 0 as long as it does not."""
         return int("".join(_lines("port", self.container, "8501/tcp")[:1]).rpartition(":")[2] or 0)
-
-    @property
-    def url(self) -> str:
-        """Where it answers, without a path: `http://127.0.0.1:PORT`."""
-        return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
         """Whether it runs; one that is about to be restarted after a crash does not."""

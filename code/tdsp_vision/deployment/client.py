@@ -1,11 +1,11 @@
 """A client of a served model: images to a table of scores, and proof that they are those of the run.
 
 It works with any server that speaks TensorFlow Serving's REST protocol. Out: one row per image with `source, label,
-score_<class>…, valid, error, ms, version`; an image that cannot be sent, or that the server cannot decode, keeps its
-row and says why. A request names the version that it wants, so it is known whose classes the scores belong to; when
-that version has been replaced meanwhile (404), the request goes to its successor.
+score_<class>…, familiar (of a model that says it), valid, error, ms, version`; an image that cannot be sent, or that
+the server cannot decode, keeps its row and says why. A request names the version that it wants, so it is known whose
+classes the scores belong to; when that version has been replaced meanwhile (404), the request goes to its successor.
 
-`check_parity` compares with a run's `predictions.csv` (`path,split,label,predicted,score_<class>…`).
+`check_parity` compares with a run's `predictions.csv` (`path,split,label,predicted,score_<class>…,familiar`).
 """
 
 import base64
@@ -75,9 +75,8 @@ class ServingClient:
 
     def status(self) -> dict[int, str]:
         """State of each version by its number, such as AVAILABLE, or `END: <why>` where it cannot be loaded."""
-        entries = self.call("GET", "")["model_version_status"]
-        states = {int(entry["version"]): f"{entry['state']}: {entry['status']['error_message']}" for entry in entries}
-        return {version: state.removesuffix(": ") for version, state in states.items()}
+        known = self.call("GET", "")["model_version_status"]
+        return {int(v["version"]): f"{v['state']}: {v['status']['error_message']}".removesuffix(": ") for v in known}
 
     def version(self) -> int:
         """Number of the version that answers a request which names none; 0 if none does."""
@@ -102,8 +101,9 @@ class ServingClient:
 
         Returns:
             One row per image, in order: `source`, `label` ("" if there is none), `score_<class>` (float, NaN where
-            there is none), `valid` (bool), `error` ("" if all went well), `ms` (duration of the request that carried
-            the image, in milliseconds; NaN if it was not sent), `version` (that answered; 0 for none).
+            there is none), `familiar` (likewise, of a model that says it: `modeling.familiarity`), `valid` (bool),
+            `error` ("" if all went well), `ms` (duration of the request that carried the image, in milliseconds; NaN
+            if it was not sent), `version` (that answered; 0 for none).
 
         Raises:
             ServingError: if the server cannot be reached, or refuses a request.
@@ -122,7 +122,7 @@ class ServingClient:
             batch.append((rows[-1], content))
         if batch:
             self._fill(batch)
-        names = {name: None for row in rows for name in row if name.startswith("score_")}
+        names = {name: None for row in rows for name in row if name.startswith(("score_", "familiar"))}
         names = list(names) or [f"score_{name}" for name in self.classes(self.version())]
         return pd.DataFrame(rows, columns=["source", "label", *names, "valid", "error", "ms", "version"])
 
@@ -166,8 +166,8 @@ class ServingClient:
         for (row, _), prediction in zip(batch, predictions, strict=True):
             row |= answered
             if prediction["valid"]:
-                row |= {"label": prediction["label"], "valid": True}
                 row |= dict(zip(columns, prediction["scores"], strict=True))
+                row |= {name: prediction[name] for name in ("label", "valid", "familiar") if name in prediction}
             else:
                 row["error"] = "the server could not decode it as an image"
 
@@ -228,17 +228,18 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
 
     Args:
         client: the service.
-        predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class.
+        predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class, and
+            familiar where the service says it.
         rule: `classes, positive_class, threshold`, as `model_info.json` has them: the labels of the run and of the
             service must both follow from it.
-        tolerance: largest allowed difference of a score.
+        tolerance: largest allowed difference of a score; familiar, several layers more, may differ by ten times that.
 
     Returns:
-        `n`, `max_abs_diff`, `tolerance`, and `borderline`: number of labels that differ, because scores that are equal
-        within the tolerance lie on two sides of a threshold.
+        `n`, `max_abs_diff` (of scores), `familiar_max_abs_diff`, `tolerance`, and `borderline`: number of labels that
+        differ, because scores that are equal within the tolerance lie on two sides of a threshold.
 
     Raises:
-        RunFailed: if a file has no score, or a score or label differs by more than that.
+        RunFailed: if a file has no score, or a score, familiar or label differs by more than that.
     """
     from tdsp_vision.modeling.metrics import decide  # here, since what it imports takes a second
 
@@ -248,15 +249,18 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
     scores = served[columns].to_numpy(np.float32)
     labels = [decide(each, rule["classes"], rule["positive_class"], rule["threshold"]) for each in (scores, expected)]
     differences = np.abs(scores - expected).max(axis=1)  # NaN where there is no score
-    wrong = ~(differences <= tolerance) | (served.label != labels[0]) | (predicted != labels[1])
+    familiar = np.abs(served.familiar - predictions.familiar.to_numpy()) if "familiar" in served else 0 * differences
+    wrong = ~(differences <= tolerance) | ~(familiar <= 10 * tolerance)
+    wrong |= (served.label != labels[0]) | (predicted != labels[1])
     if wrong.any():
         first = int(np.argmax(wrong))
         source, error, label = served.loc[first, ["source", "error", "label"]]
         raise RunFailed(
             f"{wrong.sum()} of {len(served)} files do not get the run's scores and labels; the first: {source}, "
-            f"{error or f'{differences[first]:.3g} apart'}, served {label!r}, predicted {predicted[first]!r}; at most "
-            f"{tolerance:g} is allowed. Serve a version of this run's model; if the image has changed since the run, "
-            "train a new run."
+            f"{error or f'{differences[first]:.3g} apart, familiar {familiar[first]:.3g}'}, served {label!r} and not "
+            f"{predicted[first]!r}; at most {tolerance:g}, of familiar {10 * tolerance:g}, is allowed. Serve a version "
+            "of this run's model; if the image has changed since the run, train a new run."
         )
     tipped = int((served.label != predicted).sum())
-    return {"n": len(served), "max_abs_diff": float(differences.max()), "tolerance": tolerance, "borderline": tipped}
+    apart = {"max_abs_diff": float(differences.max()), "familiar_max_abs_diff": float(familiar.max())}
+    return {"n": len(served)} | apart | {"tolerance": tolerance, "borderline": tipped}

@@ -29,8 +29,6 @@ from tdsp_vision.deployment.versions import MODELS, last_number, probe_image, re
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, whole_folder, write_text
 
-FAILED = "END: "  # the state of a version that cannot be loaded, as `ServingClient.status` tells it
-
 
 def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[LocalBackend | DockerBackend, str]:
     """The backend for a value of BACKEND, and one sentence that says which it is and why.
@@ -64,7 +62,6 @@ class Deployment:
 
     def __init__(self, outputs: paths.OutputPaths, name: str):
         self.outputs, self.name, self.folder = outputs, name, outputs.serving(name)
-        self._key_file = outputs.deployment / f"{name}.authorization"
 
     def check_port(self, backend: LocalBackend | DockerBackend, port: int) -> None:
         """Refuse a fixed port that another one uses, before anything is exported; the same service may keep its own.
@@ -191,13 +188,11 @@ class Deployment:
         return f"python -m tdsp_vision deploy {model} --output-dir {shlex.quote(self.outputs.output_dir)} {verb}"
 
     def curl(self, request: Path) -> str:
-        """A command that sends a request; a key stands in a file for its owner's eyes, and not in the command."""
-        client, header = self.client(), ""
-        if "Authorization" in client.headers:
-            self._key_file.touch(mode=0o600)
-            self._key_file.write_text(f"Authorization: {client.headers['Authorization']}\n", encoding="utf-8")
-            header = f"-H @{shlex.quote(str(self._key_file))} "
-        return f"curl --noproxy '*' {header}-d @{shlex.quote(str(request))} {client.address}:predict"
+        """A shell command that sends a request; it takes the key, where there is one, from the environment."""
+        client = self.client()
+        header = """printf 'Authorization: Bearer %s' "$TDSP_SERVING_KEY" | """ * ("Authorization" in client.headers)
+        options = "-H @- " * bool(header) + f"-d @{shlex.quote(str(request))}"
+        return f"{header}curl --noproxy '*' {options} {client.address}:predict"
 
     def stop(self) -> None:
         """Stop the server; image, build context and exported versions stay."""
@@ -209,8 +204,7 @@ class Deployment:
         context = self.outputs.deployment / "docker"
         found = [*self.services(), *context.glob(f"models/{self.name}")]
         self.stop()
-        for file in (self._key_file, self.folder / backends.LOG):
-            file.unlink(missing_ok=True)
+        (self.folder / backends.LOG).unlink(missing_ok=True)
         if (context / "models" / self.name).is_dir():
             shutil.rmtree(context)
         return DockerBackend().remove(self.folder) or bool(found)
@@ -241,7 +235,7 @@ def wait_until_served(service: LocalService | ContainerService, version: Path) -
     """
     expected = read_model_info(version)["probe_scores"]
     deadline, state = time.monotonic() + 120, ""  # seconds
-    while not state.startswith(FAILED) and time.monotonic() < deadline and service.alive():
+    while not state.startswith("END: ") and time.monotonic() < deadline and service.alive():
         client = ServingClient(service.url, version.parent.name)  # its port is known once it listens
         try:
             states = client.status()

@@ -1,13 +1,14 @@
 """A run's Keras model to a version of a served model, in the form TensorFlow Serving loads.
 
-In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output float32 [n, K], probabilities) and
-`metrics.json` (`classes, positive_class, image_size, validation.threshold`).
+In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output scores float32 [n, K], probabilities,
+alone or as {"scores": …, "familiar": float32 [n, 1]}) and `metrics.json` (`classes, positive_class, image_size,
+validation.threshold`).
 Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
 (string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
-float32 [n, K]. Decoding, resizing and the decision are inside of the graph. It reads JPEG and PNG, the two kinds
-that a data set holds; the client converts all others as stage 1 does. An image of another kind, or that cannot be
-decoded, or has more pixels than `MAX_PIXELS`, gets zeros, an empty label and valid = false; the others of its batch are
-scored as usual.
+float32 [n, K]; the first two also familiar float32 [n], where the model has it. Decoding, resizing and the decision are
+inside of the graph. It reads JPEG and PNG, the two kinds that a data set holds; the client converts all others as
+stage 1 does. An image of another kind, or that cannot be decoded, or has more pixels than `MAX_PIXELS`, gets zeros, an
+empty label and valid = false; the others of its batch are scored as usual.
 """
 
 from contextlib import suppress
@@ -60,7 +61,7 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         model = load_classifier(run_folder / "model.keras")
         _check_fit(model, info)
         _save(draft, model, info)
-        scores = model(preprocess(tf.constant(versions.probe_image()), info["image_size"])[tf.newaxis], training=False)
+        scores = _answers(model, *decode_batch(tf.constant([versions.probe_image()]), info["image_size"]))["scores"]
         write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
         verify_export(draft, model, [versions.probe_image(), b"not an image"])
         for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
@@ -87,7 +88,7 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     """
     size = versions.read_model_info(version)["image_size"]
     pictures, valid = tf.function(decode_batch)(tf.constant(image_bytes), size)  # one graph, and not one for each image
-    expected = np.where(valid[:, tf.newaxis], model(pictures, training=False), 0.0)
+    expected = _answers(model, pictures, valid)["scores"]
     answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
     if not largest <= tolerance:  # written so that NaN fails as well
@@ -145,6 +146,14 @@ def _pixels(content: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.io.is_jpeg(content), jpeg, png)
 
 
+def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Scores, and `familiar` [n] of a model that has it, by name; zeros where `valid`, bool [n], is false."""
+    found = model(images, training=False)
+    found = found if isinstance(found, dict) else {"scores": found}
+    found = {name: tf.where(valid[:, tf.newaxis], values, 0.0) for name, values in found.items()}
+    return found | ({"familiar": found["familiar"][:, 0]} if "familiar" in found else {})
+
+
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
     """Class names, string [n], for scores float32 [n, K]; the same rule as `modeling.metrics.decide`.
 
@@ -170,12 +179,12 @@ def _save(folder: Path, model: keras.Model, info: dict) -> None:
 
     def serving_default(image_bytes):
         images, valid = decode_batch(image_bytes, size)
-        scores = tf.where(valid[:, tf.newaxis], model(images, training=False), 0.0)
-        return {"scores": scores, "label": tf.where(valid, _labels(scores, info), ""), "valid": valid}
+        answers = _answers(model, images, valid)
+        return answers | {"label": tf.where(valid, _labels(answers["scores"], info), ""), "valid": valid}
 
     def float_images(images):
-        scores = model(images, training=False)
-        return {"scores": scores, "label": _labels(scores, info)}
+        answers = _answers(model, images, tf.fill([tf.shape(images)[0]], True))
+        return answers | {"label": _labels(answers["scores"], info)}
 
     def classify(inputs):
         feature = {"image_bytes": tf.io.FixedLenFeature([], tf.string, default_value="")}
@@ -217,7 +226,8 @@ def _without_fused_sums(model):
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
     numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
-    sizes = (model.input_shape[1], model.output_shape[-1]) == (info["image_size"], len(info["classes"]))
+    # Keras sorts outputs by name, so the scores are the last.
+    sizes = (model.input_shape[1], model.outputs[-1].shape[-1]) == (info["image_size"], len(info["classes"]))
     known = info["positive_class"] in ["", *info["classes"]]
     if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
         found = f"metrics.json of run {info['run_id']} does not fit its model"

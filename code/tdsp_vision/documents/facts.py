@@ -25,28 +25,24 @@ def read_facts(dataset: DatasetPaths, outputs: OutputPaths, run: Path) -> dict:
     Returns:
         run, dataset (names); figures (names of the run's); metrics, model_card, parameters, info, report, dictionary,
         service, parity, latency (content of the files; None where there is none, the last three also where another
-        run was deployed, which `other_run` then names); history (rows); corrected (how many images a
+        run was deployed, which `other_run` then names); judged (name of another folder on which the run
+        was judged to its metrics.json); history (rows); corrected (how many images a
         person gave another label, or left out); sides, wrong, images and changed (as the functions below count them).
 
     Raises:
         ParameterError: a file is not what it should be.
     """
-    manifest = load_manifest(dataset, check=False) if dataset.manifest.is_file() else None
-    facts = {
-        "run": run.name,
-        "dataset": dataset.name,
-        "figures": sorted(file.stem for file in (run / "figures").glob("*.png")),
-        "info": _read(dataset.info),
-        "report": _read(dataset.report),
-        "dictionary": _read(dataset.dictionary),
-        "history": _read(run / "history.csv", lambda table: table.to_dict("records")),
-        "sides": _read(run / "splits.csv", _sides),
-        "wrong": _read(run / "predictions.csv", _wrong),
-        "corrected": _read(dataset.corrections, lambda table: table["path"].nunique()),
-        "images": None if manifest is None else _images(manifest),
-        "changed": None if manifest is None else _read(run / "splits.csv", partial(_changed, manifest)),
-    }
-    facts |= {name: _read(run / f"{name}.json") for name in ("metrics", "model_card", "parameters")}
+    files = {"info": dataset.info, "report": dataset.report, "dictionary": dataset.dictionary}
+    files |= {name: run / f"{name}.json" for name in ("metrics", "model_card", "parameters")}
+    facts = {"run": run.name, "dataset": dataset.name} | {name: _read(file) for name, file in files.items()}
+    facts["figures"] = sorted(file.stem for file in (run / "figures").glob("*.png"))
+    facts["judged"] = {file.parent.name: _read(file) for file in sorted(run.glob("elsewhere/*/metrics.json"))}
+    facts["history"] = _read(run / "history.csv", lambda table: table.to_dict("records"))
+    facts |= {"sides": _read(run / "splits.csv", _sides), "wrong": _read(run / "predictions.csv", _wrong)}
+    facts["corrected"] = _read(dataset.corrections, lambda table: table["path"].nunique())
+    if dataset.manifest.is_file():
+        manifest = load_manifest(dataset, check=False)
+        facts |= {"images": _images(manifest), "changed": _read(run / "splits.csv", partial(_changed, manifest))}
     deployed = {name: _read(outputs.deployment / f"{name}.json") for name in ("service", "parity", "latency")}
     served = (deployed["service"] or {}).get("run", run.name)
     return facts | (deployed if served == run.name else {"other_run": served})
@@ -89,12 +85,9 @@ def _wrong(predictions: pd.DataFrame) -> dict:
 
 
 def _images(manifest: pd.DataFrame) -> dict:
-    return {
-        "n": len(manifest),
-        "groups": manifest["group"].nunique(),
-        "licenses": manifest["license"].replace("", "unknown").value_counts().to_dict(),
-        "drawn": manifest["attribution"].str.startswith(DRAWN).sum(),
-    }
+    licenses = manifest["license"].replace("", "unknown").value_counts().to_dict()
+    drawn = manifest["attribution"].str.startswith(DRAWN).sum()
+    return {"n": len(manifest), "groups": manifest["group"].nunique(), "licenses": licenses, "drawn": drawn}
 
 
 def _changed(manifest: pd.DataFrame, splits: pd.DataFrame) -> dict:

@@ -39,19 +39,17 @@ def member_sizes(names: list[str], image_size: int) -> tuple[int, list[int]]:
 
     Args:
         image_size: 0 for the sizes that the weights were trained at: the input is the largest of them. Another size
-            is that of the largest member, and the others keep their share of it.
+            is what every member sees; best is that of the files, which then need not be resized at all.
 
     Raises:
         ValueError: for a size out of range.
     """
-    native = [NATIVE_SIZES.get(name, 224) for name in names]
-    size = image_size or max(native)
-    sizes = [round(size * own / max(native)) for own in native]
-    for name, own in zip(names, sizes, strict=True):
+    sizes = [image_size or NATIVE_SIZES.get(name, 224) for name in names]
+    for name, size in zip(names, sizes, strict=True):
         least = 95 if name == "alexnet" else 32  # with less, a pooling would leave nothing
-        if not least <= own <= 2048:
-            raise ValueError(f"IMAGE_SIZE is {size}, which gives {name} {own} pixels; take {least} to 2048, or 0.")
-    return size, sizes
+        if not least <= size <= 2048:
+            raise ValueError(f"IMAGE_SIZE is {size}; for {name} take {least} to 2048, or 0.")
+    return max(sizes), sizes
 
 
 def build_backbone(name: str, image_size: int, weights: str = "imagenet", input_size: int | None = None) -> keras.Model:

@@ -60,33 +60,26 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
     return maps
 
 
-def randomisation_check(
-    model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int
-) -> tuple[float, str]:
+def randomisation_check(model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int) -> str:
     """Do the maps depend on what was learned? Compared with those of the same network with its weights shuffled.
 
-    The sanity check of Adebayo et al. 2018 (arXiv:1810.03292). Maps that stay as they were (1), or only change sign
-    (-1), show edges and not evidence.
+    The sanity check of Adebayo et al. 2018 (arXiv:1810.03292). Maps that stay as they were (rank correlation 1), or
+    only change sign (-1), show edges and not evidence.
 
     Args:
         model, images, class_index: as for `evidence_maps`; 8 to 16 images are enough. The model stays as it is.
         seed: of the shuffling, within each layer's weights.
 
     Returns:
-        Spearman's rank correlation, mean over the images (0 where a map is the same everywhere); a sentence on it.
+        a sentence with Spearman's rank correlation, mean over the images (0 where a map is the same everywhere).
     """
     rng, shuffled = np.random.default_rng(seed), keras.models.clone_model(model)
     shuffled.set_weights([rng.permutation(values.ravel()).reshape(values.shape) for values in model.get_weights()])
     flat = (evidence_maps(network, images, class_index).reshape(len(images), -1) for network in (model, shuffled))
     varying = [pair for pair in zip(*flat, strict=True) if all(np.ptp(one) for one in pair)]
     found = sum(spearmanr(*pair).statistic for pair in varying) / len(images)
-    compared = f"(rank correlation {found:.2f}, and {CHANGED} is the limit)"
-    if abs(found) < CHANGED:
-        return found, f"With shuffled weights in every layer the maps change {compared}: they show what was learned."
-    return found, (
-        f"With shuffled weights in every layer the maps stay alike {compared}: they show edges of the pictures more "
-        "than what was learned. Do not rely on them."
-    )
+    verdict = "they show what was learned" if abs(found) < CHANGED else "they show edges; do not rely on them"
+    return f"With shuffled weights the maps correlate by {found:.2f} (ranks; limit {CHANGED}) with these: {verdict}."
 
 
 def _last_maps(tensor) -> list:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from tdsp_vision.data.tables import file_sha256
 from tdsp_vision.files import file_lock, whole_file
-from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches, preprocess
+from tdsp_vision.modeling.batches import PREPROCESS_VERSION, image_batches
 from tdsp_vision.paths import shown
 
 CHUNK = 4096  # images between two writes of the cache; what a killed run can lose
@@ -30,14 +30,11 @@ def predict_files(model: keras.Model, files: list[Path], image_size: int, batch_
 
     Args:
         model: from float32 [n, image_size, image_size, 3] to float32 [n, d].
-        files: image files, one at least.
+        files: image files that can be decoded, one at least.
         batch_size: images per step; the result does not depend on it beyond rounding.
 
     Returns:
         float32 array [len(files), d], in the order of the files.
-
-    Raises:
-        ValueError: naming the file, if one cannot be decoded.
     """
     rows = np.empty((len(files), model.output_shape[-1]), np.float32)
     # One trace for batches of any size; Keras' own `predict` has a second one for the last, smaller batch.
@@ -45,25 +42,11 @@ def predict_files(model: keras.Model, files: list[Path], image_size: int, batch_
     call = tf.function(lambda images: model(images, training=False), [signature])
     done = 0
     with tqdm(total=len(files), desc="images", unit="image", disable=None) as progress:
-        try:
-            for images in image_batches(files, image_size, batch_size):
-                rows[done : done + len(images)] = call(images)
-                done += len(images)
-                progress.update(len(images))
-        except tf.errors.OpError:
-            _name_bad_file(files[done:], image_size)
-            raise
+        for images in image_batches(files, image_size, batch_size):
+            rows[done : done + len(images)] = call(images)
+            done += len(images)
+            progress.update(len(images))
     return rows
-
-
-def _name_bad_file(files: list[Path], image_size: int) -> None:
-    """Raise a ValueError that names the first file that cannot be read or decoded; return if there is none."""
-    for file in files:
-        try:
-            preprocess(tf.io.read_file(str(file)), image_size)
-        except tf.errors.OpError as error:
-            reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", error.message)  # without names of operations
-            raise ValueError(f"{shown(file)} cannot be read as an image ({reason}); replace or remove it.") from error
 
 
 class FeatureCache:
@@ -91,7 +74,7 @@ class FeatureCache:
             expected: sha256 of each, as the manifest has it; None compares nothing.
 
         Raises:
-            ValueError: if a file cannot be decoded, or its content is not the expected one.
+            ValueError: naming the first file whose content is not the expected one.
         """
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(file_sha256, files))

@@ -40,10 +40,10 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # what fails can be logged later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
+WRITER = "TDSP_HISTORY_WRITER"  # in the environment of a notebook: who adds its run when it has ended
 _SQLITE = "sqlite:///"
 LONGEST = 6000  # characters of a parameter
 LETTERS = "ABCDEFG"  # names of runs that are compared
-OF_THE_SPLIT = ("SEED", "GROUP_BY", "TEST_FRACTION")
 COMPARED = ["auc", "accuracy", "balanced_accuracy", "recall", "precision", "specificity", "f1", "ece"]
 
 
@@ -59,11 +59,6 @@ def tracking_uri(output_dir: str) -> str:
     return given or _SQLITE + str(resolve(output_dir) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
 
 
-def artifact_folder(output_dir: str) -> Path:
-    """Folder for files of runs whose history is a database."""
-    return resolve(output_dir) / "mlflow-artifacts"
-
-
 @contextmanager
 def open_history(outputs: OutputPaths) -> Iterator[tuple]:
     """Yield MLflow's client and the id of the dataset's experiment, locked: looking up and adding is one step."""
@@ -71,7 +66,7 @@ def open_history(outputs: OutputPaths) -> Iterator[tuple]:
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    uri, files = tracking_uri(outputs.output_dir), artifact_folder(outputs.output_dir)
+    uri, files = tracking_uri(outputs.output_dir), resolve(outputs.output_dir) / "mlflow-artifacts"
     with file_lock(files.parent / "mlflow.lock"):
         client = MlflowClient(uri)
         if found := client.get_experiment_by_name(outputs.dataset):
@@ -82,7 +77,9 @@ def open_history(outputs: OutputPaths) -> Iterator[tuple]:
 
 
 def check_history(outputs: OutputPaths) -> str:
-    """Ask the history, before the work, whether it can be written: "" if so, else a sentence of warning."""
+    """Ask the history, before the work, whether it can be written: "" if so, else who does it, or a warning."""
+    if os.environ.get(WRITER):
+        return f"the run history is written by {os.environ[WRITER]}"
     try:
         with open_history(outputs):
             return ""
@@ -100,10 +97,12 @@ def log_run(outputs: OutputPaths, folder: Path, notebook: Path | None = None) ->
         folder: `outputs.runs / run_id`.
         notebook: the executed notebook, to be added; a second one of the same name takes the first one's place.
     """
+    if os.environ.get(WRITER) and not notebook:
+        return f"added to the run history by {os.environ[WRITER]}"
     try:
         with open_history(outputs) as (client, experiment):
             _log(client, experiment, folder, outputs, notebook)
-    except Exception as error:  # as above; the run folder is safe
+    except Exception as error:  # whatever MLflow, a server or a disk says: the run folder is safe
         command = f"python -m tdsp_vision history --log {shlex.quote(shown(folder))}"
         return (
             f"WARNING: run {folder.name} is safe in {shown(folder)}, but could not be added to the run history "
@@ -183,24 +182,19 @@ def runs_to_compare(outputs: OutputPaths, compare: str, head: dict, splits: pd.D
 
 
 def compare_runs(outputs: OutputPaths, names: list[str]) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
-    """Compare the last of the named runs with those before it, which must have the same test; A, B, C, … in order.
+    """Compare runs with the same test, those of `runs_to_compare` and then the new one; A, B, C, … in order.
 
     Returns:
         sentences: the letter of each run; then for each but A, whether its AUC differs from A's by more than luck
-            (paired by image). Where nothing can be compared, why; the tables are empty then.
+            (paired by image). Of a single run, that there is nothing to compare; the tables are empty then.
         settings: the parameters that differ, as text, a column for each run.
         metrics: of the test, a column for each run, then the AUC of validation, by which to choose.
     """
-    *earlier, own = [outputs.runs / name for name in names]
-    nothing = pd.DataFrame(), pd.DataFrame()
-    if not earlier:
-        return ["there is no earlier run with this test to compare with"], *nothing
-    head, splits = read_json(own / "metrics.json"), read_csv(own / "splits.csv")
-    for folder in earlier:
-        if obstacle := _obstacle(folder, head, splits):
-            return [f"{folder.name} cannot be compared with this run: {obstacle}"], *nothing
-    folders = dict(zip(LETTERS, [*earlier, own], strict=False))
+    if len(names) < 2:
+        return ["there is no earlier run with this test to compare with"], pd.DataFrame(), pd.DataFrame()
+    folders = {letter: outputs.runs / name for letter, name in zip(LETTERS, names, strict=False)}
     heads = {letter: read_json(folder / "metrics.json") for letter, folder in folders.items()}
+    head, splits = heads["A"], read_csv(folders["A"] / "splits.csv")
     parameters = pd.DataFrame({letter: read_json(f / "parameters.json") for letter, f in folders.items()})
     parameters = parameters.drop(index=["RUN_NAME", "COMPARE"], errors="ignore").fillna("not known").astype(str)
     blocks = {k: one["test"] | {"auc of validation": one["validation"]["auc"]} for k, one in heads.items()}
@@ -231,15 +225,16 @@ def _obstacle(folder: Path, head: dict, splits: pd.DataFrame) -> str:
         return ""
     return (
         f"of its {len(there)} test images and these {len(here)}, {len(here & there)} are the same, with the same label "
-        f"and content; train both with the same {', '.join(OF_THE_SPLIT)} and manifest"
+        f"and content; train both with the same SEED, GROUP_BY, TEST_FRACTION and manifest"
     )
 
 
 def _difference(run: str, truth: np.ndarray, scores: dict[str, np.ndarray], groups: np.ndarray) -> str:
     """Whether the AUC of `run` differs from A's by more than luck, a sentence."""
-    difference, low, high = paired_auc_difference(truth, scores["A"], scores[run], groups)
+    difference, interval = paired_auc_difference(truth, scores["A"], scores[run], groups)
     what = f"{run}'s {'AUC' if truth.shape[1] < 3 else 'mean AUC'} minus A's is {round(difference, 3) + 0.0:.3f}"
-    if low is None:
+    if interval is None:
         return f"{what}; too few groups of images differ for an interval."
+    low, high = interval
     verdict = "which contains 0: no difference is shown" if low <= 0 <= high else "which does not contain 0"
     return f"{what}, with a 95 % interval of {low:.3f} to {high:.3f}, {verdict}."

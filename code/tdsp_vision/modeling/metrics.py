@@ -22,6 +22,8 @@ OF_ALL_IMAGES = ("accuracy", "top5_accuracy")  # their intervals need no class t
 RATES = ("precision", "recall", "f1", "n")  # as scikit-learn gives them
 BINS = 10  # of the calibration error
 Z = 1.959964  # 95 % of a normal distribution lie within so many deviations
+SHOWN = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "average_precision"]  # in tables
+SHOWN += ["ece", "top5_accuracy"]
 SLACK = 1e-12  # shares such as 9 / 10 and 1 - 0.1 differ in their last bit
 
 
@@ -111,6 +113,18 @@ def evaluate(
     matrix = sk.confusion_matrix(targets, calls, labels=range(len(classes)))
     block |= {"per_class": each.to_dict("index"), "confusion_matrix": matrix.tolist()}
     return block | {"n": len(labels), "threshold": threshold}
+
+
+def side_by_side(blocks: dict[str, dict]) -> pd.DataFrame:
+    """Blocks by their names as a table of text: a row for each metric, with its 95 % interval in brackets."""
+
+    def said(block: dict, name: str) -> str:
+        value, pair = block.get(name), block["intervals"].get(name)
+        interval = " ({:.3f} to {:.3f})".format(*pair) if pair else ""
+        return "" if value is None else f"{value:.3f}{interval}"
+
+    table = pd.DataFrame({side: [said(block, name) for name in SHOWN] for side, block in blocks.items()}, SHOWN)
+    return table[(table != "").any(axis=1)]
 
 
 def _of_each_class(truths: np.ndarray, targets: np.ndarray, calls: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
@@ -247,8 +261,8 @@ def _mean_interval(values: np.ndarray, limits: np.ndarray, influence: np.ndarray
 
 def paired_auc_difference(
     truth: np.ndarray, first: np.ndarray, second: np.ndarray, groups=None
-) -> tuple[float, float | None, float | None]:
-    """AUC of `second` minus AUC of `first`, and its 95 % interval low, high: two models on the same images.
+) -> tuple[float, list[float] | None]:
+    """AUC of `second` minus AUC of `first`, and its 95 % interval [low, high]: two models on the same images.
 
     What is hard for both cancels; two separate intervals that overlap say less. By the contributions of whole groups
     (DeLong et al. 1988; Obuchowski 1997, doi 10.2307/2533959) with Student's t for few groups.
@@ -259,8 +273,8 @@ def paired_auc_difference(
         groups: [n], what belongs together; None: each image stands for itself.
 
     Returns:
-        difference, low, high; low and high are None where a class has fewer than 5 groups, or where both order every
-        pair of images alike, so that nothing is known about how a difference would vary.
+        difference; interval, None where a class has fewer than 5 groups, or where both order every pair of images
+        alike, so that nothing is known about how a difference would vary.
     """
     truth, groups = np.reshape(truth, (len(truth), -1)), _numbered(groups, len(truth))
     pair = [_areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)]
@@ -269,6 +283,6 @@ def paired_auc_difference(
     fewest = min(_count(groups, side) for column in truth.T for side in (column, ~column))
     error = np.sqrt((sums**2).sum() * fewest / max(fewest - 1, 1))
     if fewest < FEWEST_GROUPS or error == 0:
-        return float(difference), None, None
+        return float(difference), None
     half = t.ppf(0.975, fewest - 1) * error
-    return float(difference), float(difference - half), float(difference + half)
+    return float(difference), [float(difference - half), float(difference + half)]

@@ -247,7 +247,7 @@ class Checkpoint(keras.callbacks.Callback):
         first = checkpoint.restore(model)          # after `compile`
         model.fit(…, initial_epoch=first, epochs=epochs, callbacks=[checkpoint], verbose=0)
         …                                          # save the model
-        checkpoint.discard()
+        checkpoint.path.unlink(missing_ok=True)
 
     <folder>/<digest of settings and versions>.npz holds `rows` (JSON, the history) and, numbered, the variables of the
     model and of its optimizer in Keras' order, then the model's weights after its best epoch. It is one file, replaced
@@ -333,10 +333,6 @@ class Checkpoint(keras.callbacks.Callback):
         if not self.best_epoch:
             raise ValueError("val_loss was no number after any epoch; take a lower LEARNING_RATE.")
         self.model.set_weights(self._best)
-
-    def discard(self) -> None:
-        """Delete the file, once the result is safe."""
-        self.path.unlink(missing_ok=True)
 
     def _over(self) -> bool:
         return len(self.rows) >= self.epochs or len(self.rows) - self.best_epoch >= self.patience

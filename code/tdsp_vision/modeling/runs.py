@@ -31,11 +31,11 @@ def new_run_id(name: str) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^\w.-]+", "-", name)[:80]
 
 
-def predictions_table(manifest: pd.DataFrame, split: pd.Series, scores, predicted, classes: list[str]) -> pd.DataFrame:
-    """Columns path, split, label, predicted, score_<class> for each image; scores [n, K], predicted [n]."""
+def predictions_table(manifest: pd.DataFrame, split, predicted, classes: list[str], scores, familiar) -> pd.DataFrame:
+    """Columns path, split, label, predicted, score_<class>, familiar for each image; scores [n, K], the others [n]."""
     table = manifest[["path"]].assign(split=split, label=manifest.label, predicted=predicted)
-    columns = [f"score_{name}" for name in classes]
-    return table.join(pd.DataFrame(scores, manifest.index, columns))
+    table = table.join(pd.DataFrame(scores, manifest.index, [f"score_{name}" for name in classes]))
+    return table.assign(familiar=familiar)
 
 
 def model_card(
@@ -127,10 +127,11 @@ def read_predictions(folder: Path, dataset: DatasetPaths | None = None) -> pd.Da
         ValueError: if the table is not whole or knows other classes than `metrics.json`; if images are not the same.
     """
     scores = [f"score_{name}" for name in read_json(folder / "metrics.json")["classes"]]
-    columns = {"predictions.csv": ["predicted", *scores], "splits.csv": ["sha256"]}
+    columns = {"predictions.csv": ["predicted", *scores, "familiar"], "splits.csv": ["sha256"]}
     tables = [read_csv(folder / name).reindex(columns=[*SHARED, *own]) for name, own in columns.items()]
     table = pd.merge(*(one.astype(dict.fromkeys(SHARED, object)) for one in tables), how="outer")
-    table[scores] = table[scores].apply(pd.to_numeric, errors="coerce")
+    numbers = [*scores, "familiar"]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     for name in table.columns[table.isna().any()]:
         found = f"{shown(folder / 'predictions.csv')} has no {name!r} for each image of splits.csv"
         raise ValueError(f"{found}: one of them, or metrics.json, was edited or cut off; name another run.")

@@ -105,12 +105,8 @@ def _judged(margins: np.ndarray, targets: np.ndarray, folds: list, positive: int
     return {"auc_mean": np.mean(aucs), "auc_deviation": np.std(aucs), "log_loss": loss}
 
 
-def svm_margins(svm: Pipeline, features: np.ndarray) -> np.ndarray:
-    """Margins float64 [n, K]; with two classes the one margin m becomes the columns -m / 2 and m / 2."""
-    return _by_class(svm.decision_function(features))
-
-
 def _by_class(margins: np.ndarray) -> np.ndarray:
+    """Margins [n, K]; with two classes the one margin m becomes the columns -m / 2 and m / 2."""
     return margins if margins.ndim == 2 else np.column_stack([-margins / 2, margins / 2])
 
 

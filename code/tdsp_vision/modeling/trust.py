@@ -7,10 +7,12 @@ and whole sentences for whoever reads the result. Arrays as in `metrics`.
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tdsp_vision.data.quality import TOGETHER, columns_to_compare, predict_label_alone
+from tdsp_vision.data.quality import TOGETHER, columns_to_compare, in_ranges, predict_label_alone
 from tdsp_vision.modeling.calibration import calibrate, calibrated
 from tdsp_vision.modeling.metrics import FEWEST_GROUPS, auc_with_interval, decide, paired_auc_difference, share_interval
 from tdsp_vision.modeling.splits import group_folds
@@ -19,23 +21,13 @@ from tdsp_vision.modeling.svm import sweep_c
 FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins et al. 2016, doi 10.1002/sim.6787)
 WIDEST = 0.1  # of an interval of the AUC
 FEWEST_OF_SUBGROUP = 10  # images of a class
-MOST_NAMED = 5  # classes in a sentence
-MOST_VALUES = 3  # a number with more different values is divided into thirds
 LARGER_SIDE = "larger side (px)"
-UNKNOWN = "(missing)"
+OF_SUBJECT = ("age", "sex", "gender", "anatom", "site", "locali")  # how columns of age, sex and site begin
 TOO_FEW = "too few"
 
 
 def best_confounder(
-    measures: pd.DataFrame,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    groups: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    classes: list[str],
-    positive_class: str,
-    seed: int,
+    measures: pd.DataFrame, manifest: pd.DataFrame, scores: np.ndarray, split: pd.Series, positive_class: str, seed: int
 ) -> dict:
     """The measure that predicts the label best on the training side, and how far the model gets beyond it on the test.
 
@@ -44,8 +36,9 @@ def best_confounder(
 
     Args:
         measures: [n] rows, a number in each column.
-        scores: float [n, K], of the model.
-        train, test: bool [n].
+        manifest: [n] rows with label and group.
+        scores: float [n, K], of the model, columns in the order of the sorted labels.
+        split: [n], from `split_manifest`.
         positive_class: one class against the rest; "" for the mean over the classes.
         seed: of the boosting.
 
@@ -53,43 +46,67 @@ def best_confounder(
         measure; auc and auc_ci [low, high] of it on the test; difference and difference_ci, [low, high] or None: the
         model's AUC minus the measure's, on the same images. Plain values.
     """
-    known, about = np.asarray(labels, dtype=object), [positive_class] if positive_class else classes
-    if positive_class:
-        known = np.where(known == positive_class, positive_class, f"not {positive_class}")
-    best = predict_label_alone(measures[train], pd.Series(known[train]), pd.Series(groups[train]), seed, 1).measure[0]
-    own = _measure_scores(best, measures, known, train, about, seed)[test]
-    truths = known[test][:, None] == np.array(about, dtype=object)
-    model = scores[test][:, [classes.index(name) for name in about]]
-    area, interval = auc_with_interval(truths, own, groups[test])
-    difference, low, high = paired_auc_difference(truths, own, model, groups[test])
-    found = {"measure": best, "auc": area, "auc_ci": interval, "difference": difference}
-    return found | {"difference_ci": None if low is None else [low, high]}
+    train, labels = split == "train", manifest.label
+    labels = labels.where(labels == positive_class, f"not {positive_class}") if positive_class else labels
+    best = predict_label_alone(measures[train], labels[train], manifest.group[train], seed).measure[0]
+    model = _boosting(seed) if best == TOGETHER else make_pipeline(StandardScaler(), LogisticRegression())
+    alone = _learned(model, measures if best == TOGETHER else measures[[best]], manifest.label, train)
+    return {"measure": best} | _beside(manifest, split, positive_class, alone, alone, scores)
 
 
-def _measure_scores(name: str, measures: pd.DataFrame, labels, train, about: list[str], seed: int) -> np.ndarray:
-    """Float [n, k] for k classes, learned on the training side: the measure with its sign, or a boosted forest."""
-    if name == TOGETHER:
-        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
-        with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-            scores = model.fit(measures[train].to_numpy(), labels[train]).predict_proba(measures.to_numpy())
-        return scores[:, [list(model.classes_).index(one) for one in about]]
-    values = measures[name].to_numpy(float)
-    larger = [roc_auc_score(labels[train] == one, values[train]) >= 0.5 for one in about]
-    return values[:, None] * np.where(larger, 1, -1)
+def _boosting(seed: int) -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
 
 
-def leak_objections(leaks: pd.DataFrame) -> list[str]:
-    """A sentence for each kind of group that lies on two sides of the split (`splits.leakage`): it flatters the score.
+def _learned(model, table: pd.DataFrame, labels: pd.Series, train: pd.Series) -> np.ndarray:
+    """Scores float [n, K] of all rows of a table by a classifier that learns from those of the training side."""
+    with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
+        return model.fit(table[train], labels[train]).predict_proba(table)
+
+
+def _beside(manifest: pd.DataFrame, split: pd.Series, positive_class: str, alone, first, second) -> dict:
+    """On the test: auc and auc_ci of the scores `alone`, difference and difference_ci of `second` minus `first`."""
+    test, classes = (split == "test").to_numpy(), sorted(manifest.label.unique())
+    columns = [k for k, name in enumerate(classes) if name == (positive_class or name)]
+    truths = manifest.label.to_numpy(object)[test, None] == np.array(classes, object)[columns]
+    alone, first, second = (scores[test][:, columns] for scores in (alone, first, second))
+    groups = manifest.group.to_numpy()[test]
+    area, interval = auc_with_interval(truths, alone, groups)
+    difference, limits = paired_auc_difference(truths, first, second, groups)
+    return {"auc": area, "auc_ci": interval, "difference": difference, "difference_ci": limits}
+
+
+def metadata_alone(
+    manifest: pd.DataFrame, scores: np.ndarray, split: pd.Series, positive_class: str, seed: int
+) -> dict:
+    """What age, sex and site predict without the picture, and what they would add to it: asked, never used as input.
+
+    A model that sees pictures only may owe its score to what they say as well: an old patient's back looks old.
+    Gradient boosting learns the label from them on training; a logistic regression on validation weighs its answer
+    against the model's scores. Both are then judged on the test.
 
     Args:
-        leaks: columns kept_together, groups, torn_groups, torn_images.
+        manifest: [n] rows with label, group and metadata (numbers, text; values may be missing).
+        scores: float [n, K], of the model; on validation by a calibration that did not see the image.
+        split, positive_class, seed: as for `best_confounder`.
+
+    Returns:
+        said, a sentence; columns, the names that were found; where there are any auc and auc_ci of these alone,
+        difference (AUC of both together minus the model's) and difference_ci, [low, high] or None. Plain values.
     """
-    return [
-        f"{row.torn_groups} of {row.groups} groups by `{row.kept_together}` ({row.torn_images} images) lie on two "
-        "sides of the split: the test also measures memory and flatters. GROUP_BY 'auto' keeps them together."
-        for row in leaks.itertuples()
-        if row.torn_groups
-    ]
+    columns = [name for name in columns_to_compare(manifest) if name.lower().startswith(OF_SUBJECT)]
+    if not columns:
+        return {"columns": columns, "said": "nothing is known of age, sex or site"}
+    known = manifest[columns].replace("", None)
+    known = known.astype(dict.fromkeys(known.select_dtypes(exclude="number"), "category"))
+    alone = _learned(_boosting(seed), known, manifest.label, split == "train")
+    evidence = pd.DataFrame(np.log(np.concatenate([scores, alone], axis=1).clip(1e-7, 1)), manifest.index)
+    both = _learned(LogisticRegression(max_iter=1000), evidence, manifest.label, split == "validation")
+    found = _beside(manifest, split, positive_class, alone, scores, both)
+    said = f"{', '.join(columns)} alone: AUC {found['auc']:.3f}; beside the picture they add {found['difference']:.3f}"
+    if limits := found["difference_ci"]:
+        said += f" (95 % interval {limits[0]:.3f} to {limits[1]:.3f})"
+    return {"columns": columns, "said": said} | found
 
 
 def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_sensitivity=None) -> list[str]:
@@ -101,15 +118,17 @@ def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_se
         confounder: from `best_confounder`.
         wanted_sensitivity: that the threshold was chosen for, 0 to 1; None: for none.
     """
-    counts = {name: row["n"] for name, row in block["per_class"].items()}
-    few = sorted((count, name) for name, count in counts.items() if count < FEWEST)
-    said = leak_objections(leaks)
-    if few:
-        named = ", ".join(f"{count} of {name}" for count, name in few[:MOST_NAMED])
-        more = f" and {len(few) - MOST_NAMED} more classes" if len(few) > MOST_NAMED else ""
-        said.append(f"The test has few images ({named}{more}); below {FEWEST} of a class, numbers move a lot.")
+    said = [
+        f"{row.torn_groups} of {row.groups} groups by `{row.kept_together}` ({row.torn_images} images) lie on two "
+        "sides of the split: the test also measures memory and flatters. GROUP_BY 'auto' keeps them together."
+        for row in leaks[leaks.torn_groups > 0].itertuples()
+    ]
+    counts = pd.Series({name: row["n"] for name, row in block["per_class"].items()})
+    if counts.min() < FEWEST:
+        fewest = f"only {counts.min()} images of {counts.idxmin()}"
+        said.append(f"The test has {fewest}; below {FEWEST} of a class, numbers move a lot.")
     said += [block["no_interval"]] if block["no_interval"] else _about_interval(*block["auc_ci"])
-    most, accuracy = max(counts.values()) / block["n"], block["intervals"]["accuracy"]
+    most, accuracy = counts.max() / block["n"], block["intervals"]["accuracy"]
     # With a positive class the threshold gives accuracy away for sensitivity, and rightly so; without one the rule
     # gives it away for the rare classes, and whoever reads the accuracy should know.
     if block["sensitivity"] is None and accuracy[0] <= most:
@@ -157,53 +176,28 @@ def subgroup_table(
         specificity at the threshold; without one accuracy, low, high. Then note: "too few" where the numbers are NaN.
         No rows where all images are alike in all that is known of them.
     """
-    labels = manifest.label.to_numpy(dtype=object)
-    groups = np.arange(len(manifest)) if groups is None else np.asarray(groups)
-    right, rows = decide(scores, classes, positive_class, threshold) == labels, []
-    for column, values in _categories_by_column(manifest).items():
-        for value in values.cat.categories:
-            own = (values == value).to_numpy()
-            row = {"column": column, "value": value, "n": int(own.sum()), "note": TOO_FEW}
-            if positive_class:
-                score, truth = scores[own, classes.index(positive_class)], labels[own] == positive_class
-                row |= {"n_positive": int(truth.sum())} | _about_positive(truth, score, threshold, groups[own])
-            elif row["n"] >= FEWEST_OF_SUBGROUP and (size := len(np.unique(groups[own]))) >= FEWEST_GROUPS:
-                interval = share_interval(right[own].mean(), size)
-                row |= {"accuracy": right[own].mean(), "low": interval[0], "high": interval[1], "note": ""}
+    labels, rows = manifest.label.to_numpy(dtype=object), []
+    called = decide(scores, classes, positive_class, threshold)
+    columns = manifest[columns_to_compare(manifest)].assign(**{LARGER_SIDE: manifest[["width", "height"]].max(axis=1)})
+    for column in columns:
+        values = in_ranges(columns[column])
+        for value in values.cat.categories if values.nunique() > 1 else ():
+            own = np.flatnonzero(values == value)
+            truth, group = labels[own] == positive_class, own if groups is None else np.asarray(groups)[own]
+            sides = [truth, ~truth] if positive_class else [truth | True]
+            cases = min(len(np.unique(group[side])) for side in sides)
+            row = {"column": column, "value": value, "n": len(own), "n_positive": int(truth.sum()), "note": TOO_FEW}
+            if cases >= FEWEST_GROUPS and min(side.sum() for side in sides) >= FEWEST_OF_SUBGROUP:
+                row |= {"accuracy": (called == labels)[own].mean(), "note": ""}
+                row["low"], row["high"] = share_interval(row["accuracy"], cases)
+            if positive_class and not row["note"]:
+                score, found = scores[own, classes.index(positive_class)], called[own] == positive_class
+                row |= {"sensitivity": found[truth].mean(), "specificity": 1 - found[~truth].mean()}
+                row["auc"], (row["low"], row["high"]) = auc_with_interval(truth, score, group)
             rows.append(row)
     numbers = ["n_positive", "auc", "low", "high", "sensitivity", "specificity"]
     numbers = numbers if positive_class else ["accuracy", "low", "high"]
     return pd.DataFrame(rows, columns=["column", "value", "n", *numbers, "note"])
-
-
-def _about_positive(truth: np.ndarray, score: np.ndarray, threshold: float, groups: np.ndarray) -> dict:
-    sides = truth, ~truth
-    if min(side.sum() for side in sides) < FEWEST_OF_SUBGROUP:
-        return {}
-    if min(len(np.unique(groups[side])) for side in sides) < FEWEST_GROUPS:
-        return {}
-    area, (low, high) = auc_with_interval(truth, score, groups)
-    found = {"sensitivity": (score[truth] >= threshold).mean(), "specificity": (score[~truth] < threshold).mean()}
-    return found | {"auc": area, "low": low, "high": high, "note": ""}
-
-
-def _categories_by_column(manifest: pd.DataFrame) -> dict[str, pd.Series]:
-    """Categories of each image by column, for each column that has at least two."""
-    manifest = manifest.reset_index(drop=True)
-    columns = manifest[columns_to_compare(manifest)].assign(**{LARGER_SIDE: manifest[["width", "height"]].max(axis=1)})
-    found = {name: _categories(columns[name]) for name in columns}
-    return {name: values for name, values in found.items() if values.nunique() > 1}
-
-
-def _categories(values: pd.Series) -> pd.Series:
-    """Text as it is; numbers with many values, such as ages, in thirds; missing ones last."""
-    known = values.replace("", pd.NA).dropna()
-    if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_VALUES:
-        known = pd.qcut(known, 3, duplicates="drop")
-        known = known.cat.rename_categories(lambda third: f"{third.left:.4g} to {third.right:.4g}")
-    known = known.astype("category").cat.rename_categories(str)
-    known = known.cat.set_categories(dict.fromkeys([*known.cat.categories, UNKNOWN]))
-    return known.reindex(values.index).fillna(UNKNOWN).cat.remove_unused_categories()
 
 
 def suspicious_labels(
@@ -227,18 +221,18 @@ def suspicious_labels(
     Returns:
         image (row number in `features`), given (int, its label), self_confidence (0 to 1, calibrated probability
         of that label), suggested (int, the label with the highest probability), rank (1 is the most suspicious).
-        Last, without a confidence (NaN), images of a class with a single group, which no other could judge.
+        Images of a class with a single group, which no other could judge, are left out.
     """
     names = pd.Series(groups).groupby(targets).nunique()
     learned = names.index[names > 1]
-    judged = np.flatnonzero(np.isin(targets, learned))
-    table = pd.DataFrame({"image": np.arange(len(targets)), "given": targets, "self_confidence": np.nan})
-    table["suggested"] = targets
-    own = learned.get_indexer(targets[judged])
-    if len(learned) > 1 and group_folds(own, groups[judged], seed):
-        margins = sweep_c(features[judged], own, groups[judged], [c], seed).margins
-        scores = calibrated(margins, *calibrate(margins, own))  # a rare label needs more evidence
-        table.loc[judged, "self_confidence"] = scores[np.arange(len(own)), own]
-        table.loc[judged, "suggested"] = learned.to_numpy()[scores.argmax(axis=1)]
+    image = np.flatnonzero(np.isin(targets, learned))
+    given = learned.get_indexer(targets[image])
+    if len(learned) < 2 or not group_folds(given, groups[image], seed):
+        return pd.DataFrame(columns=["image", "given", "self_confidence", "suggested", "rank"])
+    margins = sweep_c(features[image], given, groups[image], [c], seed).margins
+    scores = calibrated(margins, *calibrate(margins, given))  # a rare label needs more evidence
+    table = pd.DataFrame({"image": image, "given": targets[image]})
+    table["self_confidence"] = scores[np.arange(len(given)), given]
+    table["suggested"] = learned.to_numpy()[scores.argmax(axis=1)]
     table = table.sort_values("self_confidence", kind="stable", ignore_index=True)
     return table.assign(rank=table.index + 1)

@@ -27,7 +27,7 @@ import click
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock, write_text
-from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read_settings, refuse
+from tdsp_vision.parameters import LIMITS, as_settings, check_parameters, defaults, nearest, read, read_settings, refuse
 from tdsp_vision.sweeps.cluster import connect
 from tdsp_vision.sweeps.trial import make_trial, run_trial
 
@@ -85,7 +85,7 @@ def plan_sweep(
         raise ParameterError("Give values with -g NAME VALUE,VALUE or, for a search, ranges with -r and --trials.")
     # Which run is the previous one would depend on the order in which trials end.
     others = defaults(paths.NOTEBOOKS["model"]) | {"COMPARE": "none"}
-    others |= {name: LIMITS["model"][name].read(name, value) for name, value in fixed.items()}
+    others |= {name: read("model", name, value) for name, value in fixed.items()}
     tried = {name: _values(name, text) for name, text in sorted(choices.items())}
     spans = {name: _range(name, text) for name, text in sorted(ranges.items())}
     ends = tried | {name: [low, high] for name, (low, high, _) in spans.items()}
@@ -97,13 +97,13 @@ def plan_sweep(
 def _values(name: str, text: str) -> list:
     """Values between the commas that are outside of brackets: `[1,2],[3]` has two."""
     parts = re.findall(r"(?:[^,\[\](){}]|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+", text) or [""]
-    return [LIMITS["model"][name].read(name, part.strip()) for part in parts]
+    return [read("model", name, part.strip()) for part in parts]
 
 
 def _range(name: str, text: str) -> tuple[float, float, bool]:
-    limit, found = LIMITS["model"][name], re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
-    numbers = found and limit.kind in (int, float)
-    low, high = (limit.read(name, end) for end in found.groups()[:2]) if numbers else (0, 0)
+    found = re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
+    numbers = found and LIMITS["model"][name].annotation in (int, float)
+    low, high = (read("model", name, end) for end in found.groups()[:2]) if numbers else (0, 0)
     if low >= high or (found[3] and low <= 0):
         refuse(name, text, "a range of numbers, the lower one first, as in 0.1..0.5, or 0.0001..0.01:log above 0")
     return low, high, bool(found[3])

@@ -23,7 +23,7 @@ import psutil
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError, RunFailed
 from tdsp_vision.files import file_lock
-from tdsp_vision.runner import attach_to_history, run_notebook
+from tdsp_vision.runner import run_notebook, write_history
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _run(trial: Trial, environment: Mapping[str, str]) -> dict:
     except (ParameterError, RunFailed) as failure:
         error = str(failure).splitlines()[0]
     if run := trial.run():  # a run that was saved counts, even where a later cell failed
-        attach_to_history(trial.outputs, run.name, trial.executed)
+        write_history(trial.outputs, run.name, trial.executed)
         return {"status": "done", "run": run.name}
     return {"status": "failed", "error": error}
 

@@ -32,8 +32,7 @@ class ConfusionMatrixUI(pictures.Panel):
     """
 
     def __init__(self, root: Path, predictions: pd.DataFrame, classes: list[str], page_size: int = 12):
-        self.root, self.classes = Path(root), classes
-        self.table = judged(predictions, classes)
+        self.root, self.classes, self.table = Path(root), classes, judged(predictions, classes)
         self.counts = confusion_matrix(self.table.label, self.table.predicted, labels=classes)
         self.pages = pictures.Pages(page_size, self._draw)
         self.about, self.gallery, self.buttons = widgets.HTML(), widgets.HTML(), {}
@@ -66,8 +65,7 @@ class ConfusionMatrixUI(pictures.Panel):
 
     def _draw(self, visible: tuple[int, ...]) -> None:
         rows = self.table.loc[list(visible)]
-        sure = (f"confidence {score:.3f}" for score in rows.confidence)
-        self.gallery.value = pictures.gallery(self.root, rows.path, sure)
+        self.gallery.value = pictures.gallery(self.root, rows.path, rows.confidence.map("confidence {:.3f}".format))
 
     def _search(self, cells: list[list[int]]) -> widgets.Combobox:
         """A field that offers `cells`, in their order."""
@@ -78,7 +76,8 @@ class ConfusionMatrixUI(pictures.Panel):
                 self.choose(*offered[words])
                 search.value = ""  # a full field would offer nothing but itself
 
-        search = pictures.control(widgets.Combobox, "Cell", take, "520px", placeholder="a class", options=[*offered])
+        look = {"placeholder": "type a class", "options": tuple(offered), "width": "520px"}
+        search = pictures.control(widgets.Combobox, "Cell", take, **look)
         return search
 
     def _matrix(self) -> widgets.GridBox:

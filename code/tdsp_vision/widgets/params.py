@@ -20,7 +20,8 @@ import ipywidgets as widgets
 import traitlets
 
 from tdsp_vision import paths
-from tdsp_vision.parameters import LIMITS, ParameterError, check_parameters, defaults
+from tdsp_vision.errors import ParameterError
+from tdsp_vision.parameters import LIMITS, check_parameters, choices, defaults, read
 from tdsp_vision.widgets import pictures
 
 ENDS = {0: "done", 1: "failed", 130: "stopped"}
@@ -71,7 +72,7 @@ def run_of(stage: str) -> BackgroundRun:
 
 
 def as_text(value: object) -> str:
-    """`value` as `Limit.read` reads it back: text as it is, lists and mappings as JSON."""
+    """`value` as `parameters.read` reads it back: text as it is, lists and mappings as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
@@ -107,8 +108,8 @@ class ParamsUI(pictures.Panel):
 
     def is_used(self, name: str) -> bool:
         """Whether the parameter has an effect: one whose meaning begins with `dnn:` has none where `svm` is chosen."""
-        words = {*self.limits[name].meaning.partition(":")[0].split(", ")}
-        chosen = [self.controls[other].value for other, limit in self.limits.items() if words <= {*limit.words}]
+        words = {*self.limits[name].description.partition(":")[0].split(", ")}
+        chosen = [self.controls[other].value for other, field in self.limits.items() if words <= {*choices(field)}]
         return not chosen or chosen[0] in {*words, "auto"}
 
     def command(self) -> list[str]:
@@ -118,7 +119,7 @@ class ParamsUI(pictures.Panel):
             ParameterError: the sentence with which a run would refuse the first wrong text.
         """
         texts = {name: control.value.removeprefix('""') for name, control in self.controls.items()}
-        values = {name: self.limits[name].read(name, text) for name, text in texts.items()}
+        values = {name: read(self.stage, name, text) for name, text in texts.items()}
         check_parameters(self.stage, values)
         command = ["python", "-m", "tdsp_vision", "run", "--stage", self.stage]
         for name, value in values.items():
@@ -128,8 +129,7 @@ class ParamsUI(pictures.Panel):
 
     def _control(self, name: str) -> widgets.DOMWidget:
         """A list to choose from, or a field to type in; the value of either is a text."""
-        limit = self.limits[name]
-        words = ("True", "False") if limit.kind is bool else limit.words
+        words = choices(self.limits[name])
         kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
         return pictures.control(kind, name, self._check, "98%", value=as_text(self.defaults[name]))
 
@@ -141,9 +141,8 @@ class ParamsUI(pictures.Panel):
         except ParameterError as error:
             self.error, self.terminal.value = str(error), pictures.alert(str(error))
         for name, note in self.notes.items():
-            limit, wrong = self.limits[name], self.error.startswith((f"{name} ", f"{name}["))
-            allowed = f" ({limit.allowed})" if limit.kind not in (str, bool) else ""
-            note.value = pictures.alert(self.error) if wrong else escape(limit.meaning + allowed)
+            wrong = self.error.startswith((f"{name} ", f"{name}["))
+            note.value = pictures.alert(self.error) if wrong else escape(self.limits[name].description)
             self.fields[name].layout.display = None if wrong or self.is_used(name) else "none"
 
     def _start(self) -> None:

@@ -1,8 +1,8 @@
 """ResultsUI: one image at a time with all its scores, what spoke for a class, and the training images it resembles.
 
-predictions: path, label, predicted and score_<class> for each class; its index, whole numbers, each once, are the rows
-by which images are named: in the modeling notebook those of the manifest. Image files are read below `root`, of the
-image in view only, and nothing is written.
+predictions: path, label, predicted, score_<class> for each class, familiar; its index, whole numbers, each once, are
+the rows by which images are named: in the modeling notebook those of the manifest. Image files are read below
+`root`, of the image in view only, and nothing is written.
 """
 
 from html import escape
@@ -71,15 +71,17 @@ def score_chart(scores: pd.Series, label: str, predicted: str, threshold: dict[s
 def in_words(row: pd.Series) -> str:
     """What is known of one row of `judged`, as HTML."""
     called = f"true class <b>{escape(row.label)}</b>, called <b>{escape(row.predicted)}</b>"
-    return f"{called}: {'right' if row.correct else 'wrong'}; confidence {row.confidence:.3f}, loss {row.loss:.2f}"
+    numbers = f"confidence {row.confidence:.3f}, loss {row.loss:.2f}, familiar {row.familiar:.3f}"
+    return f"{called}: {'right' if row.correct else 'wrong'}; {numbers}"
 
 
 class ResultsUI(pictures.Panel):
-    """Step through predictions, the most confidently wrong first; `pages.rows` are those that the filters leave.
+    """Step through predictions, the most confidently wrong or the least familiar first; `pages.rows` are those that the
+    filters leave.
 
     Args:
         root: folder of the dataset, below which `path` lies.
-        predictions: path, label, predicted, score_<class>, by row number.
+        predictions: path, label, predicted, score_<class>, familiar, by row number.
         classes: names, in the order of the bars.
         explain: (row number, class number) -> float [S, S], positive where a place speaks for the class. Called only
             for the image in view, while a heat map is asked for.
@@ -95,10 +97,11 @@ class ResultsUI(pictures.Panel):
         heats = [("off", -1), *((f"for {name}", number) for number, name in enumerate(classes))]
         self.shown = pictures.control(widgets.Dropdown, "Show", self._choose, options=("all", "correct", "wrong"))
         self.label = pictures.control(widgets.Dropdown, "True class", self._choose, options=labels)
+        self.order = pictures.control(widgets.Dropdown, "First", self._choose, options=("most wrong", "least familiar"))
         self.heat = pictures.control(widgets.Dropdown, "Heat map", self._draw, options=heats)
         self.pages = pictures.Pages(1, self._draw)
         self.about, self.view = widgets.HTML(), widgets.HTML()
-        chosen = pictures.wrapping([self.shown, self.label, self.heat, self.pages])
+        chosen = pictures.wrapping([self.shown, self.label, self.order, self.heat, self.pages])
         super().__init__([chosen, self.about, self.view])
         self._choose()
 
@@ -111,7 +114,8 @@ class ResultsUI(pictures.Panel):
         shown, label = self.shown.value, self.label.value
         keep = (shown == "all") | (self.table.correct == (shown == "correct"))
         keep &= (label == "") | (self.table.label == label)
-        self.pages.show(tuple(self.table.index[keep].tolist()))
+        left = self.table[keep] if self.order.value == "most wrong" else self.table[keep].sort_values("familiar")
+        self.pages.show(tuple(left.index.tolist()))
 
     def _draw(self, _=None) -> None:
         """Show the image in view; where there is none, say so."""
@@ -131,8 +135,7 @@ class ResultsUI(pictures.Panel):
         words = f"red speaks for {self.classes[self.heat.value]}, blue against it; scaled to this picture"
         try:
             photo = pictures.thumbnail(self.root / row.path, SIDE)
-            drawn = heat_picture(photo, self.explain(int(row.name), self.heat.value))
-            return pictures.figure(drawn, words, SIDE)
+            return pictures.figure(heat_picture(photo, self.explain(int(row.name), self.heat.value)), words, SIDE)
         except Exception as error:
             return pictures.alert(f"{type(error).__name__}: {error}")
 

@@ -9,24 +9,11 @@ from pathlib import Path
 from tdsp_vision.deployment import server
 
 # From `main.cc` of TensorFlow Serving; only those that this project passes.
-FLAGS = {
-    "port",
-    "rest_api_port",
-    "model_config_file",
-    "model_config_file_poll_wait_seconds",
-    "file_system_poll_wait_seconds",
-    "max_num_load_retries",
-    "rest_api_timeout_in_ms",
-    "rest_api_num_threads",
-    "grpc_max_threads",
-    "tensorflow_intra_op_parallelism",
-    "tensorflow_inter_op_parallelism",
-    "enable_profiler",
-    "enable_grpc_healthcheck_service",
-    "enable_batching",
-    "batching_parameters_file",
-    "monitoring_config_file",
-}
+FLAGS = {"port", "enable_profiler", "enable_grpc_healthcheck_service"}
+FLAGS |= {f"rest_api_{name}" for name in ("port", "timeout_in_ms", "num_threads")} | {"grpc_max_threads"}
+FLAGS |= {"model_config_file", "model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds"}
+FLAGS |= {"max_num_load_retries", "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"}
+FLAGS |= {"enable_batching", "batching_parameters_file", "monitoring_config_file"}
 
 
 def main(arguments: list[str]) -> None:
