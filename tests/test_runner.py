@@ -25,6 +25,7 @@ def workspace(tmp_path, monkeypatch):
     """A workspace in which the command line runs toys; papermill formats paths, so braces need care."""
     folder = tmp_path / "a {workspace}"
     monkeypatch.setenv("TDSP_WORKSPACE", str(folder))
+    monkeypatch.setattr("tdsp_vision.runner.write_history", lambda *_: None)  # toys leave nothing for it
     for stage, notebook in toy_notebooks(tmp_path).items():
         monkeypatch.setitem(paths.NOTEBOOKS, stage, notebook)
     return folder

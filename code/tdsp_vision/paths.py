@@ -49,7 +49,7 @@ class DatasetPaths:
     """Where one data set lies: `data/<name>/`; ParameterError where `name` can be no folder's name."""
 
     def __init__(self, data_dir: str, name: str):
-        self.data_dir, self.name = data_dir, checked_name("DATASET_NAME", name)
+        self.name = checked_name("DATASET_NAME", name)
         self.root = resolve(data_dir) / name
         self.images = self.root / "images"
         self.manifest = self.root / "manifest.csv"

@@ -6,6 +6,7 @@ by cell. A notebook tells what it made by displaying `RUN_MIME` data, so nobody 
 run may have written meanwhile. papermill is imported only to run a notebook: it costs a second.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -82,6 +83,7 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
         KeyboardInterrupt: names the step; its kernel is gone.
     """
     steps, dataset, outputs = plan(settings, stages)
+    importlib.import_module("papermill")  # before MLflow: both take seconds, and the first notebook waits for one only
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
     with ThreadPoolExecutor(1) as history:
@@ -119,7 +121,8 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
     """
     from papermill import PapermillExecutionError, execute_notebook
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors are raised as well, and told from here
+    for library in ("papermill", "asyncio"):  # their errors are raised as well, and told from here
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     total = len(_read(notebook)["cells"]) + bool(values)

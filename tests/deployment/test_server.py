@@ -32,7 +32,7 @@ from tdsp_vision.deployment.versions import CONFIG, write_config
 KEY = "a key that nobody guesses"
 MEMORY_LIMIT = 1.5e9  # bytes
 FLOATS = b'{"signature_name": "float_images", "inputs": %s}'
-INVALID = rb'{"predictions":[{"label":"","scores":[0.0,0.0],"valid":false}]}'
+INVALID = rb'{"predictions":[{"familiar":0.0,"label":"","scores":[0.0,0.0],"valid":false}]}'
 
 
 def encoded(kind: str, mode: str = "RGB", **options) -> bytes:

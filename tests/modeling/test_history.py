@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tdsp_vision.modeling.history import (
 )
 from tdsp_vision.modeling.metrics import evaluate, paired_auc_difference
 from tdsp_vision.paths import OutputPaths
+from tdsp_vision.runner import write_history
 
 TWO, THREE, NUMBERS = ["benign", "malignant"], ["a", "b", "c"], ["007", "7"]
 PARAMETERS = {"DATASET_NAME": "tiny", "CLASSIFIER": "svm", "SVM_C": [0.1], "RUN_NAME": "", "SEED": 0}
@@ -156,6 +158,19 @@ def test_another_history_is_taken_as_given_and_a_relative_path_from_the_workspac
     for given in ("sqlite:///{}own.db?timeout=60", "sqlite:////own.db", "http://history"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given.format(""))
         assert tracking_uri("outputs") == given.format(f"{tmp_path}/")
+
+
+def test_the_runner_writes_the_history_in_place_of_its_notebooks(outputs, folder, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setenv("TDSP_HISTORY_WRITER", "the runner")
+        assert check_history(outputs) == "the run history is written by the runner"
+        assert log_run(outputs, folder) == "added to the run history by the runner"
+    (tmp_path / "model.ipynb").write_text("{}")
+    write_history(outputs, folder.name, tmp_path / "model.ipynb")
+    assert len(logged(outputs)) == 1 and capsys.readouterr().err == ""
+    (outputs.root.parent / "mlflow.db").write_text("no database")
+    write_history(outputs)
+    assert re.search("^WARNING: the run history .* cannot be used", capsys.readouterr().err)
 
 
 def test_a_folder_without_a_run_is_not_logged(tmp_path):

@@ -77,17 +77,16 @@ def _links(keys: pd.Series) -> np.ndarray:
 
 def _stored_paths(images: pd.DataFrame) -> list[str]:
     """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
-    targets, taken = [], set()
+    targets = {}  # by what they are called on a disk that ignores case
     for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
         *folders, name = file.split("/")
         name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
         if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
             name = str(Path(name).with_suffix(ending))
-        if f"{label}/{name}".casefold() in taken or len(name.encode()) > MAX_NAME:  # a disk would take them for one
+        if f"{label}/{name}".casefold() in targets or len(name.encode()) > MAX_NAME:
             name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
-        taken.add(f"{label}/{name}".casefold())
-        targets.append(f"images/{label}/{name}")
-    return targets
+        targets[f"{label}/{name}".casefold()] = f"images/{label}/{name}"
+    return list(targets.values())
 
 
 def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFrame:
@@ -110,11 +109,9 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
             if file != kept and 2 * pixels[file] > pixels[kept]:
                 doubtful.append(f"{file} repeats {kept}")
     if len(doubtful) > MOST_COPIES * len(images):
-        raise ValueError(
-            f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth: "
-            f"{'; '.join(doubtful[:3])}; look at them, and remove them from the folder if they are, or set "
-            "REMOVE_DUPLICATES to False, which keeps them in groups."
-        )
+        found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
+        advice = "look at them, and remove them, or set REMOVE_DUPLICATES to False, which keeps them in groups"
+        raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; {advice}.")
     return pd.DataFrame(rows, columns=["path", "kind", "reason"])
 
 
@@ -275,8 +272,8 @@ def write_corrections(paths: DatasetPaths, corrections: dict[str, str], opened: 
     Raises:
         ValueError: if the file that is there cannot be read.
     """
-    paths_changed = [path for path in {**opened, **corrections} if opened.get(path) != corrections.get(path)]
-    changed = pd.Series({path: corrections.get(path) for path in paths_changed}, dtype=object)
+    now = {path: corrections.get(path) for path in [*opened, *corrections]}
+    changed = pd.Series({path: label for path, label in now.items() if label != opened.get(path)}, dtype=object)
     with file_lock(paths.root / ".corrections.lock"):
         lines = _lines(paths)
         stay = lines[~lines.path.isin(changed.index) | (lines.label == lines.path.map(changed))]

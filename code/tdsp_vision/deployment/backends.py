@@ -88,7 +88,8 @@ class LocalBackend:
 
     def run(self, serving_folder: Path, port: int, version: int, keep_running: bool = False) -> LocalService:
         """Start a server of what `models.config` names; it may not answer yet. It ends with us, or is kept running."""
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+        # The older Keras is not installed, so none is loaded: the server needs none, and it takes seconds.
+        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ, "TF_USE_LEGACY_KERAS": "1"}
         command = self.command(serving_folder, port, version, keep_running)
         # Its output goes to a file: a pipe that nobody reads would stop a server that is kept running. It has a session
         # of its own: an interrupted notebook cell does not interrupt it.
