@@ -135,9 +135,10 @@ def in_ranges(values: pd.Series) -> pd.Series:
 def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
     """AUC of each measure, and of all together, with its 95 % interval.
 
-    AUC of one class against the rest, max(a, 1 - a), averaged over the classes. The interval is that of
-    `modeling.metrics`: it counts whole groups, because images of one patient are no independent evidence, and keeps
-    the direction that was found. Averaged over many classes, chance alone can lie a little above 0.5.
+    AUC of one class against the rest, max(a, 1 - a), averaged over the classes. The interval keeps the direction that
+    was found: where a measure tells nothing, it has 0.5 inside. Averaged over many classes, chance alone can lie a
+    little above 0.5. It comes from the contributions of whole groups, because images of one patient are no independent
+    evidence (Obuchowski 1997, doi 10.2307/2533959).
     "all together" is gradient boosting on all measures, cross-validated over groups; it is left out where a class
     has fewer than 5 groups. Of more than a dozen classes the dozen with most images is compared, so that time grows
     with the images and not with images times classes.
@@ -151,30 +152,51 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
         measure, auc, low, high, direction ("larger in malignant": the class in which it is largest), best first.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # here: they take longer than all that refuses before
-    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-
-    from tdsp_vision.modeling.metrics import auc_with_interval
 
     largest = labels.isin(labels.value_counts().index[:MOST_SHOWN]).to_numpy()
     measures, labels, groups = measures[largest], labels[largest].to_numpy(), pd.factorize(groups[largest])[0]
     classes, rows = np.unique(labels), []
-    truths = labels[:, None] == classes
-    for name in measures:
-        scores = np.tile(measures[[name]], len(classes))
-        apart = roc_auc_score(truths, scores, average=None) - 0.5
-        direction = f"larger in {classes[apart.argmax()]}" if apart.any() else "no difference"
-        area, interval = auc_with_interval(truths, scores * np.where(apart < 0, -1, 1), groups)
-        rows.append((name, area, *interval, direction))
+    scores = {name: np.tile(measures[[name]], len(classes)) for name in measures}
     if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
         model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-            scores = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")
-        area, interval = auc_with_interval(truths, scores, groups)
-        rows.append((TOGETHER, area, *interval, ""))
+            together = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")
+        scores[TOGETHER] = together
+    for name, values in scores.items():
+        areas, influence = auc_and_influence(labels[:, None] == classes, values)
+        signs = np.where((areas < 0.5) & (name != TOGETHER), -1, 1)
+        area = 0.5 + (signs * (areas - 0.5)).mean()
+        half = 1.96 * np.linalg.norm(np.bincount(groups, (signs * influence).mean(axis=1)))
+        direction = f"larger in {classes[areas.argmax()]}" if areas.max() > 0.5 else "no difference"
+        direction = "" if name == TOGETHER else direction
+        rows.append((name, area, max(area - half, 0), min(area + half, 1), direction))
     table = pd.DataFrame(rows, columns=["measure", "auc", "low", "high", "direction"])
     return table.sort_values("auc", ascending=False, ignore_index=True, kind="stable")
+
+
+def auc_and_influence(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC [K] of each column against the rest, and what each image contributes to it, [n, K], summing to 0.
+
+    The AUC is the share of pairs in the right order (Mann and Whitney 1947); an image's contribution is how its own
+    share differs from the mean (DeLong et al. 1988, doi 10.2307/2531595).
+
+    Args:
+        truths: bool [n, K], each column with images inside and outside.
+        scores: float [n, K].
+    """
+    from scipy.stats import rankdata  # here: it takes longer than all that refuses before
+
+    areas, influence = np.empty(scores.shape[1]), np.empty(scores.shape)
+    for k, (truth, score) in enumerate(zip(truths.T, scores.T, strict=True)):
+        inside, outside, ranks = truth.sum(), (~truth).sum(), rankdata(score)
+        share = np.empty(len(score))
+        share[truth] = (ranks[truth] - rankdata(score[truth])) / outside
+        share[~truth] = 1 - (ranks[~truth] - rankdata(score[~truth])) / inside
+        areas[k] = share[truth].mean()
+        influence[:, k] = (share - areas[k]) / np.where(truth, inside, outside)
+    return areas, influence
 
 
 def warnings_in_words(found: pd.DataFrame, labels: pd.Series) -> list[str]:

@@ -14,8 +14,10 @@ shares, Newcombe's for the AUC, and for means over the classes the combination b
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, t
+from scipy.stats import t
 from sklearn import metrics as sk
+
+from tdsp_vision.data.quality import auc_and_influence
 
 FEWEST_GROUPS = 5  # of each class, for an interval: with fewer it is right and so wide that it says nothing
 OF_ALL_IMAGES = ("accuracy", "top5_accuracy")  # their intervals need no class to be large enough
@@ -133,7 +135,7 @@ def _of_each_class(truths: np.ndarray, targets: np.ndarray, calls: np.ndarray, s
     given = {"labels": kinds, "zero_division": 0}
     found = dict(zip(RATES, sk.precision_recall_fscore_support(targets, calls, **given), strict=True))
     alarms = np.bincount(calls[calls != targets], minlength=len(kinds))
-    found |= {"specificity": 1 - alarms / (len(targets) - found["n"]), "auc": _areas(truths, scores)[0]}
+    found |= {"specificity": 1 - alarms / (len(targets) - found["n"]), "auc": auc_and_influence(truths, scores)[0]}
     found["average_precision"] = [sk.average_precision_score(truths[:, k], scores[:, k]) for k in kinds]
     return pd.DataFrame(found)
 
@@ -147,27 +149,6 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
     """
     bins = np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
     return float(np.abs(np.bincount(bins, np.asarray(probability, float) - happened)).sum() / len(bins))
-
-
-def _areas(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC [K] of each column against the rest, and what each image contributes to it, [n, K], summing to 0.
-
-    The AUC is the share of pairs in the right order (Mann and Whitney 1947); an image's contribution is how its own
-    share differs from the mean (DeLong et al. 1988, doi 10.2307/2531595).
-
-    Args:
-        truths: bool [n, K], each column with images inside and outside.
-        scores: float [n, K].
-    """
-    areas, influence = np.empty(scores.shape[1]), np.empty(scores.shape)
-    for k, (truth, score) in enumerate(zip(truths.T, scores.T, strict=True)):
-        inside, outside, ranks = truth.sum(), (~truth).sum(), rankdata(score)
-        share = np.empty(len(score))
-        share[truth] = (ranks[truth] - rankdata(score[truth])) / outside
-        share[~truth] = 1 - (ranks[~truth] - rankdata(score[~truth])) / inside
-        areas[k] = share[truth].mean()
-        influence[:, k] = (share - areas[k]) / np.where(truth, inside, outside)
-    return areas, influence
 
 
 def _numbered(groups: np.ndarray | None, n: int) -> np.ndarray:
@@ -239,7 +220,7 @@ def auc_interval(area: float, inside: int, outside: int) -> list[float]:
 def auc_with_interval(truth: np.ndarray, score: np.ndarray, groups: np.ndarray) -> tuple[float, list[float]]:
     """AUC and its 95 % interval [low, high]: truth bool and score float [n], or both [n, k]: then of the mean of k."""
     truth, score = (np.reshape(array, (len(truth), -1)) for array in (truth, score))
-    areas, influence = _areas(truth, score)
+    areas, influence = auc_and_influence(truth, score)
     sizes = [(_count(groups, side), _count(groups, ~side)) for side in truth.T]
     limits = np.array([auc_interval(area, *size) for area, size in zip(areas, sizes, strict=True)])
     return float(areas.mean()), _mean_interval(areas, limits, influence, groups)
@@ -277,7 +258,7 @@ def paired_auc_difference(
         alike, so that nothing is known about how a difference would vary.
     """
     truth, groups = np.reshape(truth, (len(truth), -1)), _numbered(groups, len(truth))
-    pair = [_areas(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)]
+    pair = [auc_and_influence(truth, np.asarray(scores, float).reshape(truth.shape)) for scores in (first, second)]
     difference, influence = ((after - before).mean(axis=-1) for before, after in zip(*pair, strict=True))
     sums = np.bincount(groups, influence)
     fewest = min(_count(groups, side) for column in truth.T for side in (column, ~column))
