@@ -106,7 +106,8 @@ def run(tmp_path) -> tuple[Path, DatasetPaths]:
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     outputs.latest.write_text("one")
-    known = table.assign(sha256=[file_sha256(file) for file in files], group=np.arange(48), width=96, height=72)
+    facts = {"sha256": [file_sha256(file) for file in files], "bytes": [file.stat().st_size for file in files]}
+    known = table.assign(**facts, group=np.arange(48), width=96, height=72)
     write_json(dataset.info, {})
     for file in (dataset.manifest, folder / "splits.csv"):
         write_csv(file, known)

@@ -53,7 +53,7 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     marked, which = images.reset_index(drop=True), pd.factorize(images.source_sha256)[0]
     first = marked.drop_duplicates("source_sha256")
     found = find_duplicates(np.stack(first.miniature.to_list()))
-    marked["cluster"] = connected_groups(len(marked), _links(pd.Series(found.copies[which])))
+    marked["cluster"] = pd.factorize(found.copies[which])[0]
     best = marked.assign(pixels=marked.width * marked.height)
     best = best.sort_values(["pixels", "bytes", "file"], ascending=[False, False, True])
     marked["original"] = best.groupby("cluster").file.transform("first")
@@ -71,7 +71,7 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 def _links(keys: pd.Series) -> np.ndarray:
     """Pairs [m, 2] of each row and the first one with the same key; a missing key joins nothing."""
     known = keys.dropna()
-    first = known.groupby(known).transform(lambda same: same.index[0])
+    first = known.index.to_series().groupby(known).transform("first")
     return np.column_stack([known.index, first]).astype(int)
 
 
