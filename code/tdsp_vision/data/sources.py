@@ -190,8 +190,8 @@ def fetch_urls(folder, tsv, allow_private=False, **patience):
     return as_rejected(rejected | fetch(folder, candidates, Client(**ONCE_MORE | patience, guarded=not allow_private)))
 
 
-def read_list(tsv: Path) -> tuple[dict[str, list[dict]], dict[str, str]]:
-    """Candidates by label, and by line (`line 7: …`) the reason for each that cannot be used.
+def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
+    """Candidates by label, as `fetch` takes them, and by line (`line 7: …`) the reason for each that cannot be used.
 
     Args:
         tsv: UTF-8 text by the rules of CSV with tabs, one URL and one label in each line; or a first line that names
@@ -275,10 +275,10 @@ def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_sho
 
 def _fetch_one(client: Client, folder: Path, name: str, row: dict) -> Path | FetchError:
     """The verified file, or why there is none."""
-    size = row.get("archive_bytes")
+    size = int(row.get("archive_bytes") or 0)
 
     def whole(content: bytes) -> bytes:
-        if size not in (None, len(content)):
+        if size not in (0, len(content)):
             raise ValueError(f"{len(content):,} bytes, where its record says {size:,}")
         as_stored(content)
         return content
@@ -286,7 +286,7 @@ def _fetch_one(client: Client, folder: Path, name: str, row: dict) -> Path | Fet
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):  # it may come from a server and becomes a path
         return FetchError("its name cannot be a file name: letters, digits, '_' and '-' only")
     for path in folder.glob(f"{name}.*"):
-        if size in (None, path.stat().st_size):
+        if size in (0, path.stat().st_size):
             return path
         path.unlink()
     try:
