@@ -105,7 +105,7 @@ def test_a_schedule_is_words_or_rates(schedule):
         ("model", "DROPOUT", "0", 0.0),
         ("model", "RUN_NAME", "0000013", "0000013"),
         ("model", "SVM_C", "[1e-4, 1]", [1e-4, 1.0]),
-        ("data", "LICENSES", "[CC-BY, no, 0013, 'a, b']", ["CC-BY", "no", "0013", "a, b"]),
+        ("data", "SEARCH_ITEMS", "[CC-BY, no, 0013, 'a, b']", ["CC-BY", "no", "0013", "a, b"]),
         ("data", "SEARCH_QUERIES", "{a: ['a {item}', b]}", {"a": ["a {item}", "b"]}),
     ],
 )
