@@ -20,6 +20,7 @@ from tdsp_vision.data.tables import file_sha256, write_csv
 from tdsp_vision.files import write_json, write_text
 from tdsp_vision.modeling.history import (
     QUIET,
+    check_history,
     compare_runs,
     log_run,
     open_history,
