@@ -19,7 +19,7 @@ def documented_run(workspace: Path, classes=("benign", "malignant"), positive="m
     table = pd.DataFrame({"path": [f"images/{k}.jpg" for k in range(40)], "label": labels, "group": range(40)})
     table = table.assign(group=table.group // 4, sha256=[f"{k:064x}" for k in range(40)])
     splits = table.assign(split=["train"] * 16 + ["validation"] * 8 + ["test"] * 16)
-    known = {"cluster": 0, "dhash": 0, "width": 64, "height": 48, "source": "here", "attribution": "A. Person"}
+    known = {"cluster": 0, "dhash": 0, "width": 64, "height": 48, "bytes": 9, "source": "here", "attribution": "Ann"}
     tables = {
         dataset.manifest: table.assign(**known, license=["CC-BY"] * 34 + [""] * 6, turned=0, source_sha256="0"),
         run / "splits.csv": splits,

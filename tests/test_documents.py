@@ -69,7 +69,7 @@ def test_every_number_is_the_files(made):
 def test_what_changed_since_the_run_what_is_drawn_and_which_run_is_served_is_said(made):
     dataset, outputs, _ = made
     dataset.corrections.write_text("path,label\nimages/0.jpg,malignant\nimages/1.jpg,EXCLUDE\n")
-    dataset.manifest.write_text(dataset.manifest.read_text().replace("A. Person", "drawn by tdsp_vision.data"))
+    dataset.manifest.write_text(dataset.manifest.read_text().replace("Ann", "drawn by tdsp_vision.data"))
     (outputs.deployment / "service.json").write_text('{"run": "the-other", "model": "birds"}')
     texts = rendered(made)
     changes = ("gave 2 images another label", "2 of the images that", "and 1 are new", "39 of 39 images are drawings")

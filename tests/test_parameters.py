@@ -76,6 +76,7 @@ def test_every_parameter_refuses_what_its_limits_exclude(stage):
     ("stage", "values", "words"),
     [
         ("data", {"DATASET_NAME": "../up"}, "DATASET_NAME is '../up'; it becomes a folder name"),
+        ("data", {"LICENSES": ["CC BY"]}, r"LICENSES\[0\] is 'CC BY'; allowed is 'CC-0' or 'PDM' or"),
         ("data", {"DATASET_NAME": "bird"}, "DATASET_NAME is 'bird'; allowed is a folder in"),
         ("data", {"SOURCE": "urls", "SOURCE_PATH": "."}, r"SOURCE_PATH is '\.'; allowed is a file"),
         ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; allowed is one of efficientnet_lite0, "),
@@ -105,7 +106,7 @@ def test_a_schedule_is_words_or_rates(schedule):
         ("model", "DROPOUT", "0", 0.0),
         ("model", "RUN_NAME", "0000013", "0000013"),
         ("model", "SVM_C", "[1e-4, 1]", [1e-4, 1.0]),
-        ("data", "SEARCH_ITEMS", "[CC-BY, no, 0013, 'a, b']", ["CC-BY", "no", "0013", "a, b"]),
+        ("data", "SEARCH_ITEMS", "[ant, no, 0013, 'a, b']", ["ant", "no", "0013", "a, b"]),
         ("data", "SEARCH_QUERIES", "{a: ['a {item}', b]}", {"a": ["a {item}", "b"]}),
     ],
 )

@@ -223,7 +223,7 @@ WARNED = {
     "corrections of none": (corrections("path,label\na,b\n"), START, {}, "names 1 images that are not in the manifest"),
     "byte order mark": (text(MANIFEST, r"\A", "\ufeff"), START, {}, "the run history can be written"),
     "blank lines": (text(MANIFEST, "\n", "\n\n"), START, {}, "the run history can be written"),
-    "previous run not whole": (cut("metrics.json"), START, {}, "no earlier run to compare with"),
+    "previous run not whole": (cut("metrics.json"), START, {}, "compared with no earlier run"),
 }
 # fmt: on
 
@@ -305,10 +305,10 @@ def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_is_logged_lat
     said = cells("model", {}, last="model-18")
     assert re.search("WARNING: the run history .* cannot be used .* kept in its folder all the same", said)
     said = log_run(place.outputs, later)
-    assert said.startswith("WARNING: run later is safe in out") and "\n" not in said
-    command = shlex.split(said.split("To add it later: python -m tdsp_vision ")[1])
+    assert said.startswith("WARNING: the run history ") and "\n" not in said
+    command = shlex.split(said.split("to add it later: python -m tdsp_vision ")[1])
     failed = CliRunner().invoke(main, command)
-    assert failed.exit_code == 1 and "WARNING: run later is safe" in failed.output
+    assert failed.exit_code == 1 and "The run is kept; to add it later" in failed.output
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store.write_bytes(whole)
     done = CliRunner().invoke(main, command)

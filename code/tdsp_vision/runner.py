@@ -231,9 +231,9 @@ def write_history(outputs: paths.OutputPaths, run: str = "", executed: Path | No
     """Add a run and its executed notebook to the history; without a run, only look whether it can be written."""
     if run and not (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
         return
-    from tdsp_vision.modeling.history import check_history, log_run
+    from tdsp_vision.modeling.history import log_run
 
-    said = log_run(outputs, outputs.runs / run, executed) if run else check_history(outputs)
+    said = log_run(outputs, outputs.runs / run if run else None, executed)
     if said.startswith("WARNING"):
         print(said, file=sys.stderr)
 

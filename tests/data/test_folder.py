@@ -153,7 +153,7 @@ def test_a_decomposed_folder_and_a_composed_table_are_one(source, put):
 
 def test_fewer_than_two_labels_are_refused(birds):
     shutil.rmtree(birds / "wren")
-    with pytest.raises(ValueError, match="no sub-folder names a label, and no table"):
+    with pytest.raises(ValueError, match="no sub-folder names a label, and no tables"):
         scan(birds)
 
 
@@ -246,8 +246,11 @@ def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
     assert "no line for it" in rejected["004.png"] and "no label" in rejected["002.png"]
     with pytest.raises(ValueError, match="LABEL_COLUMN is 'kind', and .* has only 'good', 'species'"):
         scan(source, "one.csv", "kind")
+    write(put, "one.csv", "id,label", *(f"{n:03d}," for n in range(5)))
+    with pytest.raises(ValueError, match="usable images of 0 label"):
+        scan(source, "one.csv")
     (source / "one.csv").unlink()
-    with pytest.raises(ValueError, match=r"no table names most of the images \(found: .*two.csv\)"):
+    with pytest.raises(ValueError, match=r"no tables name most of the images \(of: .*two.csv\)"):
         scan(source)
 
 

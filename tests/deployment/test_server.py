@@ -32,7 +32,7 @@ from tdsp_vision.deployment.versions import CONFIG, write_config
 KEY = "a key that nobody guesses"
 MEMORY_LIMIT = 1.5e9  # bytes
 FLOATS = b'{"signature_name": "float_images", "inputs": %s}'
-INVALID = rb'{"predictions":[{"label":"","scores":[0.0,0.0],"valid":false}]}'
+INVALID = rb'{"predictions":[{"familiar":0.0,"label":"","scores":[0.0,0.0],"valid":false}]}'
 
 
 def encoded(kind: str, mode: str = "RGB", **options) -> bytes:
@@ -57,7 +57,6 @@ BOMB = png(16_000, 16_000)
 IMAGES = {  # all of them are answered with valid = false
     "a bomb of 16,000 x 16,000 pixels": BOMB,
     "a PNG of half as many pixels as a JPEG may have": png(7_100, 7_100),
-    "a PNG that says 2 billion pixels a side": patched(png(8, 8), 16, ">II", 2**31 - 1, 2**31 - 1),
     "a PNG cut in its header": png(8, 8)[:20],
     "a PNG with a wrong checksum": png(64, 64)[:-20] + b"\0\0\0\0" + png(64, 64)[-16:],
     "a PNG without pixels": png(0, 0),
@@ -72,11 +71,9 @@ REQUESTS = {
     "40 MB": (PREDICT, b'{"instances": ["' + b"a" * 40_000_000 + b'"]}', 413, "33,554,432 bytes"),
     "lists 50,000 levels deep": (PREDICT, FLOATS % (b"[" * 50_000 + b"]" * 50_000), 400, "JSONDecodeError"),
     "NaN": (PREDICT, FLOATS % b"[[[[NaN]]]]", 400, "JSONDecodeError"),
-    "a whole number beyond 64 bits": (PREDICT, FLOATS % (b"[[[[%d]]]]" % 2**70), 400, "error"),
     "pictures of another size": (PREDICT, FLOATS % b"[[[[1, 2, 3]]]]", 400, r"shape \\?\(1, 1, 1, 3\\?\)"),
     "no images": (PREDICT, b'{"instances": []}', 400, r"shape \(0,\)"),
     "an object for a list": (PREDICT, b'{"instances": {"image_bytes": "a"}}', 400, "is no list"),
-    "text of other scripts": (PREDICT, '{"instances": ["😀"]}'.encode(), 200, '"valid":false'),
     "base64 with a letter too many": (PREDICT, b'{"instances": [{"b64": "AAAAA"}]}', 400, "Malformed request"),
     "a signature named by a list": (PREDICT, b'{"signature_name": [1], "inputs": []}', 400, "TypeError"),
     "another model": ("/v1/models/other:predict", b"{}", 404, "Servable not found"),

@@ -106,7 +106,8 @@ def run(tmp_path) -> tuple[Path, DatasetPaths]:
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     outputs.latest.write_text("one")
-    known = table.assign(sha256=[file_sha256(file) for file in files], group=np.arange(48), width=96, height=72)
+    facts = {"sha256": [file_sha256(file) for file in files], "bytes": [file.stat().st_size for file in files]}
+    known = table.assign(**facts, group=np.arange(48), width=96, height=72)
     write_json(dataset.info, {})
     for file in (dataset.manifest, folder / "splits.csv"):
         write_csv(file, known)
@@ -147,10 +148,7 @@ def test_the_runs_own_rule_on_new_images_and_no_copy_of_what_it_learned(run, tmp
     assert found["elsewhere"]["accuracy"] == pytest.approx((table.predicted == table.label).mean())
     assert found["scores"]["elsewhere"]["unfamiliar"] == (table.familiar < 0.05).mean() < 0.5
     assert (written / "figure.png").stat().st_size > 1000
-    for side in ("test", "elsewhere"):
-        assert f"{found[side]['auc']:.3f}" in told.output
-    missing = CliRunner().invoke(main, [*map(str, command), "--run", "two", str(other)])
-    assert missing.exit_code == 2 and "RUN is 'two'; allowed are" in missing.output
+    assert f"{found['elsewhere']['auc']:.3f}" in told.output
 
 
 def test_a_class_that_is_not_there_is_named_and_one_class_alone_is_refused(run, tmp_path):

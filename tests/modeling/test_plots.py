@@ -41,7 +41,7 @@ def test_curves(classes, positive):
         drawn = name == positive or positive != "malignant"
         assert (f"{name} (AUC = {roc_auc_score(labels == name, scores[:, k]):.2f})" in texts) == drawn
         assert any(text.startswith(f"{name} (AP = ") for text in texts) == drawn
-    assert texts.count("threshold 0.400 (from validation)") == (2 if positive else 0)
+    assert texts.count("threshold 0.400") == (2 if positive else 0)
     if positive:
         assert figure.axes[0].lines[0].get_label().startswith(positive)
         called, truth = scores[:, classes.index(positive)] >= 0.4, labels == positive

@@ -56,6 +56,7 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     """
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
+    places = places.drop(METADATA_FILE, errors="ignore")
     from_table, table = bool(labels) or not places.label.any(), None
     if from_table:
         path, table, lines = table_of_labels(source, labels, label_column, files)
@@ -64,11 +65,9 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     elif METADATA_FILE in files:
         table, lines = read_metadata(source / METADATA_FILE, files)
         rejected |= lines
-    for name, label in places.label.items():
-        problem = label_problem(label) if from_table or label in ("", EXCLUDE) else ""
-        if problem and name != METADATA_FILE:
-            rejected.setdefault(name, ("no label", problem))
-    usable = [name for name in places.index if name not in rejected and name != METADATA_FILE]
+    named = places.label if from_table else places.label[places.label.isin(["", EXCLUDE])]
+    rejected = {name: ("no label", why) for name, why in named.map(label_problem).items() if why} | rejected
+    usable = [name for name in places.index if name not in rejected]
     looked = dict(zip(usable, look_at([source / name for name in usable]), strict=True))
     rejected |= {name: (found["kind"], found["reason"]) for name, found in looked.items() if "kind" in found}
     facts = {name: found for name, found in looked.items() if "kind" not in found}
@@ -193,12 +192,10 @@ def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str,
     lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in named[file.isna()].items()}
     if table.empty or 2 * len(lines) > len(table):
         found = f"{len(lines)} of its {len(table)} lines match no file (the first: {next(iter(lines), '')})"
-        raise ValueError(
-            f"{shown(path)} needs a column that names the images, as `path` does, and {found}; correct it."
-        )
+        raise ValueError(f"{shown(path)} needs a column that names the images, and {found}; correct it.")
     for row, name in file[file.duplicated() & file.notna()].items():
         raise ValueError(f"{shown(path)} names {name} more than once, in line {row + 2}; remove one.")
-    return _typed(table, file), lines
+    return _typed(table.dropna(axis="columns", how="all"), file), lines
 
 
 def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[Path, pd.DataFrame, dict]:
@@ -219,9 +216,9 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     fitting = [found for found in tables if 2 * found[2].nunique() >= max(1, len(images))]
     if len(fitting) != 1:
         listed = ", ".join(shown(path) for path in candidates) or "none"
-        wrong = f"{len(fitting)} tables fit" if fitting else "no table names most of the images"
+        found = f"no sub-folder names a label, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
         advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
-        raise ValueError(f"LABELS is {name!r}, no sub-folder names a label, and {wrong} (found: {listed}); {advice}.")
+        raise ValueError(f"LABELS is {name!r}, {found}; {advice}.")
     path, table, file = fitting[0]
     label, used = _label_column(path, table.drop(columns=file.name), column)
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
@@ -232,7 +229,7 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
         given = ", ".join(sorted(label[file == name].dropna().unique()))
         lines[name] = ("label conflict", f"{path.name} gives it the labels {given}")
     file = file.where(label.notna() & ~file.isin(list(lines)))
-    table = table.drop(columns=[file.name, *used]).assign(label=label)
+    table = table.drop(columns=[file.name, *used]).dropna(axis="columns", how="all").assign(label=label.astype("str"))
     return path, _typed(table, file.where(~file.duplicated())), lines
 
 
@@ -296,7 +293,7 @@ def _typed(table: pd.DataFrame, file: pd.Series) -> pd.DataFrame:
     NA and infinity missing.
     """
     typed = {}
-    for name, values in table.dropna(axis="columns", how="all")[file.notna()].items():
+    for name, values in table[file.notna()].items():
         filled = values.where(~values.str.casefold().isin(MISSING))
         numbers = pd.to_numeric(filled, errors="coerce")
         if is_id(name):

@@ -53,7 +53,7 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     marked, which = images.reset_index(drop=True), pd.factorize(images.source_sha256)[0]
     first = marked.drop_duplicates("source_sha256")
     found = find_duplicates(np.stack(first.miniature.to_list()))
-    marked["cluster"] = connected_groups(len(marked), _links(pd.Series(found.copies[which])))
+    marked["cluster"] = pd.factorize(found.copies[which])[0]
     best = marked.assign(pixels=marked.width * marked.height)
     best = best.sort_values(["pixels", "bytes", "file"], ascending=[False, False, True])
     marked["original"] = best.groupby("cluster").file.transform("first")
@@ -71,23 +71,22 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 def _links(keys: pd.Series) -> np.ndarray:
     """Pairs [m, 2] of each row and the first one with the same key; a missing key joins nothing."""
     known = keys.dropna()
-    first = known.groupby(known).transform(lambda same: same.index[0])
+    first = known.index.to_series().groupby(known).transform("first")
     return np.column_stack([known.index, first]).astype(int)
 
 
 def _stored_paths(images: pd.DataFrame) -> list[str]:
     """Where the files of a source lie in the dataset folder: `wren/garden/1.tif` in `images/wren/garden__1.png`."""
-    targets, taken = [], set()
+    targets = {}  # by what they are called on a disk that ignores case
     for file, label, converted in zip(images.file, images.label, images.converted, strict=True):
         *folders, name = file.split("/")
         name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
         if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
             name = str(Path(name).with_suffix(ending))
-        if f"{label}/{name}".casefold() in taken or len(name.encode()) > MAX_NAME:  # a disk would take them for one
+        if f"{label}/{name}".casefold() in targets or len(name.encode()) > MAX_NAME:
             name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
-        taken.add(f"{label}/{name}".casefold())
-        targets.append(f"images/{label}/{name}")
-    return targets
+        targets[f"{label}/{name}".casefold()] = f"images/{label}/{name}"
+    return list(targets.values())
 
 
 def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFrame:
@@ -110,11 +109,9 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
             if file != kept and 2 * pixels[file] > pixels[kept]:
                 doubtful.append(f"{file} repeats {kept}")
     if len(doubtful) > MOST_COPIES * len(images):
-        raise ValueError(
-            f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth: "
-            f"{'; '.join(doubtful[:3])}; look at them, and remove them from the folder if they are, or set "
-            "REMOVE_DUPLICATES to False, which keeps them in groups."
-        )
+        found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
+        advice = "look at them, and remove them, or set REMOVE_DUPLICATES to False, which keeps them in groups"
+        raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; {advice}.")
     return pd.DataFrame(rows, columns=["path", "kind", "reason"])
 
 
@@ -275,8 +272,8 @@ def write_corrections(paths: DatasetPaths, corrections: dict[str, str], opened: 
     Raises:
         ValueError: if the file that is there cannot be read.
     """
-    paths_changed = [path for path in {**opened, **corrections} if opened.get(path) != corrections.get(path)]
-    changed = pd.Series({path: corrections.get(path) for path in paths_changed}, dtype=object)
+    now = {path: corrections.get(path) for path in [*opened, *corrections]}
+    changed = pd.Series({path: label for path, label in now.items() if label != opened.get(path)}, dtype=object)
     with file_lock(paths.root / ".corrections.lock"):
         lines = _lines(paths)
         stay = lines[~lines.path.isin(changed.index) | (lines.label == lines.path.map(changed))]

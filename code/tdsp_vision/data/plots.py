@@ -44,7 +44,7 @@ def measures_by_class(measures: pd.DataFrame, labels: pd.Series) -> Figure:
     figure, axes = _panels(measures.shape[1], 3, 3.6, 0.9 + 0.25 * len(classes))
     for axis, name in zip(axes, measures, strict=False):
         values = [measures[name].to_numpy()[labels == label] for label in classes]
-        axis.boxplot(values, orientation="horizontal", tick_labels=classes, showfliers=False, widths=0.6)
+        axis.boxplot(values, orientation="horizontal", tick_labels=[label[:24] for label in classes], showfliers=False)
         axis.set_title(name)
     return _literal(figure)
 

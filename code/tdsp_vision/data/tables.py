@@ -57,10 +57,8 @@ def read_csv(path: Path, text: bool = False) -> pd.DataFrame:
             kinds = {name: str for name in columns if text or name in TEXT or is_id(name)}
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
     except (ValueError, FileNotFoundError, pd.errors.ParserWarning) as error:
-        raise ValueError(
-            f"{shown(path)} cannot be read ({' '.join(str(error).split())}); it must be UTF-8 text: a line of column "
-            "names, then lines with a value for each, separated by commas."
-        ) from error
+        why, form = " ".join(str(error).split()), "a line of names, then lines with as many values, parted by commas"
+        raise ValueError(f"{shown(path)} cannot be read ({why}); it must be UTF-8 text: {form}.") from error
 
 
 def is_id(column: str) -> bool:

@@ -76,43 +76,27 @@ def open_history(outputs: OutputPaths) -> Iterator[tuple]:
             yield client, client.create_experiment(outputs.dataset, place)
 
 
-def check_history(outputs: OutputPaths) -> str:
-    """Ask the history, before the work, whether it can be written: "" if so, else who does it, or a warning."""
-    if os.environ.get(WRITER):
-        return f"the run history is written by {os.environ[WRITER]}"
-    try:
-        with open_history(outputs):
-            return ""
-    except Exception as error:  # whatever MLflow, a server or a disk says
-        return (
-            f"WARNING: the run history {tracking_uri(outputs.output_dir)} cannot be used ({_said(error)}). The run "
-            "will be kept in its folder all the same; MLFLOW_TRACKING_URI names another history."
-        )
-
-
-def log_run(outputs: OutputPaths, folder: Path, notebook: Path | None = None) -> str:
+def log_run(outputs: OutputPaths, folder: Path | None = None, notebook: Path | None = None) -> str:
     """Log a finished run folder, once however often it is called; returns a sentence, which may be a warning.
 
     Args:
-        folder: `outputs.runs / run_id`.
+        folder: `outputs.runs / run_id`; None, before the work, only asks whether the history can be written.
         notebook: the executed notebook, to be added; a second one of the same name takes the first one's place.
     """
     if os.environ.get(WRITER) and not notebook:
-        return f"added to the run history by {os.environ[WRITER]}"
+        return f"the run history is written by {os.environ[WRITER]}"
     try:
         with open_history(outputs) as (client, experiment):
+            if folder is None:
+                return "the run history can be written"
             _log(client, experiment, folder, outputs, notebook)
-    except Exception as error:  # whatever MLflow, a server or a disk says: the run folder is safe
-        command = f"python -m tdsp_vision history --log {shlex.quote(shown(folder))}"
-        return (
-            f"WARNING: run {folder.name} is safe in {shown(folder)}, but could not be added to the run history "
-            f"{tracking_uri(outputs.output_dir)} ({_said(error)}). To add it later: {command}"
-        )
+    except Exception as error:  # whatever MLflow, a server or a disk says
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(".")
+        said = f"WARNING: the run history {tracking_uri(outputs.output_dir)} cannot be used ({said}). The run is kept"
+        if folder is None:
+            return f"{said} in its folder all the same; MLFLOW_TRACKING_URI names another history."
+        return f"{said}; to add it later: python -m tdsp_vision history --log {shlex.quote(shown(folder))}"
     return f"logged as run {folder.name} of experiment {outputs.dataset}"
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(".")
 
 
 def _log(client, experiment: str, folder: Path, outputs: OutputPaths, notebook: Path | None) -> None:

@@ -34,7 +34,7 @@ def roc_and_precision_recall(
     areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
     names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
     names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="compressed")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), layout="compressed")
     roc, recall = axes
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
@@ -45,7 +45,7 @@ def roc_and_precision_recall(
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
     if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
-        point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f} (from validation)"}
+        point = {"color": ORANGE, "zorder": 3, "label": f"threshold {threshold:.3f}"}
         roc.scatter(called[~truth].mean(), called[truth].mean(), **point)
         recall.scatter(called[truth].mean(), sk.precision_score(truth, called, zero_division=0), **point)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="guessing")
@@ -82,7 +82,7 @@ AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on 
 
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
     """Results against the values that were tried, both named after their columns, with the chosen value."""
-    figure, axis = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.5, 2.2), layout="constrained")
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
@@ -111,7 +111,7 @@ def calibration_curves(scores: dict, labels: np.ndarray, classes: list[str], pos
         positive_class: the diagram is about its score; "" for the score of the most likely class.
     """
     shape = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1], "layout": "constrained"}
-    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.9), **shape)
+    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.2), **shape)
     what = f"score of {positive_class}" if positive_class else "score of the most likely class"
     for (curve, bars), (title, rows) in zip(axes.T, scores.items(), strict=True):
         if positive_class:
@@ -144,7 +144,7 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     """
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
-    shape = {"figsize": (3.3 * columns, 1.85 * rows + 0.6), "squeeze": False, "layout": "constrained"}
+    shape = {"figsize": (2.7 * columns, 1.55 * rows + 0.6), "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(rows, 2 * columns, **shape)
     limit = float(np.percentile(np.abs(maps), 99.5)) or 1.0
     pairs = axes.reshape(-1, 2)

@@ -21,9 +21,7 @@ from tdsp_vision.modeling.svm import sweep_c
 FEWEST = 100  # images of each class in a test; fewer validate poorly (Collins et al. 2016, doi 10.1002/sim.6787)
 WIDEST = 0.1  # of an interval of the AUC
 FEWEST_OF_SUBGROUP = 10  # images of a class
-LARGER_SIDE = "larger side (px)"
 OF_SUBJECT = ("age", "sex", "gender", "anatom", "site", "locali")  # how columns of age, sex and site begin
-TOO_FEW = "too few"
 
 
 def best_confounder(
@@ -178,7 +176,8 @@ def subgroup_table(
     """
     labels, rows = manifest.label.to_numpy(dtype=object), []
     called = decide(scores, classes, positive_class, threshold)
-    columns = manifest[columns_to_compare(manifest)].assign(**{LARGER_SIDE: manifest[["width", "height"]].max(axis=1)})
+    larger_side = {"larger side (px)": manifest[["width", "height"]].max(axis=1)}
+    columns = manifest[columns_to_compare(manifest)].assign(**larger_side)
     for column in columns:
         values = in_ranges(columns[column])
         for value in values.cat.categories if values.nunique() > 1 else ():
@@ -186,7 +185,7 @@ def subgroup_table(
             truth, group = labels[own] == positive_class, own if groups is None else np.asarray(groups)[own]
             sides = [truth, ~truth] if positive_class else [truth | True]
             cases = min(len(np.unique(group[side])) for side in sides)
-            row = {"column": column, "value": value, "n": len(own), "n_positive": int(truth.sum()), "note": TOO_FEW}
+            row = {"column": column, "value": value, "n": len(own), "n_positive": int(truth.sum()), "note": "too few"}
             if cases >= FEWEST_GROUPS and min(side.sum() for side in sides) >= FEWEST_OF_SUBGROUP:
                 row |= {"accuracy": (called == labels)[own].mean(), "note": ""}
                 row["low"], row["high"] = share_interval(row["accuracy"], cases)

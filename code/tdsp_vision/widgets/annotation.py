@@ -87,8 +87,8 @@ class Tile(widgets.VBox):
     def __init__(self, ui: "AnnotationUI"):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
         self.picture, self.chosen = widgets.HTML(), pictures.control(widgets.Checkbox, "", indent=False)
-        hidden = {"description_width": "0px"}  # read to the blind, not shown: the name stands above already
-        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style=hidden)
+        # A description that is read to the blind and not shown: the name stands above already.
+        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style={"description_width": "0px"})
         self.label.observe(self._decide, "value")
         self.zoom = pictures.button("Zoom", lambda: ui.zoom(self.row))
         parts = [self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])]
@@ -136,7 +136,7 @@ class AnnotationUI(pictures.Panel):
         self.give = pictures.button("Relabel checked images", self._give, icon="tags")
         self.undo = pictures.button("Undo", self._undo, icon="undo")
         self.tiles = [Tile(self) for _ in range(page_size)]
-        columns = {"grid_template_columns": "repeat(auto-fill, minmax(150px, 1fr))"}
+        columns = {"grid_template_columns": "repeat(auto-fill, minmax(150px, 1fr))", "align_items": "flex-end"}
         decisions = pictures.wrapping([self.all, self.new, self.give, self.undo])
         filters, grid = pictures.wrapping([self.find, self.pages]), widgets.GridBox(self.tiles, layout=columns)
         super().__init__([filters, decisions, self.summary, grid])

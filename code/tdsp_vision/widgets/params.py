@@ -90,12 +90,12 @@ class ParamsUI(pictures.Panel):
         self.controls = {name: self._control(name) for name in self.defaults}
         self.notes = {name: widgets.HTML() for name in self.controls}
         self.fields = {name: widgets.VBox([self.controls[name], self.notes[name]]) for name in self.controls}
-        columns = {"grid_template_columns": "repeat(auto-fill, minmax(min(420px, 100%), 1fr))", "grid_gap": "8px 16px"}
-        self.terminal, self.words = widgets.HTML(), widgets.HTML()
-        self.link = widgets.Output()  # its links, unlike those of an HTML widget, open in JupyterLab itself
+        columns = "repeat(auto-fill, minmax(min(300px, 100%), 1fr))"
+        # Links of an Output, unlike those of an HTML widget, open in JupyterLab itself.
+        self.terminal, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.Output()
         self.start = pictures.button("Run", self._start, icon="play")  # never off: it would lose the keyboard
         self.stop = pictures.button("Stop", self.run.stop, icon="stop")
-        grid = widgets.GridBox([*self.fields.values()], layout=columns)
+        grid = widgets.GridBox([*self.fields.values()], layout={"grid_template_columns": columns, "max_height": "17em"})
         super().__init__([grid, self.terminal, pictures.wrapping([self.start, self.stop]), self.words, self.link])
         self.run.observe(self._follow)
         self._check()
@@ -131,9 +131,7 @@ class ParamsUI(pictures.Panel):
         """A list to choose from, or a field to type in; the value of either is a text."""
         words = choices(self.limits[name])
         kind = functools.partial(widgets.Dropdown, options=words) if words else widgets.Text
-        control = pictures.control(kind, name, self._check, "98%", value=as_text(self.defaults[name]))
-        control.style.description_width = "15em"
-        return control
+        return pictures.control(kind, name, self._check, "98%", value=as_text(self.defaults[name]))
 
     def _check(self, _=None) -> None:
         """Say beside each field what it means or what is wrong with it, and below what the run would be."""

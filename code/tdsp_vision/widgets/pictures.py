@@ -27,8 +27,8 @@ PANEL = """<style>
 .tdsp-keys { animation: tdsp-attached 1ms }
 .tdsp .widget-html, .tdsp .widget-html-content { height: auto; line-height: 1.4; overflow-wrap: anywhere;
   white-space: normal; color: var(--jp-ui-font-color1, inherit) }
-.tdsp figure { margin: 0; max-width: 100%; line-height: 1.3; white-space: pre-line }
-.tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px 10px }
+.tdsp { --bq-content-font-color: var(--jp-ui-font-color1) } .tdsp .widget-gridbox { column-gap: 16px }
+.tdsp-beside { display: flex; flex-wrap: wrap; align-items: flex-start; line-height: 1.3 }
 .tdsp .widget-dropdown > select { appearance: auto; background-image: none }
 .tdsp-missing { display: grid; place-items: center; text-align: center; border: 1px dashed }
 </style><i class="tdsp-keys" onanimationstart="this.closest('.tdsp').addEventListener(
@@ -46,21 +46,25 @@ class Panel(widgets.VBox):
         self.add_class("tdsp")
 
     def _repr_mimebundle_(self, **options) -> dict:
-        twin = f'<div class="tdsp">{PANEL}{self.static_html()}</div>'
-        return super()._repr_mimebundle_(**options) | {"text/html": twin}
+        twin = {"text/html": f'<div class="tdsp">{PANEL}{self.static_html()}</div>'}
+        return super()._repr_mimebundle_(**options) | twin
 
 
 thumbnail = lru_cache(maxsize=200)(plots.thumbnail)  # a picture of 160 pixels a side takes some 80 kB
 
 
 def picture(source: Path | Image.Image, alt: str, side: int) -> str:
-    """An image, or an image file, as HTML, `side` pixels high, in its own shape; `alt` is read to the blind."""
+    """An image, or an image file, as HTML, its longer side `side` pixels long; `alt` is read to the blind.
+
+    Styles are those that JupyterLab leaves in a notebook that is not trusted yet.
+    """
     try:
         image = thumbnail(source, side) if isinstance(source, Path) else source
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         words = f"{source.name} cannot be shown: {getattr(error, 'strerror', None) or error}"
         return f'<div class="tdsp-missing" style="height:{side}px">{escape(words)}</div>'
-    buffer, style = io.BytesIO(), f"width:100%;height:{side}px;object-fit:contain;display:block"
+    buffer, scale = io.BytesIO(), side / max(image.size)
+    style = f"width:{image.width * scale:.0f}px;max-width:100%;height:auto;display:block"
     image.save(buffer, "JPEG", quality=90)
     content = b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/jpeg;base64,{content}" alt="{escape(alt)}" style="{style}">'
@@ -68,7 +72,8 @@ def picture(source: Path | Image.Image, alt: str, side: int) -> str:
 
 def figure(source: Path | Image.Image, words: str, side: int) -> str:
     """`picture` as HTML with its caption: plain text, in which a new line is a new line."""
-    return f'<figure style="width:{side}px">{picture(source, words, side)}{escape(words)}</figure>'
+    style = f"display:inline-block;vertical-align:top;width:{side}px;max-width:100%;margin:0 10px 10px 0"
+    return f'<figure style="{style};white-space:pre-line">{picture(source, words, side)}{escape(words)}</figure>'
 
 
 def beside(parts: Iterable[str]) -> str:
@@ -76,7 +81,7 @@ def beside(parts: Iterable[str]) -> str:
     return f'<div class="tdsp-beside">{"".join(parts)}</div>'
 
 
-def gallery(root: Path, paths: Iterable[str], captions: Iterable[str], side: int = 150) -> str:
+def gallery(root: Path, paths: Iterable[str], captions: Iterable[str], side: int = 125) -> str:
     """Image files below `root` side by side as HTML, below each its name and its caption."""
     named = zip(paths, captions, strict=True)
     return beside(figure(root / path, f"{Path(path).name}\n{caption}", side) for path, caption in named)

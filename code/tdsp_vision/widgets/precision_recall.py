@@ -14,7 +14,7 @@ import ipywidgets as widgets
 import numpy as np
 from bqplot import Axis, Figure, LinearScale, Lines, Scatter
 from PIL import Image
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from tdsp_vision.modeling.metrics import choose_threshold
 from tdsp_vision.modeling.plots import roc_and_precision_recall
@@ -44,34 +44,38 @@ def in_words(labels, scores, classes: list[str], positive_class: str, threshold:
 
 
 def charts(labels, scores, classes: list[str], positive_class: str) -> list[Figure]:
-    """ROC and precision-recall curve of the positive class, the latter in steps."""
+    """ROC and precision-recall curve of the positive class, the latter in steps; dashed: guessing."""
     known = labels == positive_class, np.asarray(scores)[:, classes.index(positive_class)]
     alarms, found, _ = roc_curve(*known)
     precision, recall, _ = precision_recall_curve(*known, drop_intermediate=True)
-    roc = chart("1 - specificity", alarms, "sensitivity (recall)", found)
-    return [roc, chart("recall (sensitivity)", recall, "precision", precision, interpolation="step-after")]
+    area, chance = f"average precision {average_precision_score(*known):.3f}", [known[0].mean()] * 2
+    roc = chart(f"AUC {roc_auc_score(*known):.3f}", "1 - specificity", alarms, "sensitivity (recall)", found, [0, 1])
+    return [roc, chart(area, "recall (sensitivity)", recall, "precision", precision, chance, "step-after")]
 
 
-def chart(horizontal: str, x: np.ndarray, vertical: str, y: np.ndarray, **how) -> Figure:
+def chart(title: str, horizontal: str, x, vertical: str, y, guessing: list, interpolation: str = "linear") -> Figure:
     """A curve, x and y float [m] from 0 to 1, and, as the last mark, a diamond that is moved to the threshold.
 
     Args:
-        how: how the points are joined (`bqplot.Lines`).
+        guessing: y of a dashed line where x is 0 and 1.
+        interpolation: how the points of the curve are joined (`bqplot.Lines`).
     """
     scales = {side: LinearScale(min=0, max=1) for side in "xy"}
     below = Axis(scale=scales["x"], label=horizontal, grid_lines="none", label_offset="2.8em")
     left = Axis(scale=scales["y"], label=vertical, grid_lines="none", side="left", label_offset="3.2em")
-    curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], **how)
+    guess = Lines(x=[0, 1], y=guessing, scales=scales, colors=[pictures.GRAY], line_style="dashed", stroke_width=1)
+    curve = Lines(x=x, y=y, scales=scales, colors=[pictures.BLUE], interpolation=interpolation)
     diamond = Scatter(x=[0], y=[0], scales=scales, colors=[pictures.ORANGE], marker="diamond", default_size=140)
-    room, size = {"top": 15, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "320px"}
-    return Figure(marks=[curve, diamond], axes=[below, left], fig_margin=room, display_toolbar=False, layout=size)
+    room, size = {"top": 32, "bottom": 45, "left": 62, "right": 15}, {"width": "320px", "height": "275px"}
+    shown = {"title": title, "fig_margin": room, "layout": size, "display_toolbar": False}
+    return Figure(marks=[guess, curve, diamond], axes=[below, left], **shown)
 
 
 def drawn(*known) -> str:
     """The figure `roc_and_precision_recall` of these arguments, as HTML."""
     file = io.BytesIO()
     roc_and_precision_recall(*known).savefig(file, dpi=100)
-    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 350)
+    return pictures.picture(Image.open(file).convert("RGB"), "ROC and precision-recall curves", 800)
 
 
 class PrecisionRecallUI(pictures.Panel):

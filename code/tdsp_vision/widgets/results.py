@@ -124,7 +124,7 @@ class ResultsUI(pictures.Panel):
             scores = row[[f"score_{name}" for name in self.classes]].set_axis(self.classes).astype(float)
             photo = pictures.figure(self.root / row.path, row.path, SIDE)
             chart = score_chart(scores, row.label, row.predicted, self.threshold)
-            side = f'<div style="flex:1 1 280px">{chart}{self._neighbours(row)}</div>'
+            side = f'<div style="flex:1 280px;display:inline-table">{chart}{self._neighbours(row)}</div>'
             self.about.value, self.view.value = in_words(row), pictures.beside([photo, side])
             if self.heat.value >= 0:
                 self.view.value = pictures.beside([photo, "computing the heat map …", side])
