@@ -76,7 +76,7 @@ def test_every_parameter_refuses_what_its_limits_exclude(stage):
     ("stage", "values", "words"),
     [
         ("data", {"DATASET_NAME": "../up"}, "DATASET_NAME is '../up'; it becomes a folder name"),
-        ("data", {"LICENSES": ["CC BY"]}, r"LICENSES\[0\] is 'CC BY'; allowed is 'CC-0' or 'PDM' or"),
+        ("data", {"LICENSES": ["CC BY"]}, r"LICENSES\[0\] is 'CC BY'; input should be 'CC-0', 'PDM'"),
         ("data", {"DATASET_NAME": "bird"}, "DATASET_NAME is 'bird'; allowed is a folder in"),
         ("data", {"SOURCE": "urls", "SOURCE_PATH": "."}, r"SOURCE_PATH is '\.'; allowed is a file"),
         ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; allowed is one of efficientnet_lite0, "),
