@@ -34,7 +34,7 @@ def roc_and_precision_recall(
     areas = {name: sk.roc_auc_score(labels == name, scores[:, k]) for k, name in enumerate(classes)}
     names = sorted(classes, key=lambda name: (name != positive_class, areas[name]))
     names = names[:1] if positive_class and len(classes) == 2 else names[:MOST]
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), layout="compressed")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="compressed")
     roc, recall = axes
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
@@ -82,7 +82,7 @@ AXES = {"c": "C (small regularizes more)", "auc_mean": "AUC, cross-validated on 
 
 def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.Series | None = None) -> Figure:
     """Results against the values that were tried, both named after their columns, with the chosen value."""
-    figure, axis = plt.subplots(figsize=(5.5, 2.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.5, 2.1), layout="constrained")
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
@@ -111,7 +111,7 @@ def calibration_curves(scores: dict, labels: np.ndarray, classes: list[str], pos
         positive_class: the diagram is about its score; "" for the score of the most likely class.
     """
     shape = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": [3, 1], "layout": "constrained"}
-    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.2), **shape)
+    figure, axes = plt.subplots(2, len(scores), figsize=(4 * len(scores), 3.1), **shape)
     what = f"score of {positive_class}" if positive_class else "score of the most likely class"
     for (curve, bars), (title, rows) in zip(axes.T, scores.items(), strict=True):
         if positive_class:
