@@ -42,7 +42,11 @@ LESIONS = REFINEMENT | {"AUGMENT": "dermoscopy", "TEST_VIEWS": "flips", "LAYER_D
 INSECTS = REFINEMENT | {"AUGMENT": "photos", "LAYER_DECAY": 0.8, "EPOCHS": 6, "LEARNING_RATE": 0.00005}
 LOOKING_CLOSER = {"IMAGE_SIZE": 320, "TEST_VIEWS": "mirror"}
 RECIPES = {
-    "isic2019_256": {"svm": {}, "three": {"BACKBONE": THREE}, "dnn": LESIONS | {"FINE_LABELS": "diagnosis"}},
+    "isic2019_256": {
+        "svm": {},
+        "three": {"BACKBONE": THREE, "IMAGE_SIZE": 256},
+        "dnn": LESIONS | {"FINE_LABELS": "diagnosis"},
+    },
     "isic2019_diagnoses": {"svm": {}, "three": {"BACKBONE": THREE}, "dnn": LESIONS},
     "ants_bees": {
         "svm": LOOKING_CLOSER,
