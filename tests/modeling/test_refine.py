@@ -19,7 +19,7 @@ def _model() -> keras.Model:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(keras.layers.Dense(8, "relu")(inputs)))
-    optimizer = refine.LayerwiseAdamW(0.01, 0.01, [0.5, 0.5, 1, 1])
+    optimizer = refine.LayerwiseAdamW(0.01, 0.01, [0.5, 0.5, 1, 1], averaged=4)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -38,8 +38,9 @@ class _Killed(keras.callbacks.Callback):
 
 
 def test_a_killed_training_goes_on_and_a_damaged_file_starts_anew(tmp_path, capsys):
-    whole, checkpoint = _model(), Checkpoint(tmp_path / "undisturbed", {"seed": 0}, EPOCHS)
-    _fit(whole, checkpoint)
+    whole, checkpoint, seen = _model(), Checkpoint(tmp_path / "undisturbed", {"seed": 0}, EPOCHS), []
+    _fit(whole, checkpoint, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(whole.get_weights())))
+    assert not np.allclose(whole.get_weights()[0], seen[checkpoint.best_epoch - 1][0])  # kept is the average
     with pytest.raises(KeyboardInterrupt):
         _fit(_model(), Checkpoint(tmp_path, {"seed": 0}, EPOCHS), _Killed())
     model, later = _model(), Checkpoint(tmp_path, {"seed": 0}, EPOCHS)

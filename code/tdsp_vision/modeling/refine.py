@@ -76,16 +76,18 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) in which each variable has its own share of the rate.
 
     The share scales update and weight decay. Variables with a single axis (biases) do not decay (He et al. 2019, "Bag
-    of tricks", arXiv:1812.01187, section 3.1).
+    of tricks", arXiv:1812.01187, section 3.1). It keeps a moving average of each weight, which `Checkpoint` validates.
 
     Args:
         shares: of each trainable variable, in their order, from `layer_shares`.
+        averaged: steps over which the averages reach, about; 1 for none.
         learning_rate, weight_decay, **kwargs: as for `keras.optimizers.AdamW`.
     """
 
-    def __init__(self, learning_rate=0.001, weight_decay=0.004, shares: list[float] = (), **kwargs):
+    def __init__(self, learning_rate=0.001, weight_decay=0.004, shares: list[float] = (), averaged=1, **kwargs):
+        kwargs |= {"use_ema": True, "ema_momentum": 1 - 1 / averaged}
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
-        self.shares = list(shares)
+        self.shares, self.averaged = list(shares), averaged
         self.exclude_from_weight_decay(var_names=[""])  # from Keras's, which has one rate; see `update_step`
 
     def update_step(self, gradient, variable, learning_rate):
@@ -97,7 +99,7 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
 
     def get_config(self):
         """What `from_config` needs to build the same optimizer."""
-        return super().get_config() | {"shares": self.shares}
+        return super().get_config() | {"shares": self.shares, "averaged": self.averaged}
 
 
 def learning_rate_schedule(schedule: str, peak: float, epochs: int, steps_per_epoch: int):
@@ -240,8 +242,11 @@ def equal_shares(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, who
     return batches.map(repeated)
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Checkpoint(keras.callbacks.SwapEMAWeights):
     """Prints a line for each epoch, keeps the state on disk and the best epoch's weights, stops when nothing improves.
+
+    Validated and kept are the moving averages of the weights that the optimizer holds (`use_ema`): the weights jump
+    about from step to step, and what they jump about is mostly better (Polyak and Juditsky 1992, doi 10.1137/0330046).
 
         checkpoint = Checkpoint(folder, settings, epochs)
         first = checkpoint.restore(model)          # after `compile`
@@ -310,6 +315,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._clock = time.perf_counter()
 
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Remember what was validated, the averages, before training goes on with the weights themselves."""
+        self._validated = self.model.get_weights()
+        super().on_test_end(logs)
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add a row and show it, keep the weights if they are the best, write the file, stop if nothing improves."""
         logs = {name: float(value) for name, value in logs.items()}
@@ -319,7 +329,7 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | logs | {"learning_rate": self._rate, "seconds": seconds}
         self.rows.append(row)
         if self.best_epoch == epoch + 1:
-            self._best = self.model.get_weights()
+            self._best = self._validated
         measures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "accuracy")))
         print(f"epoch {epoch + 1}/{self.epochs}  {measures}  rate {self._rate:.1e}  {seconds:.0f} s", flush=True)
         variables = [*self.model.variables, *self.model.optimizer.variables]
