@@ -6,11 +6,15 @@ A deployment that is made here keeps running until it is deleted; one that a not
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tdsp_vision.errors import ParameterError
 from tdsp_vision.paths import OutputPaths, checked_name, resolve, shown
 
 ACTIONS = ("build", "create", "list", "score", "logs", "update", "rollback", "delete")
+# What each option is for; another action refuses it.
+TAKEN_BY = {"version": "build, create, update", "backend": "build, create", "image": "build, create"}
+TAKEN_BY |= {"port": "create", "if_exists": "delete"}
 
 
 @click.command()
@@ -40,6 +44,10 @@ def deploy(action, sources, dataset, model, output_dir, version, backend, image,
     from tdsp_vision.deployment import deployment as life
     from tdsp_vision.deployment.versions import version_folder
 
+    given = click.get_current_context().get_parameter_source
+    for option, actions in TAKEN_BY.items():
+        if action not in actions and given(option) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{option.replace('_', '-')} is for {actions}, not for {action}.")
     if bool(sources) != (action == "score"):
         raise click.UsageError("`score` takes images, folders or addresses after it; no other command does.")
     if missing := [source for source in sources if "://" not in source and not Path(source).exists()]:

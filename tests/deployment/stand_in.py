@@ -26,7 +26,7 @@ from tdsp_vision.deployment.backends import docker
 from tdsp_vision.errors import RunFailed
 
 IMAGE = "tdsp-vision-stand-in:latest"
-NEEDED = ["tensorflow", "tensorflow-serving-api", "uvicorn", "starlette", "orjson", "click", "pillow"]
+NEEDED = ["tensorflow", "tensorflow-serving-api", "uvicorn", "starlette", "orjson", "click", "pillow", "filelock"]
 BASE = "tdsp-vision-stand-in-base"
 PACKAGE = Path(tdsp_vision.__file__).parent
 PYTHON = Path(sys.executable).resolve()

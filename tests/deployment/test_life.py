@@ -182,6 +182,7 @@ def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
         (["score", str(tmp_path / "missing.jpg")], 2, "There is no "),
         (["update", "--version", "99"], 2, "There is no version 99"),
         (["create", "--backend", "cloud"], 2, "'cloud' is not one of"),
+        (["delete", "--port", "9"], 2, "--port is for create, not for delete"),
     ]:
         answer = command(outputs, *arguments)
         assert (answer.exit_code, says in answer.output) == (code, True), answer.output
