@@ -146,6 +146,7 @@ def read(stage: str, name: str, value: object, strict: bool = False) -> object:
         first = error.errors()[0]
         name += "".join(f"[{place!r}]" for place in first["loc"])
         words = first["msg"][0].lower() + first["msg"][1:]
+        words = words.replace("valid list", "list, as in [a, b]").replace("valid dictionary", "mapping, as in {a: b}")
         raise ParameterError(f"{name} is {short(first['input'])}; {words}.") from None
     except (yaml.YAMLError, RecursionError):
         refuse(name, value, "YAML, as in [a, b] or {a: b}")

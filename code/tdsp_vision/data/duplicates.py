@@ -20,11 +20,8 @@ from scipy.fft import dct, dctn, idct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-SIDE, COLOR_SIDE, COARSE = (
-    48,
-    8,
-    8,
-)  # pixels of the miniature in gray and color, and of the coarse picture that proposes pairs
+SIDE, COLOR_SIDE = 48, 8  # pixels of the miniature, in gray and in color
+COARSE = 8  # pixels of the picture by which pairs are proposed
 GRAY = SIDE * SIDE
 BLUR = 1.5  # pixels of the miniature; what is left of a picture without its blur is its fine detail
 PER_IMAGE = 12  # pairs that are proposed, about; of them the best 6 are aligned

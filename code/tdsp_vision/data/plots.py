@@ -5,6 +5,7 @@ classes a dozen is drawn, the others as one. Labels are literal text: no formula
 machine has.
 """
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +23,7 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 COLORS += ("#882255", "#44AA99", "#999933", "#BBBBBB")
 USUAL, _seen = "DejaVu Sans", set()  # font; letters that figures have had
+LINE = 24  # letters of a caption beside another one
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -30,7 +32,8 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     figure, axes = _panels(max(1, len(files)), columns, 1.75, 2.15)
     for axis, file, caption in zip(axes, files, captions, strict=False):
         axis.imshow(thumbnail(file))
-        axis.set_title(caption, fontsize=8)
+        lines = [textwrap.fill(line, LINE) for line in caption.split("\n")]
+        axis.set_title("\n".join(lines), fontsize=8)
     for axis in axes:
         axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

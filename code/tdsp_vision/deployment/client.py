@@ -229,7 +229,7 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
     Args:
         client: the service.
         predictions: rows of `runs.read_predictions`, at least one, with a column `score_<class>` per class, and
-            familiar where the service says it.
+            familiar.
         rule: `classes, positive_class, threshold`, as `model_info.json` has them: the labels of the run and of the
             service must both follow from it.
         tolerance: largest allowed difference of a score; familiar, several layers more, may differ by ten times that.
@@ -249,7 +249,7 @@ def check_parity(client: ServingClient, predictions: pd.DataFrame, rule: dict, t
     scores = served[columns].to_numpy(np.float32)
     labels = [decide(each, rule["classes"], rule["positive_class"], rule["threshold"]) for each in (scores, expected)]
     differences = np.abs(scores - expected).max(axis=1)  # NaN where there is no score
-    familiar = np.abs(served.familiar - predictions.familiar.to_numpy()) if "familiar" in served else 0 * differences
+    familiar = np.abs(served.familiar - predictions.familiar.to_numpy())
     wrong = ~(differences <= tolerance) | ~(familiar <= 10 * tolerance)
     wrong |= (served.label != labels[0]) | (predicted != labels[1])
     if wrong.any():

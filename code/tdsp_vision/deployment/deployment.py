@@ -46,7 +46,7 @@ def choose_backend(name: str, image: str = SERVING_IMAGE) -> tuple[LocalBackend 
     if name == "docker":
         raise RunFailed(f"BACKEND is 'docker', but {reason}; mend that, or set BACKEND to 'local'.")
     what = "an embedded server that speaks TensorFlow Serving's REST protocol and stands in for TensorFlow Serving"
-    return LocalBackend(), f"Backend local, because {reason}: {what} itself."
+    return LocalBackend(), f"Backend local ({reason}): {what} itself."
 
 
 class Deployment:

@@ -1,11 +1,11 @@
 """A run's Keras model to a version of a served model, in the form TensorFlow Serving loads.
 
-In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; output scores float32 [n, K], probabilities,
-alone or as {"scores": …, "familiar": float32 [n, 1]}) and `metrics.json` (`classes, positive_class, image_size,
+In: `runs/<run_id>/model.keras` (input float32 [n, S, S, 3], RGB, 0 to 255; outputs scores float32 [n, K],
+probabilities, and familiar float32 [n, 1]) and `metrics.json` (`classes, positive_class, image_size,
 validation.threshold`).
 Out: `serving/<model>/<version>/`, see `versions`: a SavedModel with three signatures, which take encoded images
 (string [n]), pictures (float32 [n, S, S, 3]) or serialized tf.train.Example (string [n]) and give scores
-float32 [n, K]; the first two also familiar float32 [n], where the model has it. Decoding, resizing and the decision are
+float32 [n, K]; the first two also familiar float32 [n]. Decoding, resizing and the decision are
 inside of the graph. It reads JPEG and PNG, the two kinds that a data set holds; the client converts all others as
 stage 1 does. An image of another kind, or that cannot be decoded, or has more pixels than `MAX_PIXELS`, gets zeros, an
 empty label and valid = false; the others of its batch are scored as usual.
@@ -147,11 +147,10 @@ def _pixels(content: tf.Tensor) -> tf.Tensor:
 
 
 def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Scores, and `familiar` [n] of a model that has it, by name; zeros where `valid`, bool [n], is false."""
+    """Scores [n, K] and familiar [n] by name; zeros where `valid`, bool [n], is false."""
     found = model(images, training=False)
-    found = found if isinstance(found, dict) else {"scores": found}
     found = {name: tf.where(valid[:, tf.newaxis], values, 0.0) for name, values in found.items()}
-    return found | ({"familiar": found["familiar"][:, 0]} if "familiar" in found else {})
+    return found | {"familiar": found["familiar"][:, 0]}
 
 
 def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
@@ -226,8 +225,9 @@ def _without_fused_sums(model):
 def _check_fit(model: keras.Model, info: dict) -> None:
     """ValueError where what `metrics.json` says cannot be about this model."""
     numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
-    # Keras sorts outputs by name, so the scores are the last.
-    sizes = (model.input_shape[1], model.outputs[-1].shape[-1]) == (info["image_size"], len(info["classes"]))
+    # Keras sorts outputs by name: familiar, then the scores.
+    sizes = (len(model.outputs), model.input_shape[1], model.outputs[-1].shape[-1])
+    sizes = sizes == (2, info["image_size"], len(info["classes"]))
     known = info["positive_class"] in ["", *info["classes"]]
     if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
         found = f"metrics.json of run {info['run_id']} does not fit its model"
