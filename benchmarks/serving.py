@@ -85,7 +85,9 @@ def exported(run: Path, serving: Path) -> Path:
     keras.utils.set_random_seed(0)
     backbone = build_backbone("efficientnet_lite0", SIZE)
     write_run(run)
-    keras.Model(backbone.input, keras.layers.Dense(2, activation="softmax")(backbone.output)).save(run / "model.keras")
+    scores = keras.layers.Dense(2, "softmax", name="scores")(backbone.output)
+    familiar = keras.layers.Dense(1, "sigmoid", name="familiar")(backbone.output)
+    keras.Model(backbone.input, {"scores": scores, "familiar": familiar}).save(run / "model.keras")
     return export_model(run, serving)
 
 
