@@ -61,8 +61,9 @@ def export_model(run_folder: Path, serving_folder: Path) -> Path:
         model = load_classifier(run_folder / "model.keras")
         _check_fit(model, info)
         _save(draft, model, info)
-        scores = _answers(model, *decode_batch(tf.constant([versions.probe_image()]), info["image_size"]))["scores"]
-        write_json(draft / versions.MODEL_INFO, info | {"probe_scores": np.asarray(scores)[0].tolist()})
+        probe = preprocess(versions.probe_image(), info["image_size"])[tf.newaxis]
+        scores = np.asarray(model(probe, training=False)["scores"])[0]
+        write_json(draft / versions.MODEL_INFO, info | {"probe_scores": scores.tolist()})
         verify_export(draft, model, [versions.probe_image(), b"not an image"])
         for path in [draft, *draft.rglob("*")]:  # the server in a container is another user than this one
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -88,14 +89,12 @@ def verify_export(version: Path, model: keras.Model, image_bytes: list[bytes], t
     """
     size = versions.read_model_info(version)["image_size"]
     pictures, valid = tf.function(decode_batch)(tf.constant(image_bytes), size)  # one graph, and not one for each image
-    expected = _answers(model, pictures, valid)["scores"]
+    expected = _answers(model(pictures, training=False), valid)["scores"]
     answer = ServedVersion(version).run("serving_default", {"image_bytes": np.array(image_bytes, dtype=object)})
     largest = float(np.abs(answer["scores"] - expected).max())
     if not largest <= tolerance:  # written so that NaN fails as well
-        raise ValueError(
-            f"The export differs from the Keras model by {largest:.3g}; at most {tolerance:g} is allowed. "
-            "Export the run again; do not serve this version."
-        )
+        found = f"The export differs from the Keras model by {largest:.3g}; at most {tolerance:g} is allowed"
+        raise ValueError(f"{found}. Export the run again; do not serve this version.")
     return largest
 
 
@@ -146,9 +145,8 @@ def _pixels(content: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.io.is_jpeg(content), jpeg, png)
 
 
-def _answers(model: keras.Model, images: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Scores [n, K] and familiar [n] by name; zeros where `valid`, bool [n], is false."""
-    found = model(images, training=False)
+def _answers(found: dict[str, tf.Tensor], valid: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What a model says, as scores [n, K] and familiar [n] by name; zeros where `valid`, bool [n], is false."""
     found = {name: tf.where(valid[:, tf.newaxis], values, 0.0) for name, values in found.items()}
     return found | {"familiar": found["familiar"][:, 0]}
 
@@ -171,18 +169,27 @@ def _labels(scores: tf.Tensor, info: dict) -> tf.Tensor:
 def _save(folder: Path, model: keras.Model, info: dict) -> None:
     """Write the SavedModel with its three signatures.
 
+    The weights are constants of its graph: TensorFlow's CPU kernels (oneDNN) bring constants into the order they
+    compute in once, and variables anew in each request. So they may take 2 GB, which a graph's file holds at most.
     No output's name ends in `_bytes`: TensorFlow Serving would write it in base64.
     """
     model = _without_fused_sums(model)
-    size = info["image_size"]
+    size, pictures = info["image_size"], tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")
+
+    weights = [(variable, variable.value.numpy()) for variable in model.variables]
+
+    @tf.function(input_signature=[pictures])
+    def network(images):
+        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in weights]):
+            return model(images, training=False)
 
     def serving_default(image_bytes):
         images, valid = decode_batch(image_bytes, size)
-        answers = _answers(model, images, valid)
+        answers = _answers(network(images), valid)
         return answers | {"label": tf.where(valid, _labels(answers["scores"], info), ""), "valid": valid}
 
     def float_images(images):
-        answers = _answers(model, images, tf.fill([tf.shape(images)[0]], True))
+        answers = _answers(network(images), tf.fill([tf.shape(images)[0]], True))
         return answers | {"label": _labels(answers["scores"], info)}
 
     def classify(inputs):
@@ -190,13 +197,10 @@ def _save(folder: Path, model: keras.Model, info: dict) -> None:
         scores = serving_default(tf.io.parse_example(inputs, feature)["image_bytes"])["scores"]
         return {"classes": tf.tile([info["classes"]], [tf.shape(scores)[0], 1]), "scores": scores}
 
-    pictures = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
     inputs = {serving_default: tf.TensorSpec([None], tf.string, name="image_bytes"), float_images: pictures}
     inputs |= {classify: tf.TensorSpec([None], tf.string, name="inputs")}
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
     signatures = {function.__name__: tf.function(function).get_concrete_function(s) for function, s in inputs.items()}
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
 
 
 class _Barrier(keras.layers.Layer):
