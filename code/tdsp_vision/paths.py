@@ -53,6 +53,7 @@ class DatasetPaths:
         self.root = resolve(data_dir) / name
         self.images = self.root / "images"
         self.manifest = self.root / "manifest.csv"
+        self.measures = self.root / "measures.csv"
         self.rejected = self.root / "rejected.csv"
         self.info = self.root / "dataset.json"
         self.corrections = self.root / "corrections.csv"

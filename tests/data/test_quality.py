@@ -16,7 +16,7 @@ from tdsp_vision.data.quality import (
     columns_to_compare,
     dark_corners,
     ink,
-    measure_images,
+    look_at,
     predict_label_alone,
     shown_classes,
     thin_lines,
@@ -82,8 +82,8 @@ def test_values_that_can_be_said_beforehand(put):
     half = np.zeros((100, 200, 3), np.uint8)
     half[:, 100:] = 200
     file = put("x/1.png", zoo.encode(Image.fromarray(half), "PNG"))
-    found = measure_images([file]).iloc[0]
-    assert list(found.index) == list(MEASURES)
+    (found,) = look_at([file])
+    assert set(MEASURES) < set(found)
     assert found["file_kb"] == file.stat().st_size / 1000
     assert (found["megapixels"], found["aspect_ratio"]) == (0.02, 2)
     assert (found["brightness"], found["contrast"]) == (100, 100)

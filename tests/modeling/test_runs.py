@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tdsp_vision.data.manifest import read_csv
 from tdsp_vision.files import write_json
+from tdsp_vision.modeling.plots import as_picture
 from tdsp_vision.modeling.runs import find_run, model_card, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.paths import DatasetPaths, OutputPaths
@@ -27,7 +28,7 @@ def run(tiny_network) -> dict:
         "model": tiny_network,
         "tables": {"splits": pd.DataFrame({"path": ["a.jpg", "NA"], "split": ["train", "test"]})},
         "documents": {"metrics": {"auc": 0.5}, "model_card": {"limits": "ö"}},
-        "figures": {"roc": figure},
+        "figures": {"roc": as_picture(figure)},
     }
 
 

@@ -2,6 +2,7 @@
 
 manifest.csv     path,label,group,cluster,sha256,dhash,width,height,bytes,source,license,attribution,turned,converted,
                  source_sha256 (+ split where the set came divided, + metadata columns)
+measures.csv     path and the `quality.MEASURES` of each image, as float
 rejected.csv     path,kind,reason: every file of the source that is not in the manifest
 dataset.json     name, classes in order, counts, source, licenses, seed
 corrections.csv  path,label: what a person changed afterwards, an overlay on the manifest, which never changes. The
@@ -118,7 +119,7 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
 def write_dataset(
     paths: DatasetPaths, images: pd.DataFrame, rejected: pd.DataFrame, source: Path, info: dict
 ) -> pd.DataFrame:
-    """Bring the images to `images/<label>/`; write manifest, rejections and `dataset.json`, in that order.
+    """Bring the images to `images/<label>/`; write measures, rejections, manifest and `dataset.json`, in that order.
 
     Unchanged files are hard-linked where the disk allows it, else copied. One that is already there with the same
     content is left alone, so a killed run goes on where it stopped. The manifest is written after all images are in
@@ -151,6 +152,7 @@ def write_dataset(
         "rejected": len(rejected),
         "licenses": sorted(set(manifest.license) - {""}),
     }
+    write_csv(paths.measures, images[["path", *MEASURES]].sort_values("path"))
     write_csv(paths.rejected, rejected.sort_values("path"))
     write_csv(paths.manifest, manifest)
     write_json(paths.info, facts | info)

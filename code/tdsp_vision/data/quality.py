@@ -28,7 +28,7 @@ FEWEST = 20  # images of a class, for a sentence: with fewer something always se
 TOGETHER = "all together"
 MISSING = "(missing)"
 CORNERS = 64  # pixels of each side of the square in which corners are compared with the middle
-MEASURES = {  # column of `measure_images`: what it is
+MEASURES = {  # column of `measures.csv`: what it is
     "file_kb": "size of the file in kB (1,000 bytes)",
     "megapixels": "width x height in millions of pixels",
     "aspect_ratio": "width / height",
@@ -41,11 +41,6 @@ MEASURES = {  # column of `measure_images`: what it is
     "thin_lines": "share of pixels in dark lines up to 3 pixels wide: hair, ruler ticks, written numbers or a fine "
     "pattern of the subject, which it cannot tell apart; pale hair and white rulers are not seen",
 }
-
-
-def measure_images(files: list[Path]) -> pd.DataFrame:
-    """Measure image files: one row per file, in order, float columns as in `MEASURES`; missing where it is no image."""
-    return pd.DataFrame(look_at(files), columns=list(MEASURES), dtype=float)
 
 
 def look_at(files: list[Path]) -> list[dict]:

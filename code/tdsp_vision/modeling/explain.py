@@ -60,14 +60,15 @@ def evidence_maps(model: keras.Model, images: np.ndarray, class_index: int | np.
     return maps
 
 
-def randomisation_check(model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, seed: int) -> str:
-    """Do the maps depend on what was learned? Compared with those of the same network with its weights shuffled.
+def randomisation_check(model: keras.Model, images: np.ndarray, class_index, maps: np.ndarray, seed: int) -> str:
+    """Do `maps` depend on what was learned? Compared with those of the same network with its weights shuffled.
 
     The sanity check of Adebayo et al. 2018 (arXiv:1810.03292). Maps that stay as they were (rank correlation 1), or
     only change sign (-1), show edges and not evidence.
 
     Args:
         model, images, class_index: as for `evidence_maps`; 8 to 16 images are enough. The model stays as it is.
+        maps: what `evidence_maps` gave for them.
         seed: of the shuffling, within each layer's weights.
 
     Returns:
@@ -75,8 +76,8 @@ def randomisation_check(model: keras.Model, images: np.ndarray, class_index: int
     """
     rng, shuffled = np.random.default_rng(seed), keras.models.clone_model(model)
     shuffled.set_weights([rng.permutation(values.ravel()).reshape(values.shape) for values in model.get_weights()])
-    flat = (evidence_maps(network, images, class_index).reshape(len(images), -1) for network in (model, shuffled))
-    varying = [pair for pair in zip(*flat, strict=True) if all(np.ptp(one) for one in pair)]
+    both = zip(maps, evidence_maps(shuffled, images, class_index), strict=True)
+    varying = [(one.ravel(), other.ravel()) for one, other in both if np.ptp(one) and np.ptp(other)]
     found = sum(spearmanr(*pair).statistic for pair in varying) / len(images)
     verdict = "they show what was learned" if abs(found) < CHANGED else "they show edges; do not rely on them"
     return f"With shuffled weights the maps correlate by {found:.2f} (ranks; limit {CHANGED}) with these: {verdict}."

@@ -10,6 +10,8 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.core.pylabtools import print_figure
+from IPython.display import Image as Picture
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
@@ -171,3 +173,8 @@ def _finish(figure: Figure) -> Figure:
             text.set_parse_math(False)
     plt.close(figure)
     return figure
+
+
+def as_picture(figure: Figure) -> Picture:
+    """A figure drawn once, as PNG: what a notebook shows is what a run keeps."""
+    return Picture(print_figure(figure))

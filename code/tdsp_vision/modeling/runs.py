@@ -75,7 +75,7 @@ def save_run(outputs: OutputPaths, run_id: str, model, tables: dict, documents: 
         tables: name to pd.DataFrame, splits, history and predictions; each becomes `<name>.csv`.
         documents: name to dict, metrics, model_card (which gets the `run_id`) and parameters; each becomes
             `<name>.json`.
-        figures: name to a figure of matplotlib; each becomes `figures/<name>.png`.
+        figures: name to a picture of `plots.as_picture`; each becomes `figures/<name>.png`.
     """
     for number in itertools.count(1):
         folder = outputs.runs / (run_id if number == 1 else f"{run_id}-{number}")
@@ -86,8 +86,8 @@ def save_run(outputs: OutputPaths, run_id: str, model, tables: dict, documents: 
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document)
             (draft / "figures").mkdir()
-            for name, figure in figures.items():
-                figure.savefig(draft / "figures" / f"{name}.png", dpi=120, bbox_inches="tight")
+            for name, picture in figures.items():
+                (draft / "figures" / f"{name}.png").write_bytes(picture.data)
             model.save(draft / "model.keras")
             break
     write_text(outputs.latest, folder.name + "\n")
