@@ -64,9 +64,8 @@ def test_evidence_stands_where_it_is(size):
 def test_the_check_tells_maps_that_learned_something_from_such_as_did_not_and_changes_no_model(small_backbone, images):
     model = _model(small_backbone, 2)
     before = model.get_weights()
-    assert "they show what was learned" in randomisation_check(
-        model, images, 1, evidence_maps(model, images, 1), seed=4
-    )
+    maps = evidence_maps(model, images, 1)
+    assert "they show what was learned" in randomisation_check(model, images, 1, maps, seed=4)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     pictures = keras.Input((SIZE, SIZE, 3))  # brightness alone: such a map follows the picture or its negative

@@ -4,11 +4,10 @@ import json
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
+from IPython.display import Image
 
 from tdsp_vision.data.manifest import read_csv
 from tdsp_vision.files import write_json
-from tdsp_vision.modeling.plots import as_picture
 from tdsp_vision.modeling.runs import find_run, model_card, read_json, save_run
 from tdsp_vision.modeling.splits import leakage
 from tdsp_vision.paths import DatasetPaths, OutputPaths
@@ -22,13 +21,11 @@ def outputs(tmp_path) -> OutputPaths:
 @pytest.fixture
 def run(tiny_network) -> dict:
     """What `save_run` needs, small."""
-    figure = Figure()
-    figure.subplots().plot([1, 2])
     return {
         "model": tiny_network,
         "tables": {"splits": pd.DataFrame({"path": ["a.jpg", "NA"], "split": ["train", "test"]})},
         "documents": {"metrics": {"auc": 0.5}, "model_card": {"limits": "ö"}},
-        "figures": {"roc": as_picture(figure)},
+        "figures": {"roc": Image(b"\x89PNG of a picture")},
     }
 
 
