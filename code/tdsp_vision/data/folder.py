@@ -57,14 +57,17 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
     places = places.drop(METADATA_FILE, errors="ignore")
-    from_table, table = bool(labels) or not places.label.any(), None
+    from_table, tables, path, metadata = bool(labels) or not places.label.any(), [], None, source / METADATA_FILE
     if from_table:
         path, table, lines = table_of_labels(source, labels, label_column, files)
         places = places.assign(label=table.pop("label")).fillna({"label": ""})
         places, rejected = places[[source / name != path for name in places.index]], rejected | lines
-    elif METADATA_FILE in files:
-        table, lines = read_metadata(source / METADATA_FILE, files)
-        rejected |= lines
+        tables.append(table)
+    if METADATA_FILE in files and path != metadata:
+        table, lines = read_metadata(metadata, files)
+        tables, rejected = [*tables, table], rejected | lines
+    pictures = places.label[[bool(ENDING.search(name)) for name in places.index]]
+    _ask_about_tables(source, {path, metadata}, pictures, from_table)
     named = places.label if from_table else places.label[places.label.isin(["", EXCLUDE])]
     rejected = {name: ("no label", why) for name, why in named.map(label_problem).items() if why} | rejected
     usable = [name for name in places.index if name not in rejected]
@@ -79,7 +82,9 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         first = next((f", the first, {name!r}: {why}" for name, (_, why) in rejected.items()), "")
         found = f"holds usable images of {images.label.nunique()} label(s) ({len(rejected)} files rejected{first})"
         raise ValueError(f"SOURCE_PATH is {str(source)!r} and {found}; it needs two or more labels.")
-    images = (images if table is None else _joined(images, table, shown(source))).rename_axis("file").reset_index()
+    for table in tables:
+        images = _joined(images, table, shown(source))
+    images = images.rename_axis("file").reset_index()
     images = images if images.split.any() else images.drop(columns="split")
     return images, pd.DataFrame([(name, *why) for name, why in rejected.items()], columns=["path", "kind", "reason"])
 
@@ -145,6 +150,27 @@ def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFr
         given = table.pop("split").map(lambda text: split_name(text) or text, na_action="ignore")
         images["split"] = images.split.where(images.split != "", given).fillna("")
     return images.join(table)
+
+
+def _ask_about_tables(source: Path, used: set[Path], labels: pd.Series, from_table: bool) -> None:
+    """Print which tables beside the images are not used; ValueError where one names other labels than the sub-folders.
+
+    A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them.
+    """
+    for path in sorted({*source.glob("*.[ct]sv")} - used):
+        try:
+            table, file = _table_by_file(path, list(labels.index))
+        except ValueError:  # no table, and nobody said that it is one
+            continue
+        known = None if from_table else _label_column(table.drop(columns=file.name), "label")
+        other = known[0].groupby(file).first().dropna() if known else labels
+        if 2 * file.nunique() >= len(labels) and (other != labels[other.index]).mean() > 0.5:
+            found = f"{shown(path)} has other labels than the sub-folders: {other.iloc[0]!r} for {other.index[0]}"
+            raise ValueError(
+                f"{found}; set LABELS to {path.name!r}, or call it {METADATA_FILE} to keep the sub-folders'."
+            )
+        if 2 * file.nunique() >= len(labels):
+            print(f"{shown(path)} names most of the images and is not used; as {METADATA_FILE} its columns would be.")
 
 
 def comparable(text: str, exact: bool = False) -> str:
@@ -214,13 +240,19 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     images = [file for file in files if ENDING.search(file)]
     tables = [(path, *_table_by_file(path, images)) for path in candidates]
     fitting = [found for found in tables if 2 * found[2].nunique() >= max(1, len(images))]
+    labelled = [found for found in fitting if _label_column(found[1].drop(columns=found[2].name), column)]
+    fitting = labelled if len(labelled) == 1 else fitting
     if len(fitting) != 1:
         listed = ", ".join(shown(path) for path in candidates) or "none"
         found = f"no sub-folder names a label, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
         advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
         raise ValueError(f"LABELS is {name!r}, {found}; {advice}.")
     path, table, file = fitting[0]
-    label, used = _label_column(path, table.drop(columns=file.name), column)
+    rest = table.drop(columns=file.name)
+    if not (found := _label_column(rest, column)):
+        has = f"{shown(path)} has only {', '.join(map(repr, rest))}"
+        raise ValueError(f"LABEL_COLUMN is {column!r}, and {has}; name one.")
+    label, used = found
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
     print(f"labels are read from {shown(path)}: files by {file.name!r}, labels by {what}")
     lines = {}
@@ -233,8 +265,8 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     return path, _typed(table, file.where(~file.duplicated())), lines
 
 
-def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]]:
-    """The label of each line, and the columns that said so."""
+def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]] | None:
+    """The label of each line, and the columns that said so; None where none does."""
     by_name = {comparable(name): name for name in table}
     names = map(comparable, LABEL_NAMES if wanted == "label" else [wanted])
     if name := next((by_name[name] for name in names if name in by_name), None):
@@ -244,7 +276,7 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str) -> tuple[pd.Seri
     marks = numbers[hot].sum(axis=1)
     if wanted == "label" and len(hot) > 1 and (marks <= 1).all():
         return numbers[hot].idxmax(axis=1).where(marks == 1), hot
-    raise ValueError(f"LABEL_COLUMN is {wanted!r}, and {shown(path)} has only {', '.join(map(repr, table))}; name one.")
+    return None
 
 
 def _table_by_file(path: Path, files: list[str]) -> tuple[pd.DataFrame, pd.Series]:
