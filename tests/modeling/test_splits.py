@@ -120,6 +120,8 @@ def test_sides_that_are_not_given_are_drawn_from_training_in_whole_groups(given_
     kept = {"val": "validation"}.get(given_sides[1], given_sides[1])
     assert set(split) == set(SPLITS) and (split[table.split == given_sides[1]] == kept).all()
     assert split.groupby(table.group).nunique().max() == 1
+    with pytest.raises(ValueError, match="No image of class 'a' is left for train: they came divided so"):
+        split_manifest(table.assign(split=given_sides[1]), "auto", 0.25, 0.15, 0, "auto")
 
 
 def test_small_classes_can_be_left_out_and_are_named(capsys):

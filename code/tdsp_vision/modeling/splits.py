@@ -88,17 +88,18 @@ def split_manifest(
     groups = _group_ids(ordered, group_by)
     split = _given(ordered) if division == "given" or division == "auto" and "split" in manifest else None
     split = pd.Series("train", index=ordered.index) if split is None else split
-    if not (split == "test").any():
-        rest = split == "train"
+    rest = split == "train"
+    if rest.any() and not (split == "test").any():
         split[_take(ordered.label[rest], groups[rest], test_fraction, seed, groups_left=2)] = "test"
         validation_fraction /= 1 - test_fraction
-    if not (split == "validation").any():
-        rest = split == "train"
+    rest = split == "train"
+    if rest.any() and not (split == "validation").any():
         split[_take(ordered.label[rest], groups[rest], validation_fraction, seed, groups_left=1)] = "validation"
     counts = pd.crosstab(ordered.label, split).reindex(columns=SPLITS, fill_value=0).stack()
     for label, side in counts.index[counts == 0]:
-        few = f"No image of class {label!r} is left for {side}: they are in too few groups"
-        raise ValueError(f"{few}; add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions.")
+        few = f"No image of class {label!r} is left for {side}: they came divided so, or are in too few groups"
+        advice = "take SPLIT 'drawn', add some, leave small classes out by MIN_CLASS_SIZE, or change the fractions"
+        raise ValueError(f"{few}; {advice}.")
     return split.reindex(manifest.index).rename("split")
 
 
