@@ -254,14 +254,14 @@ def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
 
 def test_parts_of_a_set_are_no_labels_and_metadata_stand_beside_a_table_of_labels(put, source, capsys):
     for n in range(4):
-        put(f"part_{n % 2}/img_{n}.png", n)
+        put(f"part_{n // 2}/img_{n}.png", n)
     write(put, "about.csv", *TABLES["HAM10000"])
     with pytest.raises(ValueError, match="other labels than the sub-folders: 'nv' for part_0/img_0.png; set LABELS"):
         scan(source)
     write(put, "metadata.csv", "image,Patient ID", *(f"img_{n},P" for n in range(4)))
     write(put, "more.csv", *TABLES["Kaggle"])
     images, _ = scan(source, "about.csv")
-    assert images.label.tolist() == ["nv", "nv", "mel", "mel"] and set(images.patient_id) == {"P"}
+    assert images.label.tolist() == ["nv", "mel", "nv", "mel"] and set(images.patient_id) == {"P"}
     assert "more.csv names most of the images and is not used" in capsys.readouterr().out
 
 

@@ -29,6 +29,8 @@ ENDING = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|jp2|dcm)$
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
+LONGEST_HEAD = 5000  # bytes of a table's line of names
+CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
 MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
 # Columns that mean something here, whatever case, blanks or dashes they are written with.
 MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
@@ -153,24 +155,26 @@ def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFr
 
 
 def _ask_about_tables(source: Path, used: set[Path], labels: pd.Series, from_table: bool) -> None:
-    """Print which tables beside the images are not used; ValueError where one names other labels than the sub-folders.
+    """Print which tables beside the images are not used; ValueError where the labels of one cross the sub-folders.
 
-    A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them.
+    A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them. Labels
+    that are the sub-folders' under other names, finer or coarser, do not cross them.
     """
-    for path in sorted({*source.glob("*.[ct]sv")} - used):
+    for path in sorted({*_tables(source.glob("*.[ct]sv"))} - used):
         try:
             table, file = _table_by_file(path, list(labels.index))
         except ValueError:  # no table, and nobody said that it is one
             continue
+        if 2 * file.nunique() < len(labels):
+            continue
+        from sklearn.metrics import homogeneity_completeness_v_measure  # here: it takes a second, and is seldom asked
+
         known = None if from_table else _label_column(table.drop(columns=file.name), "label")
         other = known[0].groupby(file).first().dropna() if known else labels
-        if 2 * file.nunique() >= len(labels) and (other != labels[other.index]).mean() > 0.5:
+        if max(homogeneity_completeness_v_measure(labels[other.index], other)[:2]) < CROSSING:
             found = f"{shown(path)} has other labels than the sub-folders: {other.iloc[0]!r} for {other.index[0]}"
-            raise ValueError(
-                f"{found}; set LABELS to {path.name!r}, or call it {METADATA_FILE} to keep the sub-folders'."
-            )
-        if 2 * file.nunique() >= len(labels):
-            print(f"{shown(path)} names most of the images and is not used; as {METADATA_FILE} its columns would be.")
+            raise ValueError(f"{found}; set LABELS to {path.name!r}, or move it elsewhere to keep the sub-folders'.")
+        print(f"{shown(path)} names most of the images and is not used; as {METADATA_FILE} its columns would be.")
 
 
 def comparable(text: str, exact: bool = False) -> str:
@@ -236,7 +240,7 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     """
     candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
     if not name:
-        candidates = [*sorted(source.rglob("*.[ct]sv")), *sorted(source.parent.glob("*.[ct]sv"))]
+        candidates = [*_tables(source.rglob("*.[ct]sv")), *_tables(source.parent.glob("*.[ct]sv"))]
     images = [file for file in files if ENDING.search(file)]
     tables = [(path, *_table_by_file(path, images)) for path in candidates]
     fitting = [found for found in tables if 2 * found[2].nunique() >= max(1, len(images))]
@@ -263,6 +267,15 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     file = file.where(label.notna() & ~file.isin(list(lines)))
     table = table.drop(columns=[file.name, *used]).dropna(axis="columns", how="all").assign(label=label.astype("str"))
     return path, _typed(table, file.where(~file.duplicated())), lines
+
+
+def _tables(paths: Iterable[Path]) -> list[Path]:
+    """Those that may name images: a table of pixels has a longer line of names, and would take gigabytes."""
+    found = []
+    for path in sorted(path for path in paths if path.is_file() and os.access(path, os.R_OK)):
+        with path.open("rb") as file:
+            found += [path] * (len(file.readline()) < LONGEST_HEAD)
+    return found
 
 
 def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]] | None:
