@@ -86,9 +86,9 @@ FORMS = {
     "deeper": ("{label}/day/{n}.png", None),
     "in a folder of a zip": ("birds/birds/{label}/{n}.png", None),
     "train, val, test": ("{split}/{label}/{n}.png", ["test", "train", "val"]),
-    "Training, Validation": ("{split}/{label}/{n}.png", ["Training", "Validation"]),
+    "words around": ("ISIC_2019_{split}_Input/{label}/{n}.png", ["Training", "Validation"]),
     "folds": ("{split}/{label}/{n}.png", ["fold1", "fold2"]),
-    "images above": ("images/{split}/{label}/{n}.png", ["test", "train"]),
+    "repeated": ("images/{split}_set/{split}_set/{label}/{n}.png", ["test", "train"]),
     "images below": ("{split}/images/{label}/{n}.png", ["train", "valid"]),
 }
 
@@ -117,9 +117,9 @@ def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_t
     with pytest.raises(ValueError, match="folders train, val look like a division .* beside them stand more; move"):
         scan(source)
     shutil.rmtree(source)
-    for n, name in enumerate(["train/1.png", "bus/1.png", "tram/1.png"]):
+    for n, name in enumerate(["train/1.png", "train_stop/1.png", "test_tube/1.png"]):
         put(name, n)
-    assert set(scan(source)[0].label) == {"train", "bus", "tram"}
+    assert set(scan(source)[0].label) == {"train", "train_stop", "test_tube"}
 
 
 def test_a_sub_folder_that_became_no_label_is_named(birds, put, capsys):

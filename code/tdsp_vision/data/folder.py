@@ -28,6 +28,7 @@ EXCLUDE = "EXCLUDE"  # the label of a correction that drops an image
 ENDING = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|jp2|dcm)$", re.IGNORECASE)
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
+PICTURES = {"", "set", "data", "dataset", "image", "images", "img", "photos", "pictures"}  # which say nothing of them
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
 LONGEST_HEAD = 5000  # bytes of a table's line of names
 CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
@@ -116,12 +117,13 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
     images = above[[bool(ENDING.search(name)) for name in files]]
     level, division = 0, None
     while heads := {parts[level] for parts in (above if images.empty else images) if len(parts) > level}:
-        splits = set(filter(split_name, heads))
-        if splits == heads and division is None:
-            division = level
+        splits = _divisions(heads)
+        if splits == heads and (division is None or heads == {parts[division] for parts in images}):
+            division = level if division is None else division  # archives repeat it: training_set/training_set
         elif len(splits) > 1 and any(parts[level] in splits for parts in images if len(parts) > level + 1):
             found = f"The folders {', '.join(sorted(splits))} look like a division above the labels"
-            beside = f"beside them stand {', '.join(sorted(heads - splits)[:5])}"
+            others = ", ".join(sorted(heads - splits)[:5])
+            beside = f"beside them stand {others}" if others else "so do others above them"
             raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
         elif len(heads) > 1:
             break
@@ -129,6 +131,15 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
     label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
     split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
     return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level
+
+
+def _divisions(folders: set[str]) -> set[str]:
+    """Those of some folders that divide a set: `train` and `test`, also with equal words around, as `seg_train`."""
+    named = {folder: re.split("[^a-z]+", comparable(folder)) for folder in folders if split_name(folder)}
+    around = {tuple(word for word in words if word not in SPLITS and word not in PICTURES) for words in named.values()}
+    if len(around) > 1 or len(named) < 2:
+        return {folder for folder, words in named.items() if len(words) == 1 or FOLD.fullmatch(comparable(folder))}
+    return set(named)
 
 
 def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]:
@@ -186,7 +197,8 @@ def comparable(text: str, exact: bool = False) -> str:
 def split_name(text: str) -> str | None:
     """`train`, `validation`, `test` or a fold, if a folder or a word of a column says so; else None."""
     word = comparable(text)
-    return SPLITS.get(word) or (word if FOLD.fullmatch(word) else None)
+    found = [SPLITS[part] for part in re.split("[^a-z]+", word) if part in SPLITS]
+    return found[0] if len(found) == 1 else word if FOLD.fullmatch(word) else None
 
 
 def label_problem(label: str) -> str:
