@@ -114,7 +114,7 @@ def test_labels_stand_below_wrappers_and_divisions(put, source, form):
 def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_train_is_one(put, source):
     for n, name in enumerate(["train/robin/1.png", "train/wren/1.png", "val/robin/2.png", "more/robin/3.png"]):
         put(name, n)
-    with pytest.raises(ValueError, match="folders train, val look like a division .* beside them stand more; move"):
+    with pytest.raises(ValueError, match="folders train, val the set came divided, and beside them stand more; move"):
         scan(source)
     shutil.rmtree(source)
     for n, name in enumerate(["train/1.png", "train_stop/1.png", "test_tube/1.png"]):

@@ -120,8 +120,8 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
         splits = _divisions(heads)
         if splits == heads and (division is None or heads == {parts[division] for parts in images}):
             division = level if division is None else division  # archives repeat it: training_set/training_set
-        elif len(splits) > 1 and any(parts[level] in splits for parts in images if len(parts) > level + 1):
-            found = f"The folders {', '.join(sorted(splits))} look like a division above the labels"
+        elif {*map(split_name, splits)} - {"train"}:  # a train may be a label
+            found = f"By the names of the folders {', '.join(sorted(splits))} the set came divided"
             others = ", ".join(sorted(heads - splits)[:5])
             beside = f"beside them stand {others}" if others else "so do others above them"
             raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
