@@ -201,7 +201,7 @@ def test_lines_that_match_nothing_are_counted_and_stop_the_run_when_they_are_mos
     ("lines", "message"),
     [
         (["path,age", "wren/1.png,3", "./wren/1.png,4"], "names wren/1.png more than once, in line 3"),
-        (["path,label", "wren/1.png,x"], "column 'label', which the manifest fills itself; rename"),
+        (["path,label", "wren/1.png,x"], "column 'label', which the manifest fills itself, or"),
         (["path,Patient_ID,patient id", "wren/1.png,1,2"], "has the column 'patient_id' twice"),
         (["path,age", "wren/1.png,3,4"], "metadata.csv cannot be read"),
         (["", "age", "3"], "needs a column that names the images"),
@@ -261,6 +261,9 @@ def test_parts_of_a_set_are_no_labels_and_metadata_stand_beside_a_table_of_label
     write(put, "metadata.csv", "image,Patient ID", *(f"img_{n},P" for n in range(4)))
     write(put, "more.csv", *TABLES["Kaggle"])
     images, _ = scan(source, "about.csv")
+    write(put, "metadata.csv", "image,age", "img_0,3")
+    with pytest.raises(ValueError, match="column 'age', which the manifest fills itself, or another table; rename"):
+        scan(source, "about.csv")
     assert images.label.tolist() == ["nv", "mel", "nv", "mel"] and set(images.patient_id) == {"P"}
     assert "more.csv names most of the images and is not used" in capsys.readouterr().out
 

@@ -156,9 +156,10 @@ def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]
 
 def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Images by file with the columns of a table by file; its `split` counts where the folders say nothing."""
-    clash = set(table) & {*COLUMNS, *images, "file", "original"} - {"license", "attribution", "split"}
-    if clash:
-        raise ValueError(f"Metadata of {source}: column {min(clash)!r}, which the manifest fills itself; rename it.")
+    taken = {*COLUMNS, "file", "original"} - {"license", "attribution"} | set(images)
+    if clash := set(table) & taken - {"split"}:
+        found = f"Metadata of {source}: column {min(clash)!r}, which the manifest fills itself, or another table"
+        raise ValueError(f"{found}; rename it.")
     if "split" in table:
         given = table.pop("split").map(lambda text: split_name(text) or text, na_action="ignore")
         images["split"] = images.split.where(images.split != "", given).fillna("")
