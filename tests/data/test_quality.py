@@ -166,9 +166,8 @@ def test_images_of_one_patient_are_not_counted_as_independent():
     measures, labels, _ = example(20)
     measures, labels = pd.concat([measures[["noise"]]] * 10), pd.concat([labels] * 10)
     together = pd.Series(np.tile(np.arange(20), 10))
-    apart = pd.Series(np.arange(200))
     width = {}
-    for name, groups in (("together", together), ("apart", apart)):
+    for name, groups in (("together", together), ("apart", pd.Series(np.arange(200)))):
         row = predict_label_alone(measures, labels, groups).set_index("measure").loc["noise"]
         width[name] = row.high - row.low
     assert width["together"] > 2 * width["apart"]
@@ -180,6 +179,8 @@ def test_the_same_seed_gives_the_same_table_and_few_groups_no_model():
     assert once.equals(again)
     few = predict_label_alone(measures, labels, groups % 4)
     assert TOGETHER not in set(few.measure) and few.auc.notna().all()
+    # A model that is worse than guessing is not turned round.
+    assert predict_label_alone(measures[["constant"]][:37], labels[:37], groups[:37]).auc.min() < 0.5
 
 
 def test_sentences_only_for_what_is_clear():
