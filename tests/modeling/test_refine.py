@@ -82,7 +82,7 @@ def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
     names, fine = fine_targets(manifest, "kind")
     assert names == ["mole", "wart"] and fine.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
     answers, weights = refine.answers_and_weights(np.array([0, 0, 0, 1]), 2, fine, np.array([0, 1, 3]))
-    # A rare class counts no more: with eight classes such weights wrecked the network within two epochs.
+    # A rare class counts no more: with eight classes such weights wrecked the network.
     assert weights["scores"].tolist() == [1, 1, 1] and weights["fine"].tolist() == [1, 0, 1]
     assert (
         answers["scores"].tolist() == [[1, 0], [1, 0], [0, 1]] and answers["fine"].tolist() == fine[[0, 1, 3]].tolist()

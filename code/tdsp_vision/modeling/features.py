@@ -10,6 +10,7 @@ import hashlib
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -36,17 +37,23 @@ def predict_files(model: keras.Model, files: list[Path], image_size: int, batch_
     Returns:
         float32 array [len(files), d], in the order of the files.
     """
-    rows = np.empty((len(files), model.output_shape[-1]), np.float32)
-    # One trace for batches of any size; Keras' own `predict` has a second one for the last, smaller batch.
-    signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
-    call = tf.function(lambda images: model(images, training=False), [signature])
-    done = 0
+    call, rows = as_graph(model), []
     with tqdm(total=len(files), desc="images", unit="image", disable=None) as progress:
         for images in image_batches(files, image_size, batch_size):
-            rows[done : done + len(images)] = call(images)
-            done += len(images)
+            rows.append(call(images).numpy())
             progress.update(len(images))
-    return rows
+    return np.concatenate(rows)
+
+
+@lru_cache(1)
+def as_graph(model: keras.Model):
+    """A model as a function of batches of any size, float32 [n, …] to float32 [n, d], in one graph.
+
+    To make it takes a second, so that of the last model is kept. Keras' own `predict` makes a second one for the last,
+    smaller batch.
+    """
+    signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+    return tf.function(lambda images: model(images, training=False), [signature])
 
 
 class FeatureCache:
@@ -63,8 +70,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, featurizer: keras.Model, image_size: int):
         self.path = folder / f"{featurizer.name[:60]}-{image_size}-{network_digest(featurizer, image_size)}.npz"
-        self.featurizer, self.image_size = featurizer, image_size
-        self.computed = 0
+        self.featurizer, self.image_size, self.computed = featurizer, image_size, 0
 
     def features(self, files: list[Path], expected=None) -> np.ndarray:
         """Float32 [len(files), d]: rows from the cache where the content is known, the others computed and kept.

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from sklearn.utils.class_weight import compute_sample_weight
 
 from tdsp_vision.modeling.backbones import stages
 from tdsp_vision.modeling.batches import PREPROCESS_VERSION
@@ -30,21 +29,24 @@ DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
 
 
 def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, rows: np.ndarray) -> tuple[dict, dict]:
-    """What a network is asked of some images, one-hot, and how much each image counts, by output.
+    """What a network is asked of some images, one-hot, and whether each image counts (1 or 0), by output.
+
+    Images of rare classes count no more than others: with eight classes, the rarest of them one image in a hundred,
+    such weights wrecked a network within three epochs. Whether a rare class is called is up to the threshold.
 
     Args:
         targets: int [n].
         fine: float [n, F] of `splits.fine_targets`; with F = 0 there is no second question.
-        rows: numbers of the images; a class counts the same however many of them it has.
+        rows: numbers of the images.
 
     Returns:
-        {"scores": [r, K], "fine": [r, F]} and {"scores": [r], "fine": [r]}, where unknown fine labels weigh nothing.
+        {"scores": [r, K], "fine": [r, F]} and {"scores": [r], "fine": [r]}, where unknown fine labels count nothing.
     """
-    weights = compute_sample_weight("balanced", targets[rows]).astype(np.float32)
-    answers, counts = {"scores": np.eye(n_classes, dtype=np.float32)[targets[rows]]}, {"scores": weights}
+    answers = {"scores": np.eye(n_classes, dtype=np.float32)[targets[rows]]}
+    counts = {"scores": np.ones(len(rows), np.float32)}
     if fine.shape[1]:
         answers["fine"] = fine[rows].astype(np.float32)
-        counts["fine"] = weights * answers["fine"].sum(axis=1)
+        counts["fine"] = answers["fine"].sum(axis=1)
     return answers, counts
 
 
