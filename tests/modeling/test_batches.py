@@ -42,7 +42,7 @@ def test_preprocess_keeps_the_whole_picture(tmp_path, size, kind):
 
 
 def _pass(files, seed: int, augment=None):
-    return training_batches(files, (np.arange(len(files)),), 16, 4, seed, augment)
+    return training_batches(files, np.arange(len(files)), 16, 4, seed, augment)
 
 
 def test_each_pass_has_every_image_once_in_an_order_of_its_own(pictures):

@@ -77,16 +77,14 @@ def test_without_a_place_for_a_rate_a_small_set_takes_the_default_one_and_says_w
     assert found == (refine.DEFAULT_RATE, f"The loss of the trial {reason}; the default rate 0.0005 is taken.")
 
 
-def test_finer_labels_are_a_second_question_and_unknown_ones_weigh_nothing():
+def test_finer_labels_are_a_second_question_and_unknown_ones_cost_nothing():
     manifest = pd.DataFrame({"kind": ["mole", None, "", "wart"]})
     names, fine = fine_targets(manifest, "kind")
     assert names == ["mole", "wart"] and fine.tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]]
-    answers, weights = refine.answers_and_weights(np.array([0, 0, 0, 1]), 2, fine, np.array([0, 1, 3]))
+    answers = refine.smoothed_answers(np.array([0, 0, 0, 1]), 2, fine, 0.25, np.array([0, 1, 3]))
     # A rare class counts no more: with eight classes such weights wrecked the network.
-    assert weights["scores"].tolist() == [1, 1, 1] and weights["fine"].tolist() == [1, 0, 1]
-    assert (
-        answers["scores"].tolist() == [[1, 0], [1, 0], [0, 1]] and answers["fine"].tolist() == fine[[0, 1, 3]].tolist()
-    )
+    assert answers["scores"].tolist() == [[0.875, 0.125], [0.875, 0.125], [0.125, 0.875]]
+    assert answers["fine"].tolist() == [[0.875, 0.125], [0, 0], [0.125, 0.875]]
     with pytest.raises(ValueError, match="FINE_LABELS is 'kind', and that column holds 1 value"):
         fine_targets(manifest[:2], "kind")
 

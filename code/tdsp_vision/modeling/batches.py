@@ -67,8 +67,8 @@ def image_batches(files: list[Path], image_size: int, batch_size: int, *columns)
         files: image files.
         image_size: side of the images in pixels.
         batch_size: images per batch; the last one may be smaller.
-        *columns: arrays [len(files), …] or dictionaries of such arrays, as targets and sample weights; each element is
-            then a tuple of images and a batch of each.
+        *columns: arrays [len(files), …] or dictionaries of such arrays, as answers; each element is then a tuple of
+            images and a batch of each.
 
     Returns:
         dataset of float32 [b, image_size, image_size, 3], 0 to 255.
@@ -84,12 +84,12 @@ def image_batches(files: list[Path], image_size: int, batch_size: int, *columns)
 
 
 def training_batches(
-    files: list[Path], columns: tuple, image_size: int, batch_size: int, seed: int, augment: Callable | None = None
+    files: list[Path], answers, image_size: int, batch_size: int, seed: int, augment: Callable | None = None
 ) -> tf.data.Dataset:
     """As `image_batches`, in another order in each pass, and augmented.
 
     Args:
-        columns: as there.
+        answers: array [len(files), …] or dictionary of such arrays; each element is images and a batch of it.
         seed: of order and augmentation: same seed, same passes.
         augment: from images, uint8 [b, S, S, 3], and a seed to such images, as `augment.augment_batch` with a
             pipeline; values are rounded to whole numbers before.
@@ -97,18 +97,18 @@ def training_batches(
     Raises:
         ValueError: what `augment` raises.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], *columns))
+    dataset = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], answers))
     dataset = dataset.shuffle(len(files), seed, reshuffle_each_iteration=True).batch(batch_size)
     dataset = tf.data.Dataset.zip(dataset, tf.data.Dataset.random(seed, rerandomize_each_iteration=True))
 
     def load(batch, batch_seed):
         """Read, and where wanted augment, the images of one batch."""
-        paths, *values = batch
+        paths, answers = batch
         images = tf.map_fn(partial(_read, image_size=image_size), paths, fn_output_signature=tf.float32)
         if augment:  # imgaug is Python and runs outside the graph
             augmented = tf.numpy_function(augment, [as_uint8(images), batch_seed], tf.uint8)
             images = tf.cast(tf.ensure_shape(augmented, images.shape), tf.float32)
-        return images, *values
+        return images, answers
 
     at_once = min(os.cpu_count(), BATCHES_AT_ONCE)
     return _without_autotune(dataset.map(load, num_parallel_calls=at_once, deterministic=True).prefetch(2))

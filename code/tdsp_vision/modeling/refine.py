@@ -1,7 +1,7 @@
 """What refining a pre-trained network needs beside Keras: rates by layer and step, precision, devices, a rate finder.
 
 And a training that can be watched and survives a kill. The recipe itself is in the notebook. Batches are tuples
-(images, targets, sample weights), as `fit` takes them.
+(images, answers), as `fit` takes them.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ DEFAULT_RATE = 0.0005  # where the rate finder finds none
 DIVERGED = 4  # times the lowest loss: from here on the trial shows nothing more
 
 
-def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, rows: np.ndarray) -> tuple[dict, dict]:
-    """What a network is asked of some images, one-hot, and whether each image counts (1 or 0), by output.
+def smoothed_answers(targets: np.ndarray, n_classes: int, fine: np.ndarray, smoothing: float, rows) -> dict:
+    """What a network is asked of some images, by output: one-hot, `smoothing` of it shared out among all classes.
 
     Images of rare classes count no more than others: with eight classes, the rarest of them one image in a hundred,
     such weights wrecked a network within three epochs. Whether a rare class is called is up to the threshold.
@@ -37,17 +37,15 @@ def answers_and_weights(targets: np.ndarray, n_classes: int, fine: np.ndarray, r
     Args:
         targets: int [n].
         fine: float [n, F] of `splits.fine_targets`; with F = 0 there is no second question.
-        rows: numbers of the images.
+        smoothing: 0 to below 1 (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        rows: int [r], numbers of the images.
 
     Returns:
-        {"scores": [r, K], "fine": [r, F]} and {"scores": [r], "fine": [r]}, where unknown fine labels count nothing.
+        {"scores": [r, K], "fine": [r, F]}, float32. Where a fine label is unknown the row is 0 and costs nothing.
     """
-    answers = {"scores": np.eye(n_classes, dtype=np.float32)[targets[rows]]}
-    counts = {"scores": np.ones(len(rows), np.float32)}
-    if fine.shape[1]:
-        answers["fine"] = fine[rows].astype(np.float32)
-        counts["fine"] = answers["fine"].sum(axis=1)
-    return answers, counts
+    asked = {"scores": np.eye(n_classes)[targets[rows]]} | ({"fine": fine[rows]} if fine.shape[1] else {})
+    shared = {name: smoothing * one_hot.mean(axis=1, keepdims=True) for name, one_hot in asked.items()}
+    return {name: ((1 - smoothing) * one_hot + shared[name]).astype("float32") for name, one_hot in asked.items()}
 
 
 def train_last_stages(backbone: keras.Model, trainable_stages: int) -> None:
