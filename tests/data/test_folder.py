@@ -90,6 +90,9 @@ FORMS = {
     "folds": ("{split}/{label}/{n}.png", ["fold1", "fold2"]),
     "repeated": ("images/{split}_set/{split}_set/{label}/{n}.png", ["test", "train"]),
     "images below": ("{split}/images/{label}/{n}.png", ["train", "valid"]),
+    "another word": ("{split}/{label}/{n}.jfif", ["train", "eval"]),
+    "below the labels": ("{label}/{split}/{n}.png", ["train", "test"]),
+    "parts": ("batch_{n}/{label}/{n}.png", None),
 }
 
 
@@ -106,7 +109,7 @@ def test_labels_stand_below_wrappers_and_divisions(put, source, form):
         assert "split" not in images
     else:
         words = {"train": "train", "Training": "train", "val": "validation", "valid": "validation"}
-        words |= {"Validation": "validation", "test": "test", "fold1": "fold1", "fold2": "fold2"}
+        words |= {"Validation": "validation", "test": "test", "eval": "test", "fold1": "fold1", "fold2": "fold2"}
         assert set(images.split) == {words[split] for split in splits}
         assert all(words[next(s for s in splits if s in name)] == split for name, split in images.split.items())
 
@@ -120,6 +123,13 @@ def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_t
     for n, name in enumerate(["train/1.png", "train_stop/1.png", "test_tube/1.png"]):
         put(name, n)
     assert set(scan(source)[0].label) == {"train", "train_stop", "test_tube"}
+
+
+def test_folders_that_repeat_in_each_label_are_named(put, source, capsys):
+    for n in range(4):
+        put(f"lung{n // 2}/{'masks' if n % 2 else 'images'}/{n}.png", n)
+    assert set(scan(source)[0].label) == {"lung0", "lung1"}
+    assert "Each of lung0, lung1, … holds the folders images, masks. The labels are the f" in capsys.readouterr().out
 
 
 def test_a_sub_folder_that_became_no_label_is_named(birds, put, capsys):
@@ -178,6 +188,15 @@ def test_metadata_find_their_files_however_these_are_spelled(birds, put, how):
     assert set(images.license) == {"CC-0"}
 
 
+@pytest.mark.parametrize("place", ["birds/metadata.csv", "birds/Metadata.CSV"])
+def test_metadata_lie_beside_the_images_wherever_these_are(put, source, place):
+    for name in ("birds/robin/1.png", "birds/wren/2.png"):
+        put(name, len(name))
+    write(put, place, "path,patient", "robin/1.png,a", "wren/2.png,b")
+    images, rejected = scan(source)
+    assert images.patient_id.tolist() == ["a", "b"] and not rejected
+
+
 def test_values_that_are_missing_and_values_that_stay_text(birds, put):
     lines = ["path;patient_id;id;age;site;weight", "wren/1.png;007;0010;40;NA;inf", "wren/2.png;1e5;;NA;None;3"]
     write(put, "metadata.csv", *lines, "robin/1.png;NA;02;50.5;leg;", "robin/2.png;null;03;?;arm;-inf")
@@ -193,7 +212,7 @@ def test_lines_that_match_nothing_are_counted_and_stop_the_run_when_they_are_mos
     images, rejected = scan(birds)
     assert list(rejected) == ["metadata.csv, line 3: wren/gone.png"] and images.age.notna().sum() == 3
     write(put, "metadata.csv", "path,age", "wren/1.png,3", "a/1.png,4", "b/1.png,5")
-    with pytest.raises(ValueError, match=r"2 of its 3 lines match no file \(the first: .*, line 3: a/1.png\)"):
+    with pytest.raises(ValueError, match=r"2 of its 3 lines match no file or several \(first: .*, line 3: a/1.png\)"):
         scan(birds)
 
 
@@ -249,6 +268,32 @@ def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
         scan(source, "one.csv")
     (source / "one.csv").unlink()
     with pytest.raises(ValueError, match=r"no tables name most of the images \(of: .*two.csv\)"):
+        scan(source)
+
+
+def test_of_columns_that_fit_as_well_numbers_of_lines_and_patients_name_no_files(put, source):
+    for n in range(3):
+        put(f"{n}.png", n)
+    write(put, "labels.csv", ",filename,label", "0,2.png,robin", "1,0.png,wren", "2,1.png,wren")
+    put("../bank.csv", b"\xff,not ours")
+    assert scan(source)[0].label.tolist() == ["wren", "wren", "robin"]
+    write(put, "labels.csv", "patient_id,image,dx", "0,2,robin", "1,0,wren", "2,1,wren")
+    assert scan(source)[0].patient_id.tolist() == ["1", "2", "0"]
+
+
+def test_tables_of_several_sides_are_joined_where_they_are_of_one_kind_and_else_asked_about(put, source, capsys):
+    for n in range(6):
+        put(f"{'train' if n < 4 else 'valid'}/{n % 4}.png", n)
+    write(put, "train/_classes.csv", "filename, Mass, Cyst", "0.png,1,0", "1.png,0,1", "2.png,1,0", "gone.png,1,0")
+    write(put, "valid/_classes.csv", "filename, Mass, Cyst", "0.png,0,1", "1.png,1,0")
+    images, rejected = scan(source)
+    assert images.label.tolist() == ["Mass", "Cyst", "Mass", "Cyst", "Mass"] and list(rejected) == ["train/3.png"]
+    assert "2 columns of 0 and 1; 1 of its 6 lines name none or several" in capsys.readouterr().out
+    write(put, "valid/_classes.csv", "filename,label", "0.png,Mass", "1.png,Cyst")
+    with pytest.raises(ValueError, match="valid/_classes.csv have labels of different images; join them"):
+        scan(source)
+    write(put, "train/_classes.csv", "filename,Mass,Cyst", "0.png,0,0", "1.png,0,1", "2.png,1,0", "3.png,1,0")
+    with pytest.raises(ValueError, match="has only 'Mass', 'Cyst'; name one"):  # what is neither is no class
         scan(source)
 
 

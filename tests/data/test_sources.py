@@ -402,6 +402,8 @@ def test_columns_of_a_list_may_be_named_the_other_way_round_and_quoted(write):
     saved = write(('"dotted"', '"http://a.example/"', "CC-BY", '"A ""B"""'), header=header)
     row = {"url": "http://a.example/", "license": "CC-BY", "attribution": 'A "B"'}
     assert [row for _, row in read_list(saved)[0]["dotted"]] == [row]
+    cut = write(("dotted", "http://a.example/"), ("striped", "http://b.example/", "", "", ""), header=header)
+    assert [len(some) for some in read_list(cut)[0].values()] == [1, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"no tab\n", b"\xff\xfe\x00", None])

@@ -14,7 +14,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,18 +27,34 @@ from tdsp_vision.paths import resolve, shown
 
 METADATA_FILE = "metadata.csv"
 EXCLUDE = "EXCLUDE"  # the label of a correction that drops an image
-ENDING = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|jp2|dcm)$", re.IGNORECASE)
+ENDING = re.compile(r"\.(?:jpe?g?|jfif|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|jp2|dcm)$", re.IGNORECASE)
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
+SPLITS |= {"eval": "test", "evaluation": "test", "holdout": "test"}
 PICTURES = {"", "set", "data", "dataset", "image", "images", "img", "photos", "pictures"}  # which say nothing of them
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
+PART = re.compile(r"(.*[ _-])?(part|batch|chunk|images?|photos)[ _-]?\d+")
+TABLE = "*.[cCtT][sS][vV]"
+NO_NAMES = ["Unnamed: 0", "patient_id", "lesion_id"]  # of files, if another column fits as well
 LONGEST_HEAD = 5000  # bytes of a table's line of names
 CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
 MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
 # Columns that mean something here, whatever case, blanks or dashes they are written with.
 MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
 MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL} | {"licence": "license"}
+MEANINGFUL |= {"patient": "patient_id", "subjectid": "patient_id"}
 LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
+
+
+class Table(NamedTuple):
+    """A table as text: its files, its columns but for the one that names images, that one, and the image that each
+    line names (none or several: missing).
+    """
+
+    paths: list[Path]
+    columns: pd.DataFrame
+    names: pd.Series
+    file: pd.Series
 
 
 def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -59,18 +77,18 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     """
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
-    places = places.drop(METADATA_FILE, errors="ignore")
-    from_table, tables, path, metadata = bool(labels) or not places.label.any(), [], None, source / METADATA_FILE
+    from_table, tables, used = bool(labels) or not places.label.any(), [], []
     if from_table:
-        path, table, lines = table_of_labels(source, labels, label_column, files)
+        used, table, lines = table_of_labels(source, labels, label_column, files)
         places = places.assign(label=table.pop("label")).fillna({"label": ""})
-        places, rejected = places[[source / name != path for name in places.index]], rejected | lines
-        tables.append(table)
-    if METADATA_FILE in files and path != metadata:
-        table, lines = read_metadata(metadata, files)
-        tables, rejected = [*tables, table], rejected | lines
+        tables, rejected = [table], rejected | lines
+    metadata = [source / name for name in files if comparable(name).split("/")[-1] == METADATA_FILE]
+    if len(metadata) == 1 and metadata[0] not in used:
+        table, lines = read_metadata(metadata[0], source, files)
+        tables, rejected, used = [*tables, table], rejected | lines, [*used, *metadata]
+    places = places[[source / name not in used for name in places.index]]
     pictures = places.label[[bool(ENDING.search(name)) for name in places.index]]
-    _ask_about_tables(source, {path, metadata}, pictures, from_table)
+    _ask_about_tables(source, used, pictures, from_table)
     named = places.label if from_table else places.label[places.label.isin(["", EXCLUDE])]
     rejected = {name: ("no label", why) for name, why in named.map(label_problem).items() if why} | rejected
     usable = [name for name in places.index if name not in rejected]
@@ -112,11 +130,15 @@ def _list_files(source: Path) -> tuple[list[str], list[str], dict[str, tuple[str
 
 
 def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
-    """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand."""
+    """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand.
+
+    Passed over are folders in which everything lies, and parts such as batch1, batch2 that hold the same folders.
+    """
     above = pd.Series([name.split("/")[:-1] for name in files], files, dtype=object)
     images = above[[bool(ENDING.search(name)) for name in files]]
+    images = above if images.empty else images
     level, division = 0, None
-    while heads := {parts[level] for parts in (above if images.empty else images) if len(parts) > level}:
+    while heads := {parts[level] for parts in images if len(parts) > level}:
         splits = _divisions(heads)
         if splits == heads and (division is None or heads == {parts[division] for parts in images}):
             division = level if division is None else division  # archives repeat it: training_set/training_set
@@ -126,8 +148,20 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
             beside = f"beside them stand {others}" if others else "so do others above them"
             raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
         elif len(heads) > 1:
-            break
+            inside = images[images.str.len() > level + 1].str
+            held = inside.get(level + 1).groupby(inside.get(level)).agg(frozenset)
+            same = list(held.index) == sorted(heads) and held.nunique() == 1
+            if not (same and all(PART.fullmatch(comparable(head)) for head in heads)):
+                below = sorted(frozenset().union(*held))
+                if division is None and len(below) > 1 and _divisions({*below}) == {*below}:
+                    division = level + 1
+                elif same and len(below) > 1:
+                    found = f"Each of {', '.join(sorted(heads)[:3])}, … holds the folders {', '.join(below[:3])}"
+                    print(f"{found}. The labels are the former; if they are the latter, move these up.")
+                break
         level += 1
+    else:
+        level = int(above.str.len().max())  # where no file has a label
     label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
     split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
     return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level
@@ -166,27 +200,23 @@ def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFr
     return images.join(table)
 
 
-def _ask_about_tables(source: Path, used: set[Path], labels: pd.Series, from_table: bool) -> None:
-    """Print which tables beside the images are not used; ValueError where the labels of one cross the sub-folders.
+def _ask_about_tables(source: Path, used: list[Path], labels: pd.Series, from_table: bool) -> None:
+    """Print which tables below the source are not used; ValueError where the labels of one cross the sub-folders.
 
     A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them. Labels
     that are the sub-folders' under other names, finer or coarser, do not cross them.
     """
-    for path in sorted({*_tables(source.glob("*.[ct]sv"))} - used):
-        try:
-            table, file = _table_by_file(path, list(labels.index))
-        except ValueError:  # no table, and nobody said that it is one
-            continue
-        if 2 * file.nunique() < len(labels):
+    for table in _tables(set(source.rglob(TABLE)) - {*used}, source, list(labels.index)):
+        if 2 * table.file.nunique() < len(labels):
             continue
         from sklearn.metrics import homogeneity_completeness_v_measure  # here: it takes a second, and is seldom asked
 
-        known = None if from_table else _label_column(table.drop(columns=file.name), "label")
-        other = known[0].groupby(file).first().dropna() if known else labels
+        known, path = None if from_table else _label_column(table.columns, "label"), table.paths[0]
+        other = known[0].groupby(table.file).first().dropna() if known else labels
         if max(homogeneity_completeness_v_measure(labels[other.index], other)[:2]) < CROSSING:
             found = f"{shown(path)} has other labels than the sub-folders: {other.iloc[0]!r} for {other.index[0]}"
             raise ValueError(f"{found}; set LABELS to {path.name!r}, or move it elsewhere to keep the sub-folders'.")
-        print(f"{shown(path)} names most of the images and is not used; as {METADATA_FILE} its columns would be.")
+        print(f"{shown(path)} names most of the images and is not used; in one {METADATA_FILE} its columns would be.")
 
 
 def comparable(text: str, exact: bool = False) -> str:
@@ -223,72 +253,84 @@ def refuse_near_labels(labels: Iterable[str]) -> None:
             raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
 
 
-def read_metadata(path: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
+def read_metadata(path: Path, source: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
     """Columns of a table by file, and for each line that names none a kind and a reason.
 
     Raises:
         ValueError: if it cannot be read, no column names the files, one is named twice, or most lines name none.
     """
-    table, file = _table_by_file(path, files)
-    named = table.pop(file.name)
+    _, columns, names, file = _read_table(path, source, files)
     why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
-    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in named[file.isna()].items()}
-    if table.empty or 2 * len(lines) > len(table):
-        found = f"{len(lines)} of its {len(table)} lines match no file (the first: {next(iter(lines), '')})"
+    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in names[file.isna()].items()}
+    if columns.empty or 2 * len(lines) > len(columns):
+        found = f"{len(lines)} of its {len(columns)} lines match no file or several (first: {next(iter(lines), '')})"
         raise ValueError(f"{shown(path)} needs a column that names the images, and {found}; correct it.")
     for row, name in file[file.duplicated() & file.notna()].items():
         raise ValueError(f"{shown(path)} names {name} more than once, in line {row + 2}; remove one.")
-    return _typed(table.dropna(axis="columns", how="all"), file), lines
+    return _typed(columns.dropna(axis="columns", how="all"), file), lines
 
 
-def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[Path, pd.DataFrame, dict]:
+def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[list[Path], pd.DataFrame, dict]:
     """Labels of a flat folder; a sentence on what was taken is printed.
 
     Returns:
-        the path of the table; the table by file: label and metadata columns; a kind and a reason for each file with
+        the files of the table; the table by image: label and metadata columns; a kind and a reason for each image with
         two labels.
 
     Raises:
-        ValueError: if there is no such table or column, or it has no label for most of the images.
+        ValueError: if there is no such table or column, it has no label for most of the images (unless it was named),
+            or another one has labels of other images.
     """
-    candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
-    if not name:
-        candidates = [*_tables(source.rglob("*.[ct]sv")), *_tables(source.parent.glob("*.[ct]sv"))]
     images = [file for file in files if ENDING.search(file)]
-    tables = [(path, *_table_by_file(path, images)) for path in candidates]
-    fitting = [found for found in tables if 2 * found[2].nunique() >= max(1, len(images))]
-    labelled = [found for found in fitting if _label_column(found[1].drop(columns=found[2].name), column)]
+    candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
+    tables, least = [_read_table(path, source, images) for path in candidates], 1
+    if not name:
+        candidates, least = [*source.rglob(TABLE), *source.parent.glob(TABLE)], max(1, len(images) / 2)
+        tables = _tables(candidates, source, images)
+    tables = [(table, _label_column(table.columns, column)) for table in tables]
+    fitting = [(table, label) for table, label in tables if table.file.nunique() >= least]
+    labelled = [(table, label) for table, label in fitting if label]
     fitting = labelled if len(labelled) == 1 else fitting
     if len(fitting) != 1:
-        listed = ", ".join(shown(path) for path in candidates) or "none"
+        listed = ", ".join(map(shown, candidates)) or "none"
         found = f"no sub-folder names a label, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
-        advice = "name a CSV with a column of files and one of labels, or make a sub-folder for each label"
-        raise ValueError(f"LABELS is {name!r}, {found}; {advice}.")
-    path, table, file = fitting[0]
-    rest = table.drop(columns=file.name)
-    if not (found := _label_column(rest, column)):
-        has = f"{shown(path)} has only {', '.join(map(repr, rest))}"
+        advice = "name a CSV with a column of files and one of labels, make a sub-folder for each label, or set "
+        raise ValueError(f"LABELS is {name!r}, {found}; {advice}SOURCE_PATH to the folder of the labelled images.")
+    (paths, columns, names, file), label = fitting[0]
+    if not label:
+        has = f"{shown(paths[0])} has only {', '.join(map(repr, columns))}"
         raise ValueError(f"LABEL_COLUMN is {column!r}, and {has}; name one.")
-    label, used = found
+    for other, known in tables:
+        if known and set(other.file.dropna()) - set(file):
+            found = f"{shown(paths[0])} and {shown(other.paths[0])} have labels of different images"
+            raise ValueError(f"{found}; join them into one table, or set LABELS to the one that counts alone.")
+    label, used = label
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
-    print(f"labels are read from {shown(path)}: files by {file.name!r}, labels by {what}")
+    missing = f"; {file.isna().sum()} of its {len(file)} lines name none or several" if file.isna().any() else ""
+    print(f"labels are read from {shown(paths[0])}: files by {names.name!r}, labels by {what}{missing}")
     lines = {}
     counts = label.groupby(file).nunique()
     for name in counts.index[counts > 1]:
         given = ", ".join(sorted(label[file == name].dropna().unique()))
-        lines[name] = ("label conflict", f"{path.name} gives it the labels {given}")
+        lines[name] = ("label conflict", f"{paths[0].name} gives it the labels {given}")
     file = file.where(label.notna() & ~file.isin(list(lines)))
-    table = table.drop(columns=[file.name, *used]).dropna(axis="columns", how="all").assign(label=label.astype("str"))
-    return path, _typed(table, file.where(~file.duplicated())), lines
+    columns = columns.drop(columns=used).dropna(axis="columns", how="all").assign(label=label.astype("str"))
+    return paths, _typed(columns, file.where(~file.duplicated())), lines
 
 
-def _tables(paths: Iterable[Path]) -> list[Path]:
-    """Those that may name images: a table of pixels has a longer line of names, and would take gigabytes."""
-    found = []
-    for path in sorted(path for path in paths if path.is_file() and os.access(path, os.R_OK)):
-        with path.open("rb") as file:
-            found += [path] * (len(file.readline()) < LONGEST_HEAD)
-    return found
+def _tables(paths: Iterable[Path], source: Path, files: list[str]) -> list[Table]:
+    """Those of some tables that can be read; of one name and kind, such as one in the folder of each side, as one."""
+    alike, joined = {}, []
+    for path in sorted(set(paths)):
+        # What is no table may lie there for another reason; one of pixels has a longer line of names.
+        with suppress(ValueError, OSError), path.open("rb") as head:
+            if len(head.readline()) < LONGEST_HEAD:
+                table = _read_table(path, source, files)
+                alike.setdefault((path.name, table.names.name, *table.columns), []).append(table)
+    for some in alike.values():
+        parts, *others = zip(*some, strict=True)
+        joined.append(Table(sum(parts, []), *(pd.concat(other, ignore_index=True) for other in others)))
+    return joined
 
 
 def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]] | None:
@@ -300,15 +342,16 @@ def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str
     numbers = table.apply(pd.to_numeric, errors="coerce")
     hot = [name for name in table if numbers[name].isin([0, 1]).all()]
     marks = numbers[hot].sum(axis=1)
-    if wanted == "label" and len(hot) > 1 and (marks <= 1).all():
-        return numbers[hot].idxmax(axis=1).where(marks == 1), hot
+    if wanted == "label" and len(hot) > 1 and (marks == 1).all():
+        return numbers[hot].idxmax(axis=1), hot
     return None
 
 
-def _table_by_file(path: Path, files: list[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """A table as text, and the file that each line names (none or several: missing), called as the column that does.
+def _read_table(path: Path, source: Path, files: list[str]) -> Table:
+    """A table whose columns have the names that mean something here. The column that fits most images names them.
 
-    Its columns get the names that mean something here. Files are named by the column that fits most of them.
+    Of several such, as numbers of lines and of patients beside numbered images, it is the one with endings of files.
+    What a line names is looked for in the table's own folder first, then in the whole source.
     """
     table = read_csv(path, text=True).dropna(how="all")
     plain = [re.sub("[^a-z]", "", comparable(name)) for name in table]
@@ -316,9 +359,12 @@ def _table_by_file(path: Path, files: list[str]) -> tuple[pd.DataFrame, pd.Serie
     for name in table.columns[table.columns.duplicated()]:
         raise ValueError(f"{shown(path)} has the column {name!r} twice; rename one.")
     table = table.apply(lambda column: column.str.strip()).replace("", np.nan)
-    index = _file_index(files)
+    folder = os.path.relpath(path.parent, source)
+    index = _file_index([name for name in files if name.startswith(f"{folder}/")] or files)
     found = {name: _matched_files(table[name], index) for name in table}
-    return table, found[max(found, key=lambda name: found[name].nunique())]
+    fits = [(found[name].nunique(), name not in NO_NAMES, table[name].str.contains(ENDING).sum()) for name in table]
+    name = table.columns[fits.index(max(fits))]
+    return Table([path], table.drop(columns=name), table[name], found[name])
 
 
 def _file_index(files: list[str]) -> dict[str, str | None]:

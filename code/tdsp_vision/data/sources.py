@@ -211,7 +211,8 @@ def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
         if {"url", "label"} <= set(names):
             columns = names
         elif any(fields):
-            row = dict(zip(columns, fields, strict=True)) if len(fields) == len(columns) else {"url": ""}
+            fields += [""] * (len(columns) - len(fields))  # spreadsheets pad lines, or cut them
+            row = {"url": ""} if any(fields[len(columns) :]) else dict(zip(columns, fields, strict=False))
             label = row.pop("label", "")
             problem = label_problem(label) if label and row["url"] else "not a URL, a tab and a label"
             if problem:
