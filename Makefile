@@ -47,7 +47,7 @@ $(TESTS_READY): $(READY) requirements-test.lock
 run: $(READY)  ## the whole walkthrough, headless: data, SVM, refinement, service; about three minutes
 	@$(BIN)/python -m tdsp_vision run
 
-test: lint  ## every check: ruff, pytest, and nbval on the three notebooks, which run in full once
+test: lint  ## ruff, pytest, and nbval on the three notebooks, which run in full once; .ci/run has every check
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_NBVAL_WORKSPACE="$$workspace" && \
 		TDSP_WORKSPACE="$$workspace" $(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax \
 			--nbval-cell-timeout=600 $(NOTEBOOKS) && \

@@ -279,7 +279,7 @@ def test_torn_groups_and_few_patients_are_objections_beside_the_score_and_in_the
     texts = html.unescape("".join(file.read_text() for file in (place.root / "documents").glob("*.md")))
     test = json.loads((place.run / "metrics.json").read_text())["test"]
     assert test["auc_ci"] is None and test["intervals"]["sensitivity"] is None
-    for sentence in (r"4 of 10 groups by `patient_id` \(15 images\) lie on two sides", "below 5 groups of a class an"):
+    for sentence in (r"4 of 10 groups by `patient_id` \(15 images\) lie on two sides", "below 5 cases of a class an"):
         assert re.search(sentence, names["printed"]) and re.search(sentence, " ".join(test["objections"]))
         assert re.search(sentence, texts) and "never on two sides" not in texts
 

@@ -59,9 +59,9 @@ def deploy(action, sources, dataset, model, output_dir, version, backend, image,
         found = [each.summary() for each in life.list_deployments(root)]
         said = "\n".join(found) or f"nothing is deployed below {shown(root)}"
     elif action == "score":
-        said = one.client().score(sources).to_string(index=False)
+        table = one.client().score(sources)
+        said = "no image is below what was named" if table.empty else table.to_string(index=False)
     elif action == "logs":
-        one.service()
         said = one.logs()
     elif action == "delete":
         if not one.delete() and not if_exists:
@@ -76,6 +76,7 @@ def deploy(action, sources, dataset, model, output_dir, version, backend, image,
         else:
             chosen, reason = life.choose_backend(backend, image or life.SERVING_IMAGE)
             click.echo(reason)
+            one.check_port(chosen, port)
             one.build(folder, chosen)
         if action == "create":
             one.create(folder, chosen, port, keep_running=True)

@@ -197,10 +197,10 @@ def _check_training(values: Mapping[str, object]) -> None:
     for network in values["BACKBONE"].split("+"):
         if network not in BACKBONES and not network.startswith("keras_hub:"):
             refuse("BACKBONE", network, f"one of {', '.join(BACKBONES)}, or keras_hub:<preset>")
-    for name, words in {"WEIGHTS": ["imagenet", "none"], "EXTERNAL": [""]}.items():
-        if values[name] not in words and not paths.resolve(values[name]).exists():
-            allowed = f"{', '.join(map(repr, words))} or a path"
-            refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} does not exist")
+    places = {"WEIGHTS": ("'imagenet', 'none' or a file", Path.is_file), "EXTERNAL": ("'' or a folder", Path.is_dir)}
+    for name, (allowed, exists) in places.items():
+        if repr(values[name]) not in allowed and not exists(paths.resolve(values[name])):
+            refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} is none")
     if values["SCHEDULE"] not in ("cosine", "constant"):
         rates = listed_rates(values["SCHEDULE"])
         if len(rates) != values["EPOCHS"]:

@@ -163,7 +163,7 @@ def test_a_decomposed_folder_and_a_composed_table_are_one(source, put):
 
 def test_fewer_than_two_labels_are_refused(birds):
     shutil.rmtree(birds / "wren")
-    with pytest.raises(ValueError, match="no sub-folder names a label, and no tables"):
+    with pytest.raises(ValueError, match="no two folders are labels, and no tables"):
         scan(birds)
 
 
@@ -316,7 +316,7 @@ def test_parts_of_a_set_are_no_labels_and_metadata_stand_beside_a_table_of_label
 def test_splits_without_labels_need_a_table_and_a_column_split_is_kept(put, source):
     for n in range(4):
         put(f"{'train' if n < 2 else 'test'}/{n}x.png", n)
-    with pytest.raises(ValueError, match="no sub-folder names a label"):
+    with pytest.raises(ValueError, match="no two folders are labels"):
         scan(source)
     write(put, "labels.csv", "file,label,Split", "0x,a,Train", "1x,b,val", "2x,a,", "3x,b,holdout")
     assert scan(source)[0].split.tolist() == ["test", "test", "train", "train"]

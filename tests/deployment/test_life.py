@@ -17,6 +17,7 @@ from tiny_run import CLASSES, IMAGE_SIZE, write_run
 from tdsp_vision.__main__ import main
 from tdsp_vision.deployment import deployment as life_module
 from tdsp_vision.deployment.backends import ContainerService, DockerBackend, LocalBackend, docker, image_tag, obstacle
+from tdsp_vision.deployment.client import ServingClient, ServingError
 from tdsp_vision.deployment.deployment import Deployment, choose_backend, find_services, list_deployments
 from tdsp_vision.deployment.export import export_model
 from tdsp_vision.deployment.versions import new_version, version_folder
@@ -173,6 +174,10 @@ def test_another_port_takes_over_when_it_answers(life, outputs, backend, monkeyp
     assert [found.url for found in life.services()] == [f"http://127.0.0.1:{port}"]
 
 
+def never_answers(*arguments):
+    raise ServingError("no answer")
+
+
 def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
     assert command(outputs, "list").output.strip() == life.summary()
     scored = command(outputs, "score", str(outputs.root / "photo.jpg"))
@@ -186,6 +191,12 @@ def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
     ]:
         answer = command(outputs, *arguments)
         assert (answer.exit_code, says in answer.output) == (code, True), answer.output
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        assert "which another program uses" in command(outputs, "create", "--port", taken).output
+    with monkeypatch.context() as patch:
+        patch.setattr(ServingClient, "call", never_answers)
+        assert "does not answer yet" in command(outputs, "list").output
     (outputs.root / "request.json").write_text('{"instances": [{"b64": ""}]}')
     monkeypatch.setenv("TDSP_SERVING_KEY", "secret")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nobody is there
@@ -227,6 +238,7 @@ def test_a_server_that_does_not_come_up_leaves_nothing(outputs, backend):
     with pytest.raises(RunFailed, match="(?s)the server stopped.*saved_model"):
         Deployment(outputs, NAME).create(broken, backend)
     assert find_services(outputs.root) == []
+    assert backend.name == "docker" or "saved_model" in command(outputs, "logs").output  # when one needs it most
     shutil.rmtree(broken)
 
 

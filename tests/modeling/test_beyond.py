@@ -127,7 +127,7 @@ def test_the_runs_own_rule_on_new_images_and_no_copy_of_what_it_learned(run, tmp
     first.getexif()[274] = 6
     first.save(files[12].with_suffix(".tiff"), exif=first.getexif())
     files[12].unlink()
-    seen = read_csv(folder / "splits.csv").query("split != 'test' and label == 'malignant'").path
+    seen = read_csv(folder / "splits.csv").query("label == 'malignant'").path
     for number, path in enumerate(seen):
         picture = Image.open(dataset.root / path)
         picture = picture if number % 2 else picture.resize((120, 90))
@@ -160,6 +160,20 @@ def test_a_class_that_is_not_there_is_named_and_one_class_alone_is_refused(run, 
     (tmp_path / "two" / "benign").rename(tmp_path / "two" / "cat")
     with pytest.raises(ValueError, match="leaves 10 images of nevus; left out: .*; 10 "):
         evaluate_elsewhere(*run, str(tmp_path / "two"))
+    with pytest.raises(ValueError, match=r"leaves 0 images of no class; left out: 48 \(repeats"):
+        evaluate_elsewhere(*run, str(run[1].images.parent))
+    with pytest.raises(ValueError, match="SOURCE_PATH is 'gone'; allowed is a folder with images, and /.*gone is none"):
+        evaluate_elsewhere(*run, "gone")
+
+
+def test_metadata_that_say_all_say_so_of_few_images_as_well():
+    label = np.tile(["benign", "malignant"], 24)
+    table = pd.DataFrame({"label": label, "group": np.arange(48), "license": "", "attribution": ""})
+    split = pd.Series(np.repeat(["train", "validation", "test"], 16))
+    found = metadata_alone(
+        table.assign(site=np.where(label == "benign", "arm", "leg")), np.full([48, 2], 0.5), split, "", 0
+    )
+    assert found["auc"] == 1
 
 
 @pytest.mark.parametrize("strength", [0.0, 3.0])

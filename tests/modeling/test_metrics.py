@@ -124,8 +124,8 @@ def test_a_class_of_few_patients_has_no_interval_and_a_sentence_says_so(patients
     assert (block["auc_ci"] is not None) == (block["intervals"]["sensitivity"] is not None) == interval
     assert block["intervals"]["accuracy"]  # of all images
     if not interval:
-        assert f"the 100 images of malignant come from {patients} group" in block["no_interval"]
-        assert "below 5 groups of a class an interval says nothing" in block["no_interval"]
+        assert f"the images of malignant (100) count as {patients} independent case" in block["no_interval"]
+        assert "below 5 cases of a class an interval says nothing" in block["no_interval"]
     assert (block["no_interval"] is None) == interval
 
 

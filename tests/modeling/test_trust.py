@@ -63,9 +63,9 @@ OBJECTIONS = {
     "few images, wide": ({"block": _block(60, 2, share=3)}, ["only 20 images of malignant", "wide"]),
     "guessing": ({"block": _block(1000, 0)}, ["reaches down to 0.5, which is guessing"]),
     "no better than the most frequent": ({"block": _block(1000, 0, "", 3)}, ["0.5", "right in 67%, the model in 48%"]),
-    "one patient": ({"block": _block(900, 4, groups=np.arange(900) % 2)}, ["come from 1 group of images"]),
+    "one patient": ({"block": _block(900, 4, groups=np.arange(900) % 2)}, ["count as 1 independent case;"]),
     "a measure as good": ({"confounder": _confounder(-0.01)}, ["0.60 on the test, and the model 1.00"]),
-    "too few to tell": ({"confounder": _confounder(None, -0.1)}, ["the difference is -0.10: it has not"]),
+    "too few to tell": ({"confounder": _confounder(None, 0.1)}, ["is 0.10, without an interval: it has not"]),
     "a broken promise": ({"wanted_sensitivity": 0.99}, ["0.99 on validation and of 0.97 on the test"]),
     "torn patients": ({"leaks": TORN}, ["3 of 9 groups by `patient_id` (11 images) lie on two sides"]),
 }

@@ -293,7 +293,7 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     fitting = labelled if len(labelled) == 1 else fitting
     if len(fitting) != 1:
         listed = ", ".join(map(shown, candidates)) or "none"
-        found = f"no sub-folder names a label, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
+        found = f"no two folders are labels, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
         advice = "name a CSV with a column of files and one of labels, make a sub-folder for each label, or set "
         raise ValueError(f"LABELS is {name!r}, {found}; {advice}SOURCE_PATH to the folder of the labelled images.")
     (paths, columns, names, file), label = fitting[0]

@@ -23,7 +23,7 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 COLORS += ("#882255", "#44AA99", "#999933", "#BBBBBB")
 USUAL, _seen = "DejaVu Sans", set()  # font; letters that figures have had
-LINE = 24  # letters of a caption beside another one
+LINE = 26  # letters of a caption beside another one
 THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
@@ -37,7 +37,7 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     for axis in axes:
         axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _literal(figure)
+    return literal(figure)
 
 
 def measures_by_class(measures: pd.DataFrame, labels: pd.Series) -> Figure:
@@ -49,7 +49,7 @@ def measures_by_class(measures: pd.DataFrame, labels: pd.Series) -> Figure:
         values = [measures[name].to_numpy()[labels == label] for label in classes]
         axis.boxplot(values, orientation="horizontal", tick_labels=[label[:24] for label in classes], showfliers=False)
         axis.set_title(name)
-    return _literal(figure)
+    return literal(figure)
 
 
 def auc_intervals(found: pd.DataFrame) -> Figure:
@@ -61,7 +61,7 @@ def auc_intervals(found: pd.DataFrame) -> Figure:
     axis.axvline(0.5, color=GRAY, ls="--", lw=1)
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel="AUC alone, 95 % interval (dashed: guessing)")
     axis.invert_yaxis()
-    return _literal(figure)
+    return literal(figure)
 
 
 def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -72,7 +72,7 @@ def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figu
     return figure, axes.ravel()
 
 
-def _literal(figure: Figure) -> Figure:
+def literal(figure: Figure) -> Figure:
     """The figure, closed, so that a notebook shows it once, with texts that are no formulas.
 
     Letters that the usual font lacks are taken from other fonts of the machine; that none has one is printed.

@@ -154,7 +154,7 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     classes, rows = np.unique(labels), []
     scores = {name: np.tile(measures[[name]], len(classes)) for name in measures}
     if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
-        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
+        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=5, random_state=seed)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
             together = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")

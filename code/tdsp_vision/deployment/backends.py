@@ -120,10 +120,9 @@ def docker(*arguments: str, timeout: float | None = 15) -> str:
 
 def _lines(*arguments: str) -> list[str]:
     """Lines that a docker command prints; none without the command, or an engine that answers: nothing runs then."""
-    try:
+    with contextlib.suppress(RunFailed):
         return docker(*arguments).splitlines()
-    except RunFailed:
-        return []
+    return []
 
 
 def image_tag(model_name: str, version: int) -> str:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ class ServingClient:
         """Score an image file, a web address, a folder with all images below it, or a list of any of these.
 
         Args:
-            sources: files of at most 20 MB each; what starts with `http://` or `https://` is fetched.
+            sources: files of which at most 20 MiB each are sent; what starts with `http://` or `https://` is fetched.
             batch_size: largest number of images in one request.
             private: also fetch from addresses that are not public. Where a stranger may choose the address, leave it
                 off: this machine can reach servers that he cannot.
@@ -142,11 +143,10 @@ class ServingClient:
             for body in itertools.islice(itertools.cycle(bodies), number, None):
                 if (begin := time.perf_counter()) > end:
                     return times
-                try:
+                times.append(np.nan)
+                with suppress(ServingError):
                     self.call("POST", ":predict", body)
-                    times.append((time.perf_counter() - begin) * 1000)
-                except ServingError:
-                    times.append(np.nan)
+                    times[-1] = (time.perf_counter() - begin) * 1000
 
         rows = []
         for count in clients:
@@ -162,11 +162,10 @@ class ServingClient:
         start = time.perf_counter()
         version, classes, predictions = self._predict(request_body(content for _, content in batch))
         answered = {"ms": (time.perf_counter() - start) * 1000, "version": version}
-        columns = [f"score_{name}" for name in classes]
         for (row, _), prediction in zip(batch, predictions, strict=True):
             row |= answered
             if prediction["valid"]:
-                row |= dict(zip(columns, prediction["scores"], strict=True))
+                row |= {f"score_{name}": score for name, score in zip(classes, prediction["scores"], strict=True)}
                 row |= {name: prediction[name] for name in ("label", "valid", "familiar") if name in prediction}
             else:
                 row["error"] = "the server could not decode it as an image"
@@ -210,12 +209,11 @@ def _read(source: Path | str, private: bool) -> bytes:
         content = client.get(source, max_bytes=MAX_FILE_BYTES)
     else:
         content = source.read_bytes()
+    with suppress(RejectedImage):
+        content = as_stored(content).content
     if not 0 < len(content) <= MAX_FILE_BYTES:
         raise ValueError(f"{len(content)} bytes; 1 to {MAX_FILE_BYTES} are sent")
-    try:
-        return as_stored(content).content
-    except RejectedImage:
-        return content
+    return content
 
 
 def request_body(contents: Iterable[bytes]) -> bytes:

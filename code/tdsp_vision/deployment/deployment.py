@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -174,13 +175,16 @@ class Deployment:
                 raise
 
     def logs(self) -> str:
-        """What its servers wrote."""
-        return "\n".join(f"== {service.url}\n{service.logs()}" for service in self.services())
+        """What its servers wrote; if none is there, what the last one did, or nothing."""
+        found = [f"== {service.url}\n{service.logs()}" for service in self.services()]
+        return "\n".join(found) or LocalService(self.folder, None).logs()
 
     def summary(self) -> str:
-        """One line: data set, model, backend, version, address."""
-        service, version = self.service(), self.client().version()
-        return f"{self.outputs.dataset}/{self.name} on {service.backend}: version {version} answers at {service.url}"
+        """One line: data set, model, backend, version, address; or why it does not answer."""
+        service, said = self.service(), "does not answer yet, hangs, or asks for a key"
+        with suppress(ServingError):
+            said = f"version {self.client().version()} answers at {service.url}"
+        return f"{self.outputs.dataset}/{self.name} on {service.backend}: {said}"
 
     def command(self, verb: str) -> str:
         """What a person types in a shell, as `deployment.command("delete")`."""

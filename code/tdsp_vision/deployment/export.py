@@ -231,8 +231,7 @@ def _check_fit(model: keras.Model, info: dict) -> None:
     numbers = [info["threshold"]] if info["positive_class"] else info["threshold"] or []
     # Keras sorts outputs by name: familiar, then the scores.
     sizes = (len(model.outputs), model.input_shape[1], model.outputs[-1].shape[-1])
-    sizes = sizes == (2, info["image_size"], len(info["classes"]))
-    known = info["positive_class"] in ["", *info["classes"]]
-    if not (sizes and known and numbers and all(isinstance(value, int | float) for value in numbers)):
+    known = sizes == (2, info["image_size"], len(info["classes"])) and info["positive_class"] in ["", *info["classes"]]
+    if not (known and numbers and all(isinstance(value, int | float) for value in numbers)):
         found = f"metrics.json of run {info['run_id']} does not fit its model"
         raise ValueError(f"{found}: classes, positive_class, threshold of validation or image_size; train anew.")

@@ -42,7 +42,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from tdsp_vision.deployment.versions import probe_image, versions_in
 
 NAME = "tdsp-vision embedded server, stands in for TensorFlow Serving"
-ADDRESS = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?(/metadata|:predict|)")
+ADDRESS = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(/metadata|:predict|)")
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_VALUES = 3_000_000  # in one request: a value of two characters takes up to 70 bytes once it is parsed
 MAX_REQUESTS = 32  # that wait or run
@@ -197,10 +197,12 @@ def _predict(version: ServedVersion, body: bytearray) -> bytes:
         (form,) = {"instances", "inputs"} & set(document)
         name = document.get("signature_name") or "serving_default"
         ((key, tensor),) = version.signatures[name].inputs.items()
-        values = document.pop(form) if form == "instances" else _unnamed(document.pop(form), key)
+        values = document.pop(form)
+        values = values[key] if form == "inputs" and isinstance(values, dict) else values
         if type(values) is not list:
             raise TypeError(f"{type(values).__name__} is no list")
-        values = [_unnamed(value, key) for value in values] if form == "instances" else values
+        if form == "instances" and {tuple(row) for row in values if isinstance(row, dict)} == {(key,)}:
+            values = [row[key] for row in values]  # every row says for which input it is
         feed = _array(values, tensor.dtype)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HTTPException(400, f"Malformed request ({error!r:.200}); expected is {EXPECTED}.") from error
@@ -208,11 +210,6 @@ def _predict(version: ServedVersion, body: bytearray) -> bytes:
     if form == "instances":
         content = {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
     return orjson.dumps(content, _plain, orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _unnamed(value: object, key: str) -> object:
-    """What a request says for its input: `value` itself, or what stands in it under the input's name."""
-    return value[key] if isinstance(value, dict) and "b64" not in value else value
 
 
 def _array(values: list, dtype: int) -> np.ndarray:
@@ -228,7 +225,7 @@ def _array(values: list, dtype: int) -> np.ndarray:
 
 def _bytes(value: str | dict) -> bytes:
     """Bytes of one JSON value: text as UTF-8, or `{"b64": …}`."""
-    return value.encode() if isinstance(value, str) else base64.b64decode(*value.values(), validate=True)
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["b64"], validate=True)
 
 
 def _plain(value: np.ndarray | bytes) -> list | str:

@@ -131,9 +131,12 @@ def before_and_after(files: list[Path], pipelines: dict[str, iaa.Augmenter], ima
     """Each image (a row) as the network gets it without augmentation, and what each pipeline makes of it."""
     originals = np.concatenate([as_uint8(batch) for batch in image_batches(files, image_size, BATCH)])
     columns = [originals, *(augment_batch(augmenter, originals, seed) for augmenter in pipelines.values())]
+    border = [(0, 0), (image_size // 30,) * 2, (image_size // 30,) * 2, (0, 0)]
+    columns = [np.pad(column, border, constant_values=255) for column in columns]
     figure, axis = plt.subplots(figsize=(1.5 * len(columns), 1.5 * len(files) + 0.3), layout="constrained")
     axis.imshow(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1))
-    axis.set(xticks=(np.arange(len(columns)) + 0.5) * image_size, xticklabels=["before", *pipelines], yticks=[])
+    centers = (np.arange(len(columns)) + 0.5) * columns[0].shape[2]
+    axis.set(xticks=centers, xticklabels=["before", *pipelines], yticks=[])
     axis.xaxis.tick_top()
     plt.close(figure)
     return figure

@@ -37,8 +37,8 @@ from tdsp_vision.paths import DatasetPaths, resolve, shown
 def evaluate_elsewhere(run_folder: Path, dataset: DatasetPaths, source_path: str) -> tuple:
     """Judge a run on another folder and write the files of the module's contract.
 
-    Images that repeat one which the run learned or chose by (a copy, also resized, cropped or mirrored), or belong with
-    such a one (the same patient or lesion), are left out and counted, and so are those whose label is no class of it.
+    Images that repeat one of the run's own (a copy, also resized, cropped or mirrored), its test included, or belong
+    with such a one (the same patient or lesion), are left out and counted, and so are those of no class of the run.
     Labels are matched by name, whatever their case. Of a class without images nothing can be said: the others are
     judged as if it could not be chosen.
 
@@ -51,13 +51,15 @@ def evaluate_elsewhere(run_folder: Path, dataset: DatasetPaths, source_path: str
         sentences; the metrics of the run's test and of these images side by side, as text; the figure.
 
     Raises:
-        ParameterError: if no image is left, or those left are of one class only, which cannot be judged.
+        ParameterError: if there is no such folder, no image is left, or those left are of one class only.
         ValueError: if the run's own images are not those that it learned from, or it knows no `familiar`.
     """
     run, own = read_json(run_folder / "metrics.json"), read_predictions(run_folder, dataset)
     source = resolve(source_path)
+    if not source.is_dir():
+        raise ParameterError(f"SOURCE_PATH is {source_path!r}; allowed is a folder with images, and {source} is none.")
     positive, threshold = run["positive_class"], run["test"]["threshold"]
-    images, left_out = _new_images(source, run["classes"], own.file[own.split != "test"])
+    images, left_out = _new_images(source, run["classes"], own.file)
     columns = [k for k, name in enumerate(run["classes"]) if name in set(images.label)]
     classes = [run["classes"][k] for k in columns]
     missing = [name for name in run["classes"] if name not in classes]
@@ -94,7 +96,7 @@ def _new_images(source: Path, classes: list[str], own_files: pd.Series) -> tuple
     images, own = both[: len(images)], both[len(images) :]
     label = images.label.map(comparable).map({comparable(name): name for name in classes})
     repeated, foreign = images.group.isin(own.group), label.isna()
-    left_out = {"repeats or belongs with an image that the run learned or chose by": int(repeated.sum())}
+    left_out = {"repeats or belongs with an image of the run": int(repeated.sum())}
     left_out["its label is no class of the run"] = int((foreign & ~repeated).sum())
     return images.assign(label=label)[~foreign & ~repeated].reset_index(drop=True), left_out
 
@@ -123,6 +125,8 @@ def _figure(sides: dict[str, pd.DataFrame]) -> plt.Figure:
     for side, one in sides.items():
         CalibrationDisplay.from_predictions(one.happened, one.score, n_bins=10, ax=curve, name=side)
         bars.hist(one.score, np.linspace(0, 1, 21), density=True, histtype="step", lw=2, label=side)
+    curve.set(xlabel="score", ylabel="share that came true", title="What they promise")
+    bars.legend()
     bars.set(xlabel="score", ylabel="density", title="Where the scores lie")
     plt.close(figure)
     return figure

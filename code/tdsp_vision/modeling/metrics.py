@@ -169,9 +169,8 @@ def _too_few(classes: list[str], targets: np.ndarray, groups: np.ndarray, positi
     if count >= FEWEST_GROUPS:
         return ""
     return (
-        f"No 95 % interval: the {sides[name].sum()} images of {name} come from {count} group{'s' * (count > 1)} of "
-        "images that belong together (a patient, a lesion, copies of a picture); "
-        f"below {FEWEST_GROUPS} groups of a class an interval says nothing."
+        f"No 95 % interval: the images of {name} ({sides[name].sum()}) count as {count} independent "
+        f"case{'s' * (count > 1)}; below {FEWEST_GROUPS} cases of a class an interval says nothing."
     )
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 from sklearn.calibration import CalibrationDisplay
 
-from tdsp_vision.data.plots import BLUE, COLORS, GRAY, ORANGE
+from tdsp_vision.data.plots import BLUE, COLORS, GRAY, ORANGE, literal
 from tdsp_vision.modeling.metrics import BINS, calibration_error
 
 MOST = 12  # classes in a figure
@@ -41,9 +41,9 @@ def roc_and_precision_recall(
     for color, name in zip(itertools.cycle([one for one in COLORS if one != ORANGE]), names, strict=False):
         truth, score = labels == name, scores[:, classes.index(name)]
         look = {"color": color, "lw": 2 if name == positive_class else 1.3}
-        sk.RocCurveDisplay.from_predictions(truth, score, name=name, ax=roc, curve_kwargs=look)
+        sk.RocCurveDisplay.from_predictions(truth, score, name=f" {name}", ax=roc, curve_kwargs=look)
         look["drawstyle"] = "steps-post"
-        sk.PrecisionRecallDisplay.from_predictions(truth, score, name=name, ax=recall, curve_kwargs=look)
+        sk.PrecisionRecallDisplay.from_predictions(truth, score, name=f" {name}", ax=recall, curve_kwargs=look)
         recall.axhline(truth.mean(), color=color, lw=0.8, ls=":")
     if positive_class:
         truth, called = labels == positive_class, scores[:, classes.index(positive_class)] >= threshold
@@ -65,7 +65,7 @@ def confusion_matrix(matrix: list[list[int]], classes: list[str]) -> Figure:
     counts = np.asarray(matrix)
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST])
-    names = [classes[k].replace("$", r"\$") for k in shown]  # a class may be called $x$
+    names = [classes[k] for k in shown]
     shares = (counts / counts.sum(axis=1, keepdims=True).clip(min=1))[np.ix_(shown, shown)]
     side = 1.7 + 0.7 * len(names)
     figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
@@ -88,6 +88,7 @@ def choice(tried: pd.Series, results: pd.Series, chosen: float, deviations: pd.S
     axis.errorbar(tried, results, deviations, color=BLUE, marker=".", capsize=3)
     axis.axvline(chosen, color=ORANGE, ls="--", lw=1, label=f"chosen: {chosen:.3g}")
     axis.set(xscale="log", xlabel=AXES[tried.name], ylabel=AXES.get(results.name, results.name))
+    axis.xaxis.set_major_formatter("{x:g}")
     return _finish(figure)
 
 
@@ -123,13 +124,11 @@ def calibration_curves(scores: dict, labels: np.ndarray, classes: list[str], pos
         probability = np.clip(probability, 0, 1)  # a float32 score may lie a rounding above 1
         CalibrationDisplay.from_predictions(happened, probability, n_bins=BINS, ax=curve, color=BLUE, name="scores")
         curve.set_title(f"{title}: calibration error {calibration_error(probability, happened):.3f}", fontsize=10)
-        curve.set(xlabel="", ylim=(-0.03, 1.03))
-        curve.set_ylabel(f"share {positive_class or 'right'}", parse_math=False)
+        curve.set(xlabel="", ylabel=f"share {positive_class or 'right'}", ylim=(-0.03, 1.03))
         counts, _, places = bars.hist(probability, np.linspace(0, 1, BINS + 1), color=BLUE, alpha=0.4, rwidth=0.9)
         bars.bar_label(places, [f"{count:.0f}" if count else "" for count in counts], fontsize=7)
-        bars.set_ylabel("images")
         bars.margins(y=0.3)  # for the numbers, also those of the tallest bar of the other diagram
-        bars.set_xlabel(what, parse_math=False)
+        bars.set(xlabel=what, ylabel="images")
     if len(labels) < FEWEST:
         figure.suptitle(f"{len(labels)} images are too few to show more than chance; {FEWEST} would be enough")
     return _finish(figure)
@@ -151,28 +150,26 @@ def explanation_grid(images: np.ndarray, maps: np.ndarray, captions: list[str], 
     limit = float(np.percentile(np.abs(maps), 99.5)) or 1.0
     pairs = axes.reshape(-1, 2)
     for (photo, overlay), image, evidence, caption in zip(pairs, images, maps, captions, strict=False):
-        photo.imshow(image / 255)
-        photo.set_title(caption, loc="left", fontsize=8, parse_math=False)
+        photo.imshow((image / 255).clip(0, 1))
+        photo.set_title(caption, loc="left", fontsize=8)
         overlay.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
         colored = overlay.imshow(evidence, cmap=FOR_AND_AGAINST, vmin=-limit, vmax=limit, alpha=0.6)
     for axis in axes.flat:
         axis.axis("off")
     bar = figure.colorbar(colored, ax=axes, orientation="horizontal", shrink=0.5, aspect=40)
     bar.set_ticks([-limit, 0, limit])
-    bar.set_ticklabels([f"speaks against {class_name}", "0", f"speaks for {class_name}"], parse_math=False)
+    bar.set_ticklabels([f"speaks against {class_name}", "0", f"speaks for {class_name}"])
     return _finish(figure)
 
 
 def _finish(figure: Figure) -> Figure:
-    """With small legends of what is labelled, in which a class may be called $x$."""
+    """With small legends of what is labelled, and all texts as they are written."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         handles, names = axis.get_legend_handles_labels()
-        texts = axis.legend(handles, names, fontsize=8 if len(names) < 7 else 6).get_texts() if names else ()
-        for text in texts:
-            text.set_parse_math(False)
-    plt.close(figure)
-    return figure
+        if names:
+            axis.legend(handles, names, fontsize=8 if len(names) < 7 else 6)
+    return literal(figure)
 
 
 def as_picture(figure: Figure) -> Picture:

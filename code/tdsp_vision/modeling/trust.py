@@ -53,7 +53,7 @@ def best_confounder(
 
 
 def _boosting(seed: int) -> HistGradientBoostingClassifier:
-    return HistGradientBoostingClassifier(max_iter=60, max_depth=3, random_state=seed)
+    return HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=5, random_state=seed)
 
 
 def _learned(model, table: pd.DataFrame, labels: pd.Series, train: pd.Series) -> np.ndarray:
@@ -101,9 +101,9 @@ def metadata_alone(
     evidence = pd.DataFrame(np.log(np.concatenate([scores, alone], axis=1).clip(1e-7, 1)), manifest.index)
     both = _learned(LogisticRegression(max_iter=1000), evidence, manifest.label, split == "validation")
     found = _beside(manifest, split, positive_class, alone, scores, both)
-    said = f"{', '.join(columns)} alone: AUC {found['auc']:.3f}; beside the picture they add {found['difference']:.3f}"
+    said = f"{', '.join(columns)} alone: AUC {found['auc']:.3f}"
     if limits := found["difference_ci"]:
-        said += f" (95 % interval {limits[0]:.3f} to {limits[1]:.3f})"
+        said += f"; beside the picture they add {found['difference']:.3f} ({limits[0]:.3f} to {limits[1]:.3f})"
     return {"columns": columns, "said": said} | found
 
 
@@ -135,9 +135,9 @@ def claim_warnings(block: dict, leaks: pd.DataFrame, confounder: dict, wanted_se
             f"Always naming the most frequent class is right in {most:.0%}, the model in {block['accuracy']:.0%} "
             f"({balanced}): by accuracy it has not been shown to do better."
         )
-    interval = confounder["difference_ci"] or [confounder["difference"]]
-    if interval[0] <= 0:
-        low_high = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval[1:] else ""
+    interval = confounder["difference_ci"]
+    if not interval or interval[0] <= 0:
+        low_high = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ", without an interval"
         said.append(
             f"The best confounder, `{confounder['measure']}`, reaches an AUC of {confounder['auc']:.2f} on the test, "
             f"and the model {block['auc']:.2f}; the difference is {confounder['difference']:.2f}{low_high}: it has not "
