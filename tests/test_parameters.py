@@ -80,7 +80,7 @@ def test_every_parameter_refuses_what_its_limits_exclude(stage):
         ("data", {"DATASET_NAME": "bird"}, "DATASET_NAME is 'bird'; allowed is a folder in"),
         ("data", {"SOURCE": "urls", "SOURCE_PATH": "."}, r"SOURCE_PATH is '\.'; allowed is a file"),
         ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; allowed is one of efficientnet_lite0, "),
-        ("model", {"WEIGHTS": "/no/such/file"}, "WEIGHTS is .* does not exist"),
+        ("model", {"WEIGHTS": "/no/such/file"}, "WEIGHTS is .* is none"),
         ("model", {"AUGMENT_COPIES": 2}, "AUGMENT_COPIES is 2; allowed is 0 where AUGMENT is 'none'"),
         ("model", {"SCHEDULE": "[0.1]*7", "EPOCHS": 8}, "one rate for each of 8 epochs, not 7"),
         ("model", {"RUN_NAME": "a/b"}, "RUN_NAME is 'a/b'"),

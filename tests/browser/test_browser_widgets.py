@@ -84,21 +84,6 @@ def test_relabel_exclude_undo_and_filter_by_keyboard(notebook, expect):
     expect(grid).not_to_contain_text("not written yet")
 
 
-def test_the_checked_images_get_a_new_label_and_zoom_leads_back(notebook, expect):
-    grid = notebook.output(ANNOTATION)
-    for name in ("02.png", "03.png"):
-        press(notebook, grid.get_by_role("checkbox", name=name), "Space")
-    press(notebook, grid.get_by_label("New label"), *"nevus", "Tab", "Enter")
-    expect(grid).to_contain_text("3 relabelled, 0 excluded; 2 decisions not written yet")
-    press(notebook, grid.get_by_title("Zoom 05.png"), "Enter")
-    back = grid.get_by_role("button", name="Back to the page")
-    expect(back).to_be_focused()
-    expect(grid).to_contain_text("6 of 60")
-    press(notebook, back, "Enter")
-    expect(grid).to_contain_text("1–12 of 60")
-    expect(grid.get_by_title("Zoom 05.png").filter(has_text=re.compile("^Zoom$"))).to_be_focused()
-
-
 def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(notebook, expect):
     moved = notebook.output(THRESHOLD)
     number, marks = moved.get_by_label("exactly"), moved.locator(".bqplot .object_grp")
@@ -114,16 +99,6 @@ def test_the_threshold_moves_by_keys_number_and_preset_and_no_step_is_lost(noteb
     press(notebook, moved.get_by_role("button", name="sensitivity ≥ 0.95"), "Enter")
     expect(moved).to_contain_text(re.compile(r"of 20 malignant images (19|20) are found"))
     expect(marks.first).not_to_have_attribute("transform", before)
-
-
-def test_a_cell_of_the_confusion_matrix_shows_its_images(notebook, expect):
-    matrix = notebook.output(CONFUSION)
-    button = matrix.get_by_title("True malignant, called malignant")
-    count = int(button.inner_text())
-    press(notebook, button, "Enter", "x", "ArrowDown")
-    expect(matrix).to_contain_text("least sure first")
-    expect(matrix.locator("img")).to_have_count(min(count, 12))
-    expect(matrix).to_contain_text(f"1–{min(count, 12)} of {count}")
 
 
 def test_wrong_results_are_stepped_through_past_a_damaged_image(notebook, expect):

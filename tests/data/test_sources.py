@@ -4,7 +4,6 @@ killed is completed; nobody's list leads into a private network.
 
 import json
 import multiprocessing
-import random
 import re
 import socket
 import time
@@ -244,38 +243,27 @@ def _isic_in_child(folder, api):
     fetch_isic(folder, api, queries, 15, ["CC-BY"], seed=1, timeout=5)
 
 
-def test_five_kills_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
-    def fetched() -> int:
-        return server.requests.total() - server.requests[ISIC]
-
-    chance = random.Random(3)
+def test_a_kill_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
     for number in range(40):
         server.add_record(f"ISIC_{number:05d}07", diagnosis_1="Malignant" if number % 2 else "Benign")
     whole, folder = tmp_path / "undisturbed", tmp_path / "killed"
     _isic_in_child(whole, server.isic_api)
     server.requests.clear()
+    server.latency = 0.05
     context = multiprocessing.get_context("forkserver")  # a child with the imports done, but not this one's threads
     context.set_forkserver_preload(["tdsp_vision.data.sources"])
-    requests_when_verified, killed = {}, 0
-    server.latency = 0.02
-    for _ in range(5):
-        child = context.Process(target=_isic_in_child, args=(folder, server.isic_api))
-        child.start()
-        goal = fetched() + chance.randrange(4, 16)
-        while child.is_alive() and fetched() < goal:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.04))
-        child.kill()
-        child.join()
-        killed += child.exitcode == -9
-        time.sleep(0.1)  # until requests that are still under way are counted
-        for path in folder.glob("*/[!.]*.jpg"):
-            requests_when_verified.setdefault(path.name, server.requests[f"/files/{path.name}"])
-            assert path.read_bytes() == server.files[f"/files/{path.name}"]
+    child = context.Process(target=_isic_in_child, args=(folder, server.isic_api))
+    child.start()
+    while child.is_alive() and len(list(folder.glob("*/[!.]*.jpg"))) < 8:  # with others under way
+        time.sleep(0.001)
+    child.kill()
+    child.join()
+    time.sleep(0.2)  # until requests that are still under way are counted
+    verified = {path.name: server.requests[f"/files/{path.name}"] for path in folder.glob("*/[!.]*.jpg")}
+    assert child.exitcode == -9 and 8 <= len(verified) < 30
     server.latency = 0
     _isic_in_child(folder, server.isic_api)
-    assert killed >= 3 and len(requests_when_verified) > 5
-    assert {name: server.requests[f"/files/{name}"] for name in requests_when_verified} == requests_when_verified
+    assert {name: server.requests[f"/files/{name}"] for name in verified} == verified
     assert len(assert_whole(folder, server)) == 30
     for path in (path for path in whole.rglob("*") if path.is_file()):
         assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()

@@ -30,18 +30,3 @@ def test_a_page_that_does_not_exist_becomes_the_nearest_and_no_button_is_ever_of
     assert pages.page == 3 and not forward.disabled
     press(back)
     assert pages.visible == tuple(range(12, 24)) and pages.number.value == 2
-
-
-def test_who_listens_hears_of_other_rows_once_and_of_the_same_ones_never():
-    seen = []
-    pages = Pages(12, seen.append)
-    pages.show(tuple(range(30)))
-    pages.turn(2)
-    seen.clear()
-    pages.show(tuple(range(50, 90)))
-    pages.show(tuple(range(50, 70)))
-    assert seen == [tuple(range(50, 62))] and pages.page == 1
-    pages.turn_to(69, 1)
-    assert pages.visible == (69,) and pages.position.value == "20 of 20"
-    pages.show(())
-    assert (pages.visible, pages.page, pages.position.value) == ((), 1, "nothing to show")
