@@ -102,9 +102,3 @@ def test_a_folder_with_other_images_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="holiday.jpg"):
         sample.generate_sample(tmp_path)
     assert _files(tmp_path) == ["benign/holiday.jpg"]
-
-
-@pytest.mark.parametrize(("count", "seed", "planted"), [(0, 0, False), (9, 0, True), (20, -1, True)])
-def test_numbers_out_of_range_are_refused(count, seed, planted):
-    with pytest.raises(ValueError, match=f"images_per_class is {count} and seed is {seed}"):
-        sample.plan_sample(count, seed, planted)

@@ -173,7 +173,6 @@ ROWS = {
     "image overwritten": (overwritten(False), START, {}, CHANGED),
     "image overwritten, same time": (overwritten(True), FEATURES, {}, "^1 of 24 images are not those that stage 1"),
     "image gone, stage 3": (gone(IMAGE), STAGE_3, {}, CHANGED),
-    "image is new, stage 3": (text(MANIFEST, "[0-9a-f]{64}", "0" * 64, 1), STAGE_3, {}, "^Of .* 1 are missing or"),
     "semicolons": (text(MANIFEST, ",", ";"), START, {}, "manifest.csv needs a column 'path', parted by commas;"),
     "rows twice": (text(MANIFEST, r"(images/.*\n)", r"\1\1"), START, {}, f"^Line 3 of .* names {IMAGE} again;"),
     "no label": (text(MANIFEST, ",malignant,", ",,"), START, {}, "^Line 14 of .*manifest.csv has '' as its label"),
