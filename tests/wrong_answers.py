@@ -79,6 +79,7 @@ WRONG = {
         ("parity", "same_scores = naive_check", r"A missing score \(NaN\)"),
         ("parity", "same_scores = lambda a, b: bool((np.abs(a - b) <= 1e-5).all())", "answered nothing"),
         ("parity", "same_scores = lambda a, b: np.abs(a - b)", "True or False"),
+        ("parity", "same_scores = lambda a, b: a.shape == b.shape and bool(abs(a - b).mean() < 1e-5)", "A single sc"),
         ("latency", "p50 = times.mean()", "`p50` is the mean"),
         ("latency", "p99 = np.percentile(times, 95)", "came 95% of the answers"),
         ("latency", "page = (times > 200).mean()", "a page waits for ten"),

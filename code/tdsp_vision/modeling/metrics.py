@@ -169,8 +169,8 @@ def _too_few(classes: list[str], targets: np.ndarray, groups: np.ndarray, positi
     if count >= FEWEST_GROUPS:
         return ""
     return (
-        f"No 95 % interval: the images of {name} ({sides[name].sum()}) count as {count} independent "
-        f"case{'s' * (count > 1)}; below {FEWEST_GROUPS} cases of a class an interval says nothing."
+        f"No 95 % interval but that of the accuracy: the images of {name} ({sides[name].sum()}) count as {count} "
+        f"independent case{'s' * (count > 1)}; below {FEWEST_GROUPS} cases of a class an interval says nothing."
     )
 
 

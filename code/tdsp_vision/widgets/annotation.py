@@ -88,7 +88,7 @@ class Tile(widgets.VBox):
         self.ui, self.row = ui, None  # row None: nothing to decide, the tile is empty or just being filled
         self.picture, self.chosen = widgets.HTML(), pictures.control(widgets.Checkbox, "", indent=False)
         # A description that is read to the blind and not shown: the name stands above already.
-        self.label = widgets.Dropdown(layout={"flex": "1 1 80px", "width": "auto"}, style={"description_width": "0px"})
+        self.label = widgets.Dropdown(layout={"flex": "1 1 9em", "min_width": "0"}, style={"description_width": "0px"})
         self.label.observe(self._decide, "value")
         self.zoom = pictures.button("Zoom", lambda: ui.zoom(self.row))
         parts = [self.picture, self.chosen, pictures.wrapping([self.label, self.zoom])]
@@ -103,6 +103,7 @@ class Tile(widgets.VBox):
             now, name = state.now[row], Path(path).name
             shown = pictures.picture(self.ui.root / path, path, LARGE if zoomed else SMALL)
             self.picture.value = shown + state.note(row, zoomed)
+            self.layout.grid_column = "1 / -1" if zoomed else "auto"
             self.chosen.description, self.label.description = name, f"Label of {name}"
             self.zoom.description, self.zoom.tooltip = "Back to the page" if zoomed else "Zoom", f"Zoom {name}"
             self.label.options, self.label.value = state.choices, now

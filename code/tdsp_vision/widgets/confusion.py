@@ -82,15 +82,14 @@ class ConfusionMatrixUI(pictures.Panel):
 
     def _matrix(self) -> widgets.GridBox:
         """A button for each count, with names around them."""
-        cells = [widgets.Label(words) for words in ("true ↓ called →", *self.classes)]
+        cells = [widgets.HTML(escape(words)) for words in ("true ↓ called →", *self.classes)]
         for true, name in enumerate(self.classes):
-            cells.append(widgets.Label(name))
+            cells.append(widgets.HTML(escape(name)))
             for predicted, count in enumerate(self.counts[true]):
                 shade = f"rgba(0,114,178,{0.6 * count / max(self.counts[true].sum(), 1):.2f})"
                 look = {"button_color": shade, "text_color": "var(--jp-ui-font-color0)"}
                 traits = {"tooltip": self.in_words(true, predicted), "disabled": not count, "style": look}
-                button = pictures.button(str(count), partial(self.choose, true, predicted), **traits)
-                self.buttons[true, predicted] = button
-                cells.append(button)
+                cells.append(pictures.button(str(count), partial(self.choose, true, predicted), **traits))
+                self.buttons[true, predicted] = cells[-1]
         columns = f"minmax(4em, max-content) repeat({len(self.classes)}, minmax(3em, 8em))"
         return widgets.GridBox(cells, layout={"grid_template_columns": columns, "grid_gap": "2px", "overflow": "auto"})

@@ -62,7 +62,7 @@ def picture(source: Path | Image.Image, alt: str, side: int) -> str:
         image = thumbnail(source, side) if isinstance(source, Path) else source
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         words = f"{source.name} cannot be shown: {getattr(error, 'strerror', None) or error}"
-        return f'<div class="tdsp-missing" style="height:{side}px">{escape(words)}</div>'
+        return f'<div class="tdsp-missing" style="min-height:{side}px">{escape(words)}</div>'
     buffer, scale = io.BytesIO(), side / max(image.size)
     style = f"width:{image.width * scale:.0f}px;max-width:100%;height:auto;display:block"
     image.save(buffer, "JPEG", quality=90)
