@@ -45,7 +45,7 @@ def test_counts_conflicts_and_questions(birds, put, dataset):
     put("finch/1.png", b"")
     text, dictionary = report(dataset, birds)
     assert "\n14 images of 2 classes in " in text and "- 1 images are nearly black" in text
-    assert "- 5 files left out" in text
+    assert "- 5 entries in `rejected.csv`" in text
     assert cells(text, "wren")[:2] == ["wren", "13"]
     assert cells(text, "(unknown)") == ["(unknown)", "12"]
     assert cells(text, "label conflict") == ["label conflict", "2"]

@@ -125,11 +125,17 @@ def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_t
     assert set(scan(source)[0].label) == {"train", "train_stop", "test_tube"}
 
 
-def test_folders_that_repeat_in_each_label_are_named(put, source, capsys):
+def test_folders_that_repeat_in_each_label_are_named_and_what_is_numbered_like_a_test_divides_nothing(
+    put, source, capsys
+):
+    for n in range(4):
+        put(f"{'wren' if n % 2 else 'robin'}/test_{n // 2}/{n}.png", n)
+    assert "split" not in scan(source)[0] and "robin, wren, … holds test_0, test_1" in capsys.readouterr().out
+    shutil.rmtree(source)
     for n in range(4):
         put(f"lung{n // 2}/{'masks' if n % 2 else 'images'}/{n}.png", n)
     assert set(scan(source)[0].label) == {"lung0", "lung1"}
-    assert "Each of lung0, lung1, … holds the folders images, masks. The labels are the f" in capsys.readouterr().out
+    assert "Each of lung0, lung1, … holds images, masks. The labels are the former" in capsys.readouterr().out
 
 
 def test_a_sub_folder_that_became_no_label_is_named(birds, put, capsys):
@@ -195,6 +201,8 @@ def test_metadata_lie_beside_the_images_wherever_these_are(put, source, place):
     write(put, place, "path,patient", "robin/1.png,a", "wren/2.png,b")
     images, rejected = scan(source)
     assert images.patient_id.tolist() == ["a", "b"] and not rejected
+    write(put, "docs/metadata.csv", "key,value", "author,Ann")
+    assert scan(source)[0].patient_id.tolist() == ["a", "b"]
 
 
 def test_values_that_are_missing_and_values_that_stay_text(birds, put):
@@ -276,6 +284,8 @@ def test_of_columns_that_fit_as_well_numbers_of_lines_and_patients_name_no_files
         put(f"{n}.png", n)
     write(put, "labels.csv", ",filename,label", "0,2.png,robin", "1,0.png,wren", "2,1.png,wren")
     put("../bank.csv", b"\xff,not ours")
+    for name in (".old/labels.csv", "sample_submission.csv"):
+        write(put, name, "filename,label", *(f"{n}.png,0" for n in range(3)))
     assert scan(source)[0].label.tolist() == ["wren", "wren", "robin"]
     write(put, "labels.csv", "patient_id,image,dx", "0,2,robin", "1,0,wren", "2,1,wren")
     assert scan(source)[0].patient_id.tolist() == ["1", "2", "0"]
@@ -290,7 +300,7 @@ def test_tables_of_several_sides_are_joined_where_they_are_of_one_kind_and_else_
     assert images.label.tolist() == ["Mass", "Cyst", "Mass", "Cyst", "Mass"] and list(rejected) == ["train/3.png"]
     assert "2 columns of 0 and 1; 1 of its 6 lines name none or several" in capsys.readouterr().out
     write(put, "valid/_classes.csv", "filename,label", "0.png,Mass", "1.png,Cyst")
-    with pytest.raises(ValueError, match="valid/_classes.csv have labels of different images; join them"):
+    with pytest.raises(ValueError, match="valid/_classes.csv have labels of different images; set LABELS"):
         scan(source)
     write(put, "train/_classes.csv", "filename,Mass,Cyst", "0.png,0,0", "1.png,0,1", "2.png,1,0", "3.png,1,0")
     with pytest.raises(ValueError, match="has only 'Mass', 'Cyst'; name one"):  # what is neither is no class

@@ -213,5 +213,5 @@ def test_corrections_are_written_read_and_followed(birds, dataset):
     ]  # fmt: skip
     acquire(dataset, birds)
     assert load_manifest(dataset).equals(loaded), "corrections outlive another run of stage 1"
-    dataset.corrections.write_text("path,label\nimages/wren/1.png, Exclude \nimages/wren/2.png, robin\n")
-    assert read_corrections(dataset) == {"images/wren/1.png": EXCLUDE, "images/wren/2.png": "robin"}
+    dataset.corrections.write_text("path,label\nimages/wren/1.png, Exclude \nimages/wren/2.png, Excluded\n")
+    assert read_corrections(dataset) == {"images/wren/1.png": EXCLUDE, "images/wren/2.png": "Excluded"}

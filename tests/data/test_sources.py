@@ -221,7 +221,7 @@ def test_a_field_that_a_record_lacks_is_named(server, folder, field):
     ("changes", "message"),
     [
         ({"queries": {"a/b": ""}}, "'a/b' cannot be a label"),
-        ({"queries": {"a": "diagnosis:Mole"}}, "diagnosis:Mole.*HTTP 400 .*Couldn't parse .*'sample' or 'folder'"),
+        ({"queries": {"a": "diagnosis:Mole"}}, "diagnosis:Mole.*HTTP 400 .*Couldn't parse"),
     ],
 )
 def test_wrong_parameters(server, folder, changes, message):
@@ -312,7 +312,7 @@ def test_dead_links_of_a_search_are_replaced_and_private_ones_refused(server, fo
     with pytest.raises(ValueError, match="OPENVERSE_API .*'striped vest'.* has no field 'license'"):
         openverse(folder, server)
     server.fail(OPENVERSE, 400, forever=True)
-    with pytest.raises(ValueError, match="'dotted shirt'.*HTTP 400.*trouble.*'sample' or 'folder'"):
+    with pytest.raises(ValueError, match="'dotted shirt'.*HTTP 400.*trouble"):
         openverse(folder, server)
     server.files["/other/images/"] = b"{}"
     with pytest.raises(ValueError, match="no field 'results'"):

@@ -35,14 +35,14 @@ PICTURES = {"", "set", "data", "dataset", "image", "images", "img", "photos", "p
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
 PART = re.compile(r"(.*[ _-])?(part|batch|chunk|images?|photos)[ _-]?\d+")
 TABLE = "*.[cCtT][sS][vV]"
-NO_NAMES = ["Unnamed: 0", "patient_id", "lesion_id"]  # of files, if another column fits as well
+NAMES = re.compile("file|image|img|path|photo|isic", re.IGNORECASE)  # how columns are called that name files
 LONGEST_HEAD = 5000  # bytes of a table's line of names
 CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
 MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
 # Columns that mean something here, whatever case, blanks or dashes they are written with.
 MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
-MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL} | {"licence": "license"}
-MEANINGFUL |= {"patient": "patient_id", "subjectid": "patient_id"}
+MEANINGFUL = {name.replace("_", ""): name for name in MEANINGFUL}
+ALIASES = {"licence": "license", "patient": "patientid", "subjectid": "patientid"}
 LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
 
 
@@ -83,8 +83,11 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         places = places.assign(label=table.pop("label")).fillna({"label": ""})
         tables, rejected = [table], rejected | lines
     metadata = [source / name for name in files if comparable(name).split("/")[-1] == METADATA_FILE]
-    if len(metadata) == 1 and metadata[0] not in used:
-        table, lines = read_metadata(metadata[0], source, files)
+    beside = [path for path in metadata if path.parent == source][:1]
+    named = [table.paths for table in _tables(metadata, source, files) if table.file.notna().any()]
+    metadata = beside or sum(named, [])
+    if metadata and not {*metadata} & {*used}:
+        table, lines = read_metadata(metadata, source, files)
         tables, rejected, used = [*tables, table], rejected | lines, [*used, *metadata]
     places = places[[source / name not in used for name in places.index]]
     pictures = places.label[[bool(ENDING.search(name)) for name in places.index]]
@@ -148,17 +151,18 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
             beside = f"beside them stand {others}" if others else "so do others above them"
             raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
         elif len(heads) > 1:
-            inside = images[images.str.len() > level + 1].str
-            held = inside.get(level + 1).groupby(inside.get(level)).agg(frozenset)
-            same = list(held.index) == sorted(heads) and held.nunique() == 1
-            if not (same and all(PART.fullmatch(comparable(head)) for head in heads)):
-                below = sorted(frozenset().union(*held))
-                if division is None and len(below) > 1 and _divisions({*below}) == {*below}:
+            deeper = images[images.str.len() > level + 1]
+            held = deeper.str.get(level + 1).groupby(deeper.str.get(level)).agg(frozenset)
+            every = frozenset.intersection(*held) if list(held.index) == sorted(heads) else frozenset()
+            if not (every and all(PART.fullmatch(comparable(head)) for head in heads)):
+                sides = {*map(split_name, frozenset().union(*held))}  # train and others, and nothing else
+                if len(deeper) == len(images) and {"train"} < sides <= {*SPLITS.values()} and division is None:
                     division = level + 1
-                elif same and len(below) > 1:
-                    found = f"Each of {', '.join(sorted(heads)[:3])}, … holds the folders {', '.join(below[:3])}"
+                elif len(every) > 1:
+                    found = f"Each of {', '.join(sorted(heads)[:3])}, … holds {', '.join(sorted(every)[:3])}"
                     print(f"{found}. The labels are the former; if they are the latter, move these up.")
                 break
+            print(f"{', '.join(sorted(heads)[:3])}, … are passed over, as numbered parts of the set.")
         level += 1
     else:
         level = int(above.str.len().max())  # where no file has a label
@@ -201,12 +205,12 @@ def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFr
 
 
 def _ask_about_tables(source: Path, used: list[Path], labels: pd.Series, from_table: bool) -> None:
-    """Print which tables below the source are not used; ValueError where the labels of one cross the sub-folders.
+    """Print which tables beside the images are not used; ValueError where the labels of one cross the sub-folders.
 
     A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them. Labels
     that are the sub-folders' under other names, finer or coarser, do not cross them.
     """
-    for table in _tables(set(source.rglob(TABLE)) - {*used}, source, list(labels.index)):
+    for table in _tables(set(source.glob(TABLE)) - {*used}, source, labels.index):
         if 2 * table.file.nunique() < len(labels):
             continue
         from sklearn.metrics import homogeneity_completeness_v_measure  # here: it takes a second, and is seldom asked
@@ -253,13 +257,18 @@ def refuse_near_labels(labels: Iterable[str]) -> None:
             raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
 
 
-def read_metadata(path: Path, source: Path, files: list[str]) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
-    """Columns of a table by file, and for each line that names none a kind and a reason.
+def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd.DataFrame, dict]:
+    """Columns of tables by file, and for each line that names none a kind and a reason.
 
     Raises:
-        ValueError: if it cannot be read, no column names the files, one is named twice, or most lines name none.
+        ValueError: if they cannot be read as one table, no column names the files, one is named twice, or most lines
+            name none.
     """
-    _, columns, names, file = _read_table(path, source, files)
+    tables = _tables(paths, source, files) if len(paths) > 1 else [_read_table(paths[0], source, _file_index(files))]
+    if len(tables) > 1:
+        found = ", ".join(shown(table.paths[0]) for table in tables)
+        raise ValueError(f"{found} have different columns, or name the same files; make one {METADATA_FILE} of them.")
+    (path, *_), columns, names, file = tables[0]
     why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
     lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in names[file.isna()].items()}
     if columns.empty or 2 * len(lines) > len(columns):
@@ -283,7 +292,7 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     """
     images = [file for file in files if ENDING.search(file)]
     candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
-    tables, least = [_read_table(path, source, images) for path in candidates], 1
+    tables, least = [_read_table(path, source, _file_index(images)) for path in candidates], 1
     if not name:
         candidates, least = [*source.rglob(TABLE), *source.parent.glob(TABLE)], max(1, len(images) / 2)
         tables = _tables(candidates, source, images)
@@ -292,6 +301,8 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     labelled = [(table, label) for table, label in fitting if label]
     fitting = labelled if len(labelled) == 1 else fitting
     if len(fitting) != 1:
+        if len(candidates) == 1:
+            _read_table(candidates[0], source, {})  # says what is wrong with it
         listed = ", ".join(map(shown, candidates)) or "none"
         found = f"no two folders are labels, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
         advice = "name a CSV with a column of files and one of labels, make a sub-folder for each label, or set "
@@ -303,11 +314,12 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     for other, known in tables:
         if known and set(other.file.dropna()) - set(file):
             found = f"{shown(paths[0])} and {shown(other.paths[0])} have labels of different images"
-            raise ValueError(f"{found}; join them into one table, or set LABELS to the one that counts alone.")
+            raise ValueError(f"{found}; set LABELS to the one that counts, or join them into one table.")
     label, used = label
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
     missing = f"; {file.isna().sum()} of its {len(file)} lines name none or several" if file.isna().any() else ""
-    print(f"labels are read from {shown(paths[0])}: files by {names.name!r}, labels by {what}{missing}")
+    more = f" and {len(paths) - 1} more" * (len(paths) > 1)
+    print(f"labels are read from {shown(paths[0])}{more}: files by {names.name!r}, labels by {what}{missing}")
     lines = {}
     counts = label.groupby(file).nunique()
     for name in counts.index[counts > 1]:
@@ -318,18 +330,22 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     return paths, _typed(columns, file.where(~file.duplicated())), lines
 
 
-def _tables(paths: Iterable[Path], source: Path, files: list[str]) -> list[Table]:
+def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> list[Table]:
     """Those of some tables that can be read; of one name and kind, such as one in the folder of each side, as one."""
-    alike, joined = {}, []
+    index, kinds, joined = _file_index(files), {}, []
     for path in sorted(set(paths)):
+        if "submission" in path.name.casefold() or re.search(r"(^|/)\.[^./]", os.path.relpath(path, source)):
+            continue  # made-up labels of a competition, and what is hidden
         # What is no table may lie there for another reason; one of pixels has a longer line of names.
         with suppress(ValueError, OSError), path.open("rb") as head:
             if len(head.readline()) < LONGEST_HEAD:
-                table = _read_table(path, source, files)
-                alike.setdefault((path.name, table.names.name, *table.columns), []).append(table)
-    for some in alike.values():
-        parts, *others = zip(*some, strict=True)
-        joined.append(Table(sum(parts, []), *(pd.concat(other, ignore_index=True) for other in others)))
+                table = _read_table(path, source, index)
+                kinds.setdefault((path.name, table.names.name, *table.columns), []).append(table)
+    for some in kinds.values():
+        if pd.concat([table.file.dropna().drop_duplicates() for table in some]).is_unique:  # else they are copies
+            parts, *others = zip(*some, strict=True)
+            some = [Table(sum(parts, []), *(pd.concat(other, ignore_index=True) for other in others))]
+        joined += some
     return joined
 
 
@@ -347,27 +363,27 @@ def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str
     return None
 
 
-def _read_table(path: Path, source: Path, files: list[str]) -> Table:
-    """A table whose columns have the names that mean something here. The column that fits most images names them.
+def _read_table(path: Path, source: Path, index: dict[str, str | None]) -> Table:
+    """A table whose columns have the names that mean something here, and the files of an index that it names.
 
-    Of several such, as numbers of lines and of patients beside numbered images, it is the one with endings of files.
-    What a line names is looked for in the table's own folder first, then in the whole source.
+    Files are named by the column that fits most of them; of several such, as numbers of lines or of patients beside
+    numbered images, by one that is called so, and by one with endings.
     """
     table = read_csv(path, text=True).dropna(how="all")
     plain = [re.sub("[^a-z]", "", comparable(name)) for name in table]
+    plain = [key if ALIASES.get(key, key) in plain else ALIASES.get(key, key) for key in plain]
     table.columns = [MEANINGFUL.get(key, name.strip()) for key, name in zip(plain, table, strict=True)]
     for name in table.columns[table.columns.duplicated()]:
         raise ValueError(f"{shown(path)} has the column {name!r} twice; rename one.")
     table = table.apply(lambda column: column.str.strip()).replace("", np.nan)
-    folder = os.path.relpath(path.parent, source)
-    index = _file_index([name for name in files if name.startswith(f"{folder}/")] or files)
-    found = {name: _matched_files(table[name], index) for name in table}
-    fits = [(found[name].nunique(), name not in NO_NAMES, table[name].str.contains(ENDING).sum()) for name in table]
+    folder = comparable(os.path.relpath(path.parent, source))
+    found = {name: _matched_files(table[name], index, folder) for name in table}
+    fits = [(found[name].nunique(), bool(NAMES.search(name)), table[name].str.contains(ENDING).sum()) for name in table]
     name = table.columns[fits.index(max(fits))]
     return Table([path], table.drop(columns=name), table[name], found[name])
 
 
-def _file_index(files: list[str]) -> dict[str, str | None]:
+def _file_index(files: Iterable[str]) -> dict[str, str | None]:
     """File by each end of its path, with and without ending; None where several files fit."""
     index = {}
     for name in files:
@@ -380,12 +396,15 @@ def _file_index(files: list[str]) -> dict[str, str | None]:
     return index | (exact if len(exact) == len(files) else {})
 
 
-def _matched_files(values: pd.Series, index: dict[str, str | None]) -> pd.Series:
-    """The file that each value names, or None. Folders that all values begin with may be missing on the disk."""
+def _matched_files(values: pd.Series, index: dict[str, str | None], folder: str) -> pd.Series:
+    """The file that each value names, or None: in the table's own folder, else anywhere. Folders that all values begin
+    with may be missing on the disk.
+    """
 
     def find(word: str, skipped: int) -> str | None:
         end = word.split("/", skipped)[-1]
-        return index.get(end) or index.get(ENDING.sub("", end))
+        near = f"{folder}/{end}"
+        return next(filter(None, map(index.get, (near, ENDING.sub("", near), end, ENDING.sub("", end)))), None)
 
     words = values.fillna("").map(comparable)
     shared = os.path.commonprefix([word.split("/")[:-1] for word in words if word])

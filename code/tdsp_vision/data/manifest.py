@@ -305,5 +305,5 @@ def _lines(paths: DatasetPaths) -> pd.DataFrame:
     lines = read_csv(paths.corrections)
     if not {"path", "label"} <= set(lines) or lines[["path", "label"]].isna().any(axis=None):
         raise ValueError(f"{shown(paths.corrections)} needs the columns 'path' and 'label', both filled in each line.")
-    lines["label"] = lines.label.str.strip().replace(f"(?i){EXCLUDE}", EXCLUDE, regex=True)
+    lines["label"] = lines.label.str.strip().replace(f"(?i)^{EXCLUDE}$", EXCLUDE, regex=True)
     return lines.drop_duplicates("path", keep="last")

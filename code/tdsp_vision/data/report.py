@@ -62,7 +62,7 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         manifest.license.replace("", "(unknown)").value_counts().rename_axis("license").rename("images"),
         "## Data quality summary",
         [*_quality(manifest, rejected, measures), *sentences],
-        rejected.kind.value_counts().rename_axis("kind of reason").rename("files"),
+        rejected.kind.value_counts().rename_axis("kind of reason").rename("entries"),
         spread.assign(meaning=pd.Series(quality.MEASURES)).rename_axis("measure"),
         "![Measures by class](figures/measures.png)",
         "## Target variable",
@@ -72,7 +72,8 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         "## Individual variables",
         "`data_dictionary.md` lists them, with their values and how often they are known in each class.",
         "## Variable ranking",
-        "How well each measure alone predicts the label, without a look at shapes (AUC; 0.5 is guessing).",
+        "How well each measure alone predicts the label, without a look at shapes (AUC; 0.5 is guessing). Of many "
+        f"classes the {quality.MOST_SHOWN} largest are compared, and chance lies a little higher.",
         found.set_index("measure"),
         "![AUC of each measure alone](figures/confounders.png)",
         "## Relationship between explanatory variables and target variable",
@@ -111,7 +112,7 @@ def _quality(manifest: pd.DataFrame, rejected: pd.DataFrame, measures: pd.DataFr
         f"{(manifest.turned != '0').sum()} images turned upright, as their EXIF asked; all others as they were",
         f"{(manifest.converted != '').sum()} images converted; all others byte for byte",
         f"{(measures.brightness < NEARLY_BLACK).sum()} images are nearly black",
-        f"{len(rejected)} files left out",
+        f"{len(rejected)} entries in `rejected.csv`: files, sub-folders and lines that are not used",
     ]
     if "split" in manifest:
         torn = (manifest.groupby("group").split.nunique() > 1).sum()
@@ -131,7 +132,7 @@ def _questions(manifest, rejected, columns, suspicions) -> list[str]:
     counts = manifest.label.value_counts()
     if small := [f"{label} ({count})" for label, count in counts[counts < SMALL_CLASS][:MOST_NAMED].items()]:
         asked.append(f"Are there enough images to test a model on these classes: {', '.join(small)}?")
-    lost = rejected[rejected.kind.isin(["label conflict", "no label"])].head(MOST_NAMED)
+    lost = rejected[(rejected.kind == "label conflict") | rejected.path.str.endswith("/")].head(MOST_NAMED)
     asked += [f"Which label is right, if any? {row.path}: {row.reason}" for row in lost.itertuples()]
     return asked + [f"Why is this so, and is it part of the subject? {line}" for line in suspicions]
 

@@ -103,10 +103,10 @@ def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int, 
 
 
 def _isic_row(record: dict) -> dict:
-    full, metadata = record["files"]["full"], record["metadata"]
+    full, metadata = record["files"]["full"], record["metadata"] or {}
     row = {"url": full["url"], "isic_id": record["isic_id"], "license": record["copyright_license"]}
     row |= {"attribution": record["attribution"], "archive_bytes": full["size"]}
-    return row | metadata["clinical"] | metadata["acquisition"]
+    return row | (metadata["clinical"] or {}) | (metadata["acquisition"] or {})
 
 
 def _page(client: Client, parameter: str, address: str, params: dict | None, row: Callable) -> tuple[dict, list[dict]]:
@@ -116,9 +116,11 @@ def _page(client: Client, parameter: str, address: str, params: dict | None, row
         page = client.get(address, params, json.loads)
         return page, [row(record) for record in page["results"]]
     except FetchError as error:
-        raise ValueError(f"{asked} cannot be used: {error}. {OFFLINE}") from error
+        advice = "" if "HTTP" in str(error) else f" {OFFLINE}"  # where something answered, this machine is not offline
+        raise ValueError(f"{asked} cannot be used: {error}.{advice}") from error
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{asked} its answer has no field {error}: has the API changed?") from error
+        what = "has no field" if isinstance(error, KeyError) else "is of another form:"
+        raise ValueError(f"{asked} its answer {what} {error}: has the API changed?") from error
 
 
 def fetch_openverse(
