@@ -71,12 +71,13 @@ lint: $(TESTS_READY)  ## check style and format
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check --quiet .
 
-HISTORY ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///outputs/mlflow.db)
+WORKSPACE := $(or $(TDSP_WORKSPACE),.)
+HISTORY ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///$(WORKSPACE)/outputs/mlflow.db)
 history: export MLFLOW_DISABLE_TELEMETRY = true
 history: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 history: $(READY)  ## the run history in MLflow's page (choose "Model training", top left), until Ctrl-C
 	@$(BIN)/python -m mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1 --no-serve-artifacts \
-		--backend-store-uri "$(HISTORY)" --default-artifact-root outputs/mlflow-artifacts
+		--backend-store-uri "$(HISTORY)" --default-artifact-root "$(WORKSPACE)/outputs/mlflow-artifacts"
 
 # In an empty workspace, so that nothing that lies in data/ or outputs/ leaks into them. The modeling notebook ends with
 # a comparison, so another run goes before its own.

@@ -135,8 +135,8 @@ def test_repeated_splits_give_mean_range_and_a_paired_comparison(workspace):
     sweep = plan_sweep({"CLASSIFIER": "svm,dnn", "SEED": "0,1,2"}, {}, {}, "auc")
     scores = {"CLASSIFIER": ["svm"] * 3 + ["dnn"] * 3, "SEED": [0, 1, 2] * 2, "test": [0.7, 0.8, 0.9, 0.8, 0.9, 0.85]}
     (sentence,) = paired_differences(sweep, pd.DataFrame(scores).assign(status="done").iloc[::-1])
-    words = "by +0.050 of test AUC in the mean of 3 splits (-0.050 to +0.100), in 2 of them."
-    assert sentence == f"CLASSIFIER=dnn is ahead of CLASSIFIER=svm {words}"
+    words = "+0.050 of test AUC in the mean of 3 seeds (-0.050 to +0.100), above 0 in 2 of them."
+    assert sentence == f"CLASSIFIER=dnn minus CLASSIFIER=svm: {words}"
 
 
 @pytest.mark.parametrize("moment", ["first trial", "between trials"])

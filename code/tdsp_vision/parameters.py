@@ -86,7 +86,7 @@ class Modeling(Everywhere):
     VALIDATION_FRACTION: float = limit("share for choices: calibration, threshold, best epoch", 0.05, 0.45)
     GROUP_BY: Group = limit("what must not be torn; auto: patient, lesion and near-duplicates")
     AUGMENT: Pipeline = limit("none | flips | dermoscopy | photos; the pipelines are shown below")
-    AUGMENT_COPIES: int = limit("0 augments anew in each epoch (dnn); 3 writes three copies, for svm too", 0, 100)
+    AUGMENT_COPIES: int = limit("0 augments each epoch (dnn); 3 writes three by each pipeline, for svm too", 0, 100)
     TEST_VIEWS: Views = limit("none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)")
     SENSITIVITY: float = limit("0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99)
     SVM_FEATURES: Literal["pooled", "last"] = limit("svm: pooled (averages of many layers) | last")

@@ -71,7 +71,8 @@ def _without_gaps(line: str) -> str:
 
 def _asked(key: str, question: str, answer: object) -> Markup:
     """A question and its answer, each line of it a paragraph; or an open question."""
-    lines = [escape(line.strip()) for line in str(answer or "").splitlines() if line.strip()]
+    text = "\n".join(map(str, answer)) if isinstance(answer, list) else str(answer or "")
+    lines = [escape(line.strip()) for line in text.splitlines() if line.strip()]
     return Markup(f"**{question}** " + "\n\n".join(lines) if lines else f"> **Open question** (`{key}`): {question}")
 
 

@@ -187,7 +187,7 @@ def results_table(sweep: Sweep, study):
     lowest and highest value over SEED for the combination that the row belongs to."""
     table = study.trials_dataframe(attrs=("params", "user_attrs"))
     table.columns = [column.removeprefix("params_").removeprefix("user_attrs_") for column in table]
-    table = table.reindex(columns=[*sweep.names, *RESULTS]).dropna(subset="status").drop_duplicates(sweep.names)
+    table = table.reindex(columns=[*sweep.names, *RESULTS]).dropna(subset="status")[::-1].drop_duplicates(sweep.names)
     for name in sweep.choices:  # lists stay text, by which rows can be grouped
         table[name] = [text if text.startswith("[") else json.loads(text) for text in table[name]]
     table = table.astype({"validation": float, "test": float})
@@ -198,7 +198,10 @@ def results_table(sweep: Sweep, study):
 
 
 def paired_differences(sweep: Sweep, table) -> list[str]:
-    """Sentences: how far the best combination is ahead of each other one, split by split, where SEED varies."""
+    """Sentences: how far the best combination is ahead of each other one, seed by seed, where SEED varies.
+
+    Each seed draws its own test, but where the data came divided: there all seeds have the same.
+    """
     names = [name for name in sweep.names if name != "SEED"]
     if len(names) == len(sweep.names) or not names:
         return []
@@ -206,10 +209,10 @@ def paired_differences(sweep: Sweep, table) -> list[str]:
     title = done[names].astype(str).apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items()), axis=1)
     scores = done.assign(title=title).pivot(index="SEED", columns="title", values="test")
     first, *others = title.unique()[:12]
-    ahead = {other: (scores[first] - scores[other]).dropna() for other in others}
+    ahead = {other: d for other in others if len(d := (scores[first] - scores[other]).dropna())}
     return [
-        f"{first} is ahead of {other} by {d.mean():+.3f} of test {METRICS[sweep.metric]} in the mean of {len(d)} splits"
-        f" ({d.min():+.3f} to {d.max():+.3f}), in {(d > 0).sum()} of them."
+        f"{first} minus {other}: {d.mean():+.3f} of test {METRICS[sweep.metric]} in the mean of {len(d)} seeds"
+        f" ({d.min():+.3f} to {d.max():+.3f}), above 0 in {(d > 0).sum()} of them."
         for other, d in ahead.items()
     ]
 
@@ -249,7 +252,7 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus)
 
     With --trials values are searched (Optuna), else all combinations of -g are run. The same command goes on where it
     was interrupted: what is done is not run again, what failed is tried again. `-g SEED 0,1,2,3,4` repeats every
-    combination on five splits and compares them split by split.
+    combination on five splits, unless the data came divided, and compares them seed by seed.
 
     \b
       python -m tdsp_vision sweep -g CLASSIFIER svm,dnn -g IMAGE_SIZE 224,448 --jobs 2
