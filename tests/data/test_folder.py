@@ -131,6 +131,9 @@ def test_folders_that_repeat_in_each_label_are_named_and_what_is_numbered_like_a
     for n in range(4):
         put(f"{'wren' if n % 2 else 'robin'}/test_{n // 2}/{n}.png", n)
     assert "split" not in scan(source)[0] and "robin, wren, … holds test_0, test_1" in capsys.readouterr().out
+    put("images/9.png", 9)
+    scan(source)
+    assert "The folder images is taken for a label, beside 2 others" in capsys.readouterr().out
     shutil.rmtree(source)
     for n in range(4):
         put(f"lung{n // 2}/{'masks' if n % 2 else 'images'}/{n}.png", n)

@@ -158,6 +158,8 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
                 sides = {*map(split_name, frozenset().union(*held))}  # train and others, and nothing else
                 if len(deeper) == len(images) and {"train"} < sides <= {*SPLITS.values()} and division is None:
                     division = level + 1
+                elif odd := sorted(head for head in heads if comparable(head) in PICTURES):
+                    print(f"The folder {odd[0]} is taken for a label, beside {len(heads) - 1} others: is it one?")
                 elif len(every) > 1:
                     found = f"Each of {', '.join(sorted(heads)[:3])}, … holds {', '.join(sorted(every)[:3])}"
                     print(f"{found}. The labels are the former; if they are the latter, move these up.")
