@@ -127,6 +127,14 @@ def in_ranges(values: pd.Series) -> pd.Series:
     return pd.Series(pd.Categorical(names, names.unique(), ordered=True), names.index, name=values.name)[values.index]
 
 
+def boosting(n: int, seed: int):
+    """Gradient boosting for n images: leaves of 20 images, or of an eighth of them where they are few."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # here: it takes longer than all that refuses before
+
+    least = min(20, max(n // 8, 2))
+    return HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=least, random_state=seed)
+
+
 def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Series, seed: int = 0) -> pd.DataFrame:
     """AUC of each measure, and of all together, with its 95 % interval.
 
@@ -146,7 +154,6 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     Returns:
         measure, auc, low, high, direction ("larger in malignant": the class in which it is largest), best first.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier  # here: they take longer than all that refuses before
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     largest = labels.isin(labels.value_counts().index[:MOST_SHOWN]).to_numpy()
@@ -154,7 +161,7 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     classes, rows = np.unique(labels), []
     scores = {name: np.tile(measures[[name]], len(classes)) for name in measures}
     if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
-        model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=5, random_state=seed)
+        model = boosting(len(labels), seed)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
             together = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")

@@ -6,13 +6,12 @@ and whole sentences for whoever reads the result. Arrays as in `metrics`.
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tdsp_vision.data.quality import TOGETHER, columns_to_compare, in_ranges, predict_label_alone
+from tdsp_vision.data.quality import TOGETHER, boosting, columns_to_compare, in_ranges, predict_label_alone
 from tdsp_vision.modeling.calibration import calibrate, calibrated
 from tdsp_vision.modeling.metrics import FEWEST_GROUPS, auc_with_interval, decide, paired_auc_difference, share_interval
 from tdsp_vision.modeling.splits import group_folds
@@ -47,13 +46,9 @@ def best_confounder(
     train, labels = split == "train", manifest.label
     labels = labels.where(labels == positive_class, f"not {positive_class}") if positive_class else labels
     best = predict_label_alone(measures[train], labels[train], manifest.group[train], seed).measure[0]
-    model = _boosting(seed) if best == TOGETHER else make_pipeline(StandardScaler(), LogisticRegression())
+    model = boosting(train.sum(), seed) if best == TOGETHER else make_pipeline(StandardScaler(), LogisticRegression())
     alone = _learned(model, measures if best == TOGETHER else measures[[best]], manifest.label, train)
     return {"measure": best} | _beside(manifest, split, positive_class, alone, alone, scores)
-
-
-def _boosting(seed: int) -> HistGradientBoostingClassifier:
-    return HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=5, random_state=seed)
 
 
 def _learned(model, table: pd.DataFrame, labels: pd.Series, train: pd.Series) -> np.ndarray:
@@ -97,7 +92,7 @@ def metadata_alone(
         return {"columns": columns, "said": "nothing is known of age, sex or site"}
     known = manifest[columns].replace("", None)
     known = known.astype(dict.fromkeys(known.select_dtypes(exclude="number"), "category"))
-    alone = _learned(_boosting(seed), known, manifest.label, split == "train")
+    alone = _learned(boosting((split == "train").sum(), seed), known, manifest.label, split == "train")
     evidence = pd.DataFrame(np.log(np.concatenate([scores, alone], axis=1).clip(1e-7, 1)), manifest.index)
     both = _learned(LogisticRegression(max_iter=1000), evidence, manifest.label, split == "validation")
     found = _beside(manifest, split, positive_class, alone, scores, both)
