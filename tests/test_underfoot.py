@@ -170,7 +170,6 @@ GONE = "".join(f"images/malignant/lesion_{number:04}.jpg,EXCLUDE\n" for number i
 ROWS = {
     "image gone": (gone(IMAGE), START, {}, CHANGED),
     "image overwritten, same time": (overwritten(True), FEATURES, {}, "^1 of 24 images are not those that stage 1"),
-    "image gone, stage 3": (gone(IMAGE), STAGE_3, {}, CHANGED),
     "semicolons": (text(MANIFEST, ",", ";"), START, {}, "manifest.csv needs a column 'path', parted by commas;"),
     "rows twice": (text(MANIFEST, r"(images/.*\n)", r"\1\1"), START, {}, f"^Line 3 of .* names {IMAGE} again;"),
     "no label": (text(MANIFEST, ",malignant,", ",,"), START, {}, "^Line 14 of .*manifest.csv has '' as its label"),
@@ -179,7 +178,6 @@ ROWS = {
     "class corrected away": (corrections(f"path,label\n{GONE}"), START, {}, "leave no image of 'malignant'; take some"),
     "corrections, no label": (corrections("path,label\na,\n"), START, {}, "corrections.csv needs .* filled in each"),
     "COMPARE, other test": (nothing, START, LATEST | {"TEST_FRACTION": 0.45}, "of its 6 test images and these 1"),
-    "COMPARE, other classes": (text("metrics.json", '"benign"', '"a"'), START, LATEST, "its classes is .'a',"),
     "RUN unknown": (nothing, STAGE_3, {"RUN": "../runs/r1"}, "^RUN is '../runs/r1'; allowed are 'latest', 'best' and"),
     "runs gone": (lambda place: shutil.rmtree(place.outputs.runs), STAGE_3, {}, "^There is no run in .*; run the"),
     "metrics cut off": (cut("metrics.json"), STAGE_3, {}, "metrics.json is no whole JSON .*: bring a whole one"),

@@ -170,8 +170,10 @@ def test_a_decomposed_folder_and_a_composed_table_are_one(source, put):
     assert set(images.label) == {"Zaunkönig", "Rotkehlchen", "Grünfink"}
 
 
-def test_fewer_than_two_labels_are_refused(birds):
-    shutil.rmtree(birds / "wren")
+@pytest.mark.parametrize("gone", ["wren", "."])
+def test_fewer_than_two_labels_are_refused(birds, gone):
+    shutil.rmtree(birds / gone)
+    birds.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="no two folders are labels, and no tables"):
         scan(birds)
 

@@ -84,8 +84,8 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         tables, rejected = [table], rejected | lines
     metadata = [source / name for name in files if comparable(name).split("/")[-1] == METADATA_FILE]
     beside = [path for path in metadata if path.parent == source][:1]
-    named = [table.paths for table in _tables(metadata, source, files) if table.file.notna().any()]
-    metadata = beside or sum(named, [])
+    nested = [table.paths for table in _tables(metadata, source, files) if table.file.notna().any()]
+    metadata = beside or sum(nested, [])
     if metadata and not {*metadata} & {*used}:
         table, lines = read_metadata(metadata, source, files)
         tables, rejected, used = [*tables, table], rejected | lines, [*used, *metadata]
@@ -167,7 +167,7 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
             print(f"{', '.join(sorted(heads)[:3])}, … are passed over, as numbered parts of the set.")
         level += 1
     else:
-        level = int(above.str.len().max())  # where no file has a label
+        level = max(map(len, above), default=0)  # where no file has a label
     label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
     split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
     return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level

@@ -251,8 +251,8 @@ def sweep_command(choices, fixed, file, ranges, trials, jobs, metric, ray, gpus)
     """Run the modeling notebook for many combinations of its parameters.
 
     With --trials values are searched (Optuna), else all combinations of -g are run. The same command goes on where it
-    was interrupted: what is done is not run again, what failed is tried again. `-g SEED 0,1,2,3,4` repeats every
-    combination on five splits, unless the data came divided, and compares them seed by seed.
+    was interrupted: what is done is not run again, what failed is tried again (a search draws anew). `-g SEED
+    0,1,2,3,4` repeats every combination on five splits, unless the data came divided, and compares them seed by seed.
 
     \b
       python -m tdsp_vision sweep -g CLASSIFIER svm,dnn -g IMAGE_SIZE 224,448 --jobs 2
