@@ -13,7 +13,7 @@ SIZE, SEEDS = 32, 40
 
 def pipelines(name: str) -> dict:
     """The variables of the notebook's two cells that define pipelines, with AUGMENT at `name`."""
-    found = {"AUGMENT": name, "AUGMENT_COPIES": 0, "partial": partial}
+    found = {"AUGMENT": name, "AUGMENT_COPIES": 0, "CLASSIFIER": "dnn", "partial": partial}
     cells = [c for c in json.loads(NOTEBOOKS["model"].read_text())["cells"] if c["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in cells]
     chosen = [source for source in sources if "iaa.Fliplr" in source or source.startswith("PIPELINES")]
