@@ -31,10 +31,8 @@ ENDING = re.compile(r"\.(?:jpe?g?|jfif|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|j
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
 SPLITS |= {"eval": "test", "evaluation": "test", "holdout": "test"}
-PICTURES = {"", "set", "data", "dataset", "image", "images", "img", "photos", "pictures"}  # which say nothing of them
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
 PART = re.compile(r"(.*[ _-])?(part|batch|chunk|images?|photos)[ _-]?\d+")
-TABLE = "*.[cCtT][sS][vV]"
 NAMES = re.compile("file|image|img|path|photo|isic", re.IGNORECASE)  # how columns are called that name files
 LONGEST_HEAD = 5000  # bytes of a table's line of names
 CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
@@ -47,8 +45,8 @@ LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "d
 
 
 class Table(NamedTuple):
-    """A table as text: its files, its columns but for the one that names images, that one, and the image that each
-    line names (none or several: missing).
+    """Tables of one form as text: their files, their columns but for the one that names images, that one, and the
+    image that each line names (none or several: missing).
     """
 
     paths: list[Path]
@@ -80,12 +78,9 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     from_table, tables, used = bool(labels) or not places.label.any(), [], []
     if from_table:
         used, table, lines = table_of_labels(source, labels, label_column, files)
-        places = places.assign(label=table.pop("label")).fillna({"label": ""})
+        places["label"] = table.pop("label").reindex(files).fillna("")
         tables, rejected = [table], rejected | lines
-    metadata = [source / name for name in files if comparable(name).split("/")[-1] == METADATA_FILE]
-    beside = [path for path in metadata if path.parent == source][:1]
-    nested = [table.paths for table in _tables(metadata, source, files) if table.file.notna().any()]
-    metadata = beside or sum(nested, [])
+    metadata = [path for path in _csv_files(source, files) if comparable(path.name) == METADATA_FILE]
     if metadata and not {*metadata} & {*used}:
         table, lines = read_metadata(metadata, source, files)
         tables, rejected, used = [*tables, table], rejected | lines, [*used, *metadata]
@@ -132,54 +127,36 @@ def _list_files(source: Path) -> tuple[list[str], list[str], dict[str, tuple[str
     return files, folders, rejected
 
 
+def _csv_files(source: Path, files: list[str]) -> list[Path]:
+    return [source / name for name in files if name.casefold().endswith(".csv")]
+
+
 def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
     """Label and split of each file by its folders, "" for what they do not say; and how deep the labels stand.
 
-    Passed over are folders in which everything lies, and parts such as batch1, batch2 that hold the same folders.
+    The labels are the first folders that differ, are no sides of a division and no numbered parts such as batch1.
     """
     above = pd.Series([name.split("/")[:-1] for name in files], files, dtype=object)
     images = above[[bool(ENDING.search(name)) for name in files]]
     images = above if images.empty else images
-    level, division = 0, None
-    while heads := {parts[level] for parts in images if len(parts) > level}:
-        splits = _divisions(heads)
-        if splits == heads and (division is None or heads == {parts[division] for parts in images}):
-            division = level if division is None else division  # archives repeat it: training_set/training_set
-        elif {*map(split_name, splits)} - {"train"}:  # a train may be a label
-            found = f"By the names of the folders {', '.join(sorted(splits))} the set came divided"
-            others = ", ".join(sorted(heads - splits)[:5])
-            beside = f"beside them stand {others}" if others else "so do others above them"
-            raise ValueError(f"{found}, and {beside}; move either of them elsewhere.")
-        elif len(heads) > 1:
-            deeper = images[images.str.len() > level + 1]
-            held = deeper.str.get(level + 1).groupby(deeper.str.get(level)).agg(frozenset)
-            every = frozenset.intersection(*held) if list(held.index) == sorted(heads) else frozenset()
-            if not (every and all(PART.fullmatch(comparable(head)) for head in heads)):
-                sides = {*map(split_name, frozenset().union(*held))}  # train and others, and nothing else
-                if len(deeper) == len(images) and {"train"} < sides <= {*SPLITS.values()} and division is None:
-                    division = level + 1
-                elif odd := sorted(head for head in heads if comparable(head) in PICTURES):
-                    print(f"The folder {odd[0]} is taken for a label, beside {len(heads) - 1} others: is it one?")
-                elif len(every) > 1:
-                    found = f"Each of {', '.join(sorted(heads)[:3])}, … holds {', '.join(sorted(every)[:3])}"
-                    print(f"{found}. The labels are the former; if they are the latter, move these up.")
-                break
-            print(f"{', '.join(sorted(heads)[:3])}, … are passed over, as numbered parts of the set.")
-        level += 1
-    else:
-        level = max(map(len, above), default=0)  # where no file has a label
+    level = deepest = max(map(len, above), default=0)
+    division = None
+    for depth in reversed(range(deepest)):
+        heads = {parts[depth] for parts in images if len(parts) > depth}
+        sides = {*map(split_name, heads)}
+        if len(sides) > 1 and None not in sides:
+            division = depth
+        elif len(heads) > 1 and not all(PART.fullmatch(comparable(head)) for head in heads):
+            level = depth
+    beside = {parts[level] for parts in images if len(parts) > level}
+    odd = sorted(head for head in beside if comparable(head) in SPLITS or FOLD.fullmatch(comparable(head)))
+    if {*map(split_name, odd)} - {"train"}:  # a train may be a label
+        others = ", ".join(sorted(beside - {*odd})[:5])
+        found = f"By the names of the folders {', '.join(odd)} the set came divided, and beside them stand {others}"
+        raise ValueError(f"{found}; move either of them elsewhere.")
     label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
     split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
     return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level
-
-
-def _divisions(folders: set[str]) -> set[str]:
-    """Those of some folders that divide a set: `train` and `test`, also with equal words around, as `seg_train`."""
-    named = {folder: re.split("[^a-z]+", comparable(folder)) for folder in folders if split_name(folder)}
-    around = {tuple(word for word in words if word not in SPLITS and word not in PICTURES) for words in named.values()}
-    if len(around) > 1 or len(named) < 2:
-        return {folder for folder, words in named.items() if len(words) == 1 or FOLD.fullmatch(comparable(folder))}
-    return set(named)
 
 
 def _lost_labels(folders, level, labels, rejected) -> dict[str, tuple[str, str]]:
@@ -212,7 +189,7 @@ def _ask_about_tables(source: Path, used: list[Path], labels: pd.Series, from_ta
     A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them. Labels
     that are the sub-folders' under other names, finer or coarser, do not cross them.
     """
-    for table in _tables(set(source.glob(TABLE)) - {*used}, source, labels.index):
+    for table in _tables({*source.glob("*.csv")} - {*used}, source, labels.index):
         if 2 * table.file.nunique() < len(labels):
             continue
         from sklearn.metrics import homogeneity_completeness_v_measure  # here: it takes a second, and is seldom asked
@@ -263,14 +240,11 @@ def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd
     """Columns of tables by file, and for each line that names none a kind and a reason.
 
     Raises:
-        ValueError: if they cannot be read as one table, no column names the files, one is named twice, or most lines
-            name none.
+        ValueError: if one cannot be read, no column names the files, one is named twice, or most lines name none.
     """
-    tables = _tables(paths, source, files) if len(paths) > 1 else [_read_table(paths[0], source, _file_index(files))]
-    if len(tables) > 1:
-        found = ", ".join(shown(table.paths[0]) for table in tables)
-        raise ValueError(f"{found} have different columns, or name the same files; make one {METADATA_FILE} of them.")
-    (path, *_), columns, names, file = tables[0]
+    index = _file_index(files)
+    tables = [_read_table(path, source, index) for path in paths]
+    (path, *_), columns, names, file = _as_one([table for table in tables if table.file.notna().any()] or tables)
     why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
     lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in names[file.isna()].items()}
     if columns.empty or 2 * len(lines) > len(columns):
@@ -289,35 +263,25 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
         two labels.
 
     Raises:
-        ValueError: if there is no such table or column, it has no label for most of the images (unless it was named),
-            or another one has labels of other images.
+        ValueError: if there is not just one table with a label for most of the images (unless it was named), or
+            another one has labels of other images.
     """
     images = [file for file in files if ENDING.search(file)]
-    candidates = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()][:1]
-    tables, least = [_read_table(path, source, _file_index(images)) for path in candidates], 1
-    if not name:
-        candidates, least = [*source.rglob(TABLE), *source.parent.glob(TABLE)], max(1, len(images) / 2)
-        tables = _tables(candidates, source, images)
-    tables = [(table, _label_column(table.columns, column)) for table in tables]
-    fitting = [(table, label) for table, label in tables if table.file.nunique() >= least]
-    labelled = [(table, label) for table, label in fitting if label]
-    fitting = labelled if len(labelled) == 1 else fitting
-    if len(fitting) != 1:
-        if len(candidates) == 1:
-            _read_table(candidates[0], source, {})  # says what is wrong with it
-        listed = ", ".join(map(shown, candidates)) or "none"
-        found = f"no two folders are labels, and {len(fitting) or 'no'} tables name most of the images (of: {listed})"
-        advice = "name a CSV with a column of files and one of labels, make a sub-folder for each label, or set "
-        raise ValueError(f"LABELS is {name!r}, {found}; {advice}SOURCE_PATH to the folder of the labelled images.")
-    (paths, columns, names, file), label = fitting[0]
-    if not label:
-        has = f"{shown(paths[0])} has only {', '.join(map(repr, columns))}"
-        raise ValueError(f"LABEL_COLUMN is {column!r}, and {has}; name one.")
-    for other, known in tables:
-        if known and set(other.file.dropna()) - set(file):
-            found = f"{shown(paths[0])} and {shown(other.paths[0])} have labels of different images"
-            raise ValueError(f"{found}; set LABELS to the one that counts, or join them into one table.")
-    label, used = label
+    if name:
+        places = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()]
+        tables = [_read_table(path, source, _file_index(images)) for path in places[:1]]
+    else:
+        tables = _tables([*_csv_files(source, files), *source.parent.glob("*.csv")], source, images)
+    known = [(table, *label) for table in tables if (label := _label_column(table.columns, column))]
+    fitting = [one for one in known if name or 2 * one[0].file.nunique() >= len(images)]
+    if len(fitting) != 1 or any(set(table.file.dropna()) - set(fitting[0][0].file) for table, *_ in known):
+        listed = "; ".join(f"{shown(table.paths[0])} with {', '.join(table.columns[:9])}" for table in tables)
+        found = (
+            f"LABELS is {name!r} and LABEL_COLUMN {column!r}; no two folders are labels, and no one table labels the"
+        )
+        advice = "name one and its column, make a sub-folder for each label, or set SOURCE_PATH to the labelled images"
+        raise ValueError(f"{found} images (looked at: {listed or 'none'}); {advice}.")
+    ((paths, columns, names, file), label, used) = fitting[0]
     what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
     missing = f"; {file.isna().sum()} of its {len(file)} lines name none or several" if file.isna().any() else ""
     more = f" and {len(paths) - 1} more" * (len(paths) > 1)
@@ -333,22 +297,20 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
 
 
 def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> list[Table]:
-    """Those of some tables that can be read; of one name and kind, such as one in the folder of each side, as one."""
-    index, kinds, joined = _file_index(files), {}, []
-    for path in sorted(set(paths)):
-        if "submission" in path.name.casefold() or re.search(r"(^|/)\.[^./]", os.path.relpath(path, source)):
-            continue  # made-up labels of a competition, and what is hidden
+    """Those of some tables that can be read; of one name and form, such as one in the folder of each side, as one."""
+    index, forms = _file_index(files), {}
+    for path in sorted({path for path in paths if "submission" not in path.name.casefold()}):  # made-up labels
         # What is no table may lie there for another reason; one of pixels has a longer line of names.
         with suppress(ValueError, OSError), path.open("rb") as head:
             if len(head.readline()) < LONGEST_HEAD:
                 table = _read_table(path, source, index)
-                kinds.setdefault((path.name, table.names.name, *table.columns), []).append(table)
-    for some in kinds.values():
-        if pd.concat([table.file.dropna().drop_duplicates() for table in some]).is_unique:  # else they are copies
-            parts, *others = zip(*some, strict=True)
-            some = [Table(sum(parts, []), *(pd.concat(other, ignore_index=True) for other in others))]
-        joined += some
-    return joined
+                forms.setdefault((path.name, table.names.name, *table.columns), []).append(table)
+    return [_as_one(tables) for tables in forms.values()]
+
+
+def _as_one(tables: list[Table]) -> Table:
+    paths, *others = zip(*tables, strict=True)
+    return Table(sum(paths, []), *map(pd.concat, others))
 
 
 def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]] | None:
