@@ -16,7 +16,6 @@ import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,17 +43,6 @@ ALIASES = {"licence": "license", "patient": "patientid", "subjectid": "patientid
 LABEL_NAMES = ["label", "labels", "class", "category", "target", "diagnosis", "dx", "species", "breed"]
 
 
-class Table(NamedTuple):
-    """Tables of one form as text: their files, their columns but for the one that names images, that one, and the
-    image that each line names (none or several: missing).
-    """
-
-    paths: list[Path]
-    columns: pd.DataFrame
-    names: pd.Series
-    file: pd.Series
-
-
 def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look at every file below `source`, each read and decoded once; sentences on what was found are printed.
 
@@ -75,16 +63,16 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     """
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
-    from_table, tables, used = bool(labels) or not places.label.any(), [], []
+    from_table, tables, used = bool(labels) or not places.label.any(), [], set()
     if from_table:
-        used, table, lines = table_of_labels(source, labels, label_column, files)
+        name, table, lines = table_of_labels(source, labels, label_column, files)
         places["label"] = table.pop("label").reindex(files).fillna("")
-        tables, rejected = [table], rejected | lines
+        tables, rejected, used = [table], rejected | lines, {name}
     metadata = [path for path in _csv_files(source, files) if comparable(path.name) == METADATA_FILE]
-    if metadata and not {*metadata} & {*used}:
+    if metadata and metadata[0].name not in used:
         table, lines = read_metadata(metadata, source, files)
-        tables, rejected, used = [*tables, table], rejected | lines, [*used, *metadata]
-    places = places[[source / name not in used for name in places.index]]
+        tables, rejected, used = [*tables, table], rejected | lines, used | {path.name for path in metadata}
+    places = places[[name.split("/")[-1] not in used for name in places.index]]
     pictures = places.label[[bool(ENDING.search(name)) for name in places.index]]
     _ask_about_tables(source, used, pictures, from_table)
     named = places.label if from_table else places.label[places.label.isin(["", EXCLUDE])]
@@ -183,19 +171,20 @@ def _joined(images: pd.DataFrame, table: pd.DataFrame, source: str) -> pd.DataFr
     return images.join(table)
 
 
-def _ask_about_tables(source: Path, used: list[Path], labels: pd.Series, from_table: bool) -> None:
+def _ask_about_tables(source: Path, used: set[str], labels: pd.Series, from_table: bool) -> None:
     """Print which tables beside the images are not used; ValueError where the labels of one cross the sub-folders.
 
-    A set that came in parts, such as HAM10000, has sub-folders that are no labels, and a table that knows them. Labels
-    that are the sub-folders' under other names, finer or coarser, do not cross them.
+    A set that came by patient or clinic has sub-folders that are no labels, and a table that knows them. Labels that
+    are the sub-folders' under other names, finer or coarser, do not cross them.
     """
-    for table in _tables({*source.glob("*.csv")} - {*used}, source, labels.index):
-        if 2 * table.file.nunique() < len(labels):
+    unused = [path for path in source.glob("*.csv") if path.name not in used]
+    for path, table in _tables(unused, source, labels.index).items():
+        if 2 * table.index.nunique() < len(labels):
             continue
         from sklearn.metrics import homogeneity_completeness_v_measure  # here: it takes a second, and is seldom asked
 
-        known, path = None if from_table else _label_column(table.columns, "label"), table.paths[0]
-        other = known[0].groupby(table.file).first().dropna() if known else labels
+        known = None if from_table else _label_column(table, "label")
+        other = known[0].groupby(level=0).first().dropna() if known else labels
         if max(homogeneity_completeness_v_measure(labels[other.index], other)[:2]) < CROSSING:
             found = f"{shown(path)} has other labels than the sub-folders: {other.iloc[0]!r} for {other.index[0]}"
             raise ValueError(f"{found}; set LABELS to {path.name!r}, or move it elsewhere to keep the sub-folders'.")
@@ -244,22 +233,23 @@ def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd
     """
     index = _file_index(files)
     tables = [_read_table(path, source, index) for path in paths]
-    (path, *_), columns, names, file = _as_one([table for table in tables if table.file.notna().any()] or tables)
-    why = ("metadata", f"listed in {path.name}, but there is no such file, or more than one")
-    lines = {f"{path.name}, line {row + 2}: {name}": why for row, name in names[file.isna()].items()}
-    if columns.empty or 2 * len(lines) > len(columns):
-        found = f"{len(lines)} of its {len(columns)} lines match no file or several (first: {next(iter(lines), '')})"
-        raise ValueError(f"{shown(path)} needs a column that names the images, and {found}; correct it.")
-    for row, name in file[file.duplicated() & file.notna()].items():
-        raise ValueError(f"{shown(path)} names {name} more than once, in line {row + 2}; remove one.")
-    return _typed(columns.dropna(axis="columns", how="all"), file), lines
+    table = pd.concat([table for table in tables if table.index.notna().any()] or tables)
+    why = ("metadata", f"listed in {METADATA_FILE}, but there is no such file, or more than one")
+    names = enumerate(table.iloc[:, 0].items(), 2)
+    lines = {f"{METADATA_FILE}, line {number}: {name}": why for number, (file, name) in names if pd.isna(file)}
+    if table.empty or 2 * len(lines) > len(table):
+        found = f"{len(lines)} of its {len(table)} lines match no file or several (first: {next(iter(lines), '')})"
+        raise ValueError(f"{shown(paths[0])} needs a column that names the images, and {found}; correct it.")
+    for name in table.index[table.index.duplicated() & table.index.notna()]:
+        raise ValueError(f"{shown(paths[0])} names {name} more than once; remove one of its lines.")
+    return _typed(table), lines
 
 
-def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[list[Path], pd.DataFrame, dict]:
+def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[str, pd.DataFrame, dict]:
     """Labels of a flat folder; a sentence on what was taken is printed.
 
     Returns:
-        the files of the table; the table by image: label and metadata columns; a kind and a reason for each image with
+        the name of the table; the table by image: label and metadata columns; a kind and a reason for each image with
         two labels.
 
     Raises:
@@ -269,34 +259,28 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
     images = [file for file in files if ENDING.search(file)]
     if name:
         places = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()]
-        tables = [_read_table(path, source, _file_index(images)) for path in places[:1]]
+        tables = {path: _read_table(path, source, _file_index(images)) for path in places[:1]}
     else:
         tables = _tables([*_csv_files(source, files), *source.parent.glob("*.csv")], source, images)
-    known = [(table, *label) for table in tables if (label := _label_column(table.columns, column))]
-    fitting = [one for one in known if name or 2 * one[0].file.nunique() >= len(images)]
-    if len(fitting) != 1 or any(set(table.file.dropna()) - set(fitting[0][0].file) for table, *_ in known):
-        listed = "; ".join(f"{shown(table.paths[0])} with {', '.join(table.columns[:9])}" for table in tables)
-        found = (
-            f"LABELS is {name!r} and LABEL_COLUMN {column!r}; no two folders are labels, and no one table labels the"
-        )
+    known = {path: found for path, table in tables.items() if (found := _label_column(table, column))}
+    fitting = [path for path in known if name or 2 * tables[path].index.nunique() >= len(images)]
+    if len(fitting) != 1 or any(set(tables[path].index.dropna()) - set(tables[fitting[0]].index) for path in known):
+        listed = "; ".join(f"{shown(path)} with {', '.join(table.columns[1:9])}" for path, table in tables.items())
+        found = f"LABELS is {name!r} and LABEL_COLUMN {column!r}; no two folders are labels, and no one table has those"
         advice = "name one and its column, make a sub-folder for each label, or set SOURCE_PATH to the labelled images"
-        raise ValueError(f"{found} images (looked at: {listed or 'none'}); {advice}.")
-    ((paths, columns, names, file), label, used) = fitting[0]
-    what = used[0] if len(used) == 1 else f"{len(used)} columns of 0 and 1"
-    missing = f"; {file.isna().sum()} of its {len(file)} lines name none or several" if file.isna().any() else ""
-    more = f" and {len(paths) - 1} more" * (len(paths) > 1)
-    print(f"labels are read from {shown(paths[0])}{more}: files by {names.name!r}, labels by {what}{missing}")
-    lines = {}
-    counts = label.groupby(file).nunique()
-    for name in counts.index[counts > 1]:
-        given = ", ".join(sorted(label[file == name].dropna().unique()))
-        lines[name] = ("label conflict", f"{paths[0].name} gives it the labels {given}")
-    file = file.where(label.notna() & ~file.isin(list(lines)))
-    columns = columns.drop(columns=used).dropna(axis="columns", how="all").assign(label=label.astype("str"))
-    return paths, _typed(columns, file.where(~file.duplicated())), lines
+        raise ValueError(f"{found} of the images (looked at: {listed or 'none'}); {advice}.")
+    (path,), table, (label, used) = fitting, tables[fitting[0]], known[fitting[0]]
+    print(f"labels are read from {shown(path)}: files by {table.columns[0]!r}, labels by {', '.join(used)}")
+    if missing := table.index.isna().sum():
+        print(f"{missing} of its {len(table)} lines name no image, or several")
+    given = label.dropna().groupby(level=0).unique()
+    given = given[given.map(len) > 1].map(sorted).map(", ".join)
+    lines = {file: ("label conflict", f"{path.name} gives it the labels {labels}") for file, labels in given.items()}
+    table = table.drop(columns=used).assign(label=label)[label.notna() & ~label.index.isin(list(lines))]
+    return path.name, _typed(table[~table.index.duplicated()]), lines
 
 
-def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> list[Table]:
+def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> dict[Path, pd.DataFrame]:
     """Those of some tables that can be read; of one name and form, such as one in the folder of each side, as one."""
     index, forms = _file_index(files), {}
     for path in sorted({path for path in paths if "submission" not in path.name.casefold()}):  # made-up labels
@@ -304,34 +288,29 @@ def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> list[T
         with suppress(ValueError, OSError), path.open("rb") as head:
             if len(head.readline()) < LONGEST_HEAD:
                 table = _read_table(path, source, index)
-                forms.setdefault((path.name, table.names.name, *table.columns), []).append(table)
-    return [_as_one(tables) for tables in forms.values()]
-
-
-def _as_one(tables: list[Table]) -> Table:
-    paths, *others = zip(*tables, strict=True)
-    return Table(sum(paths, []), *map(pd.concat, others))
+                forms.setdefault((path.name, *table.columns), {})[path] = table
+    return {min(tables): pd.concat(tables.values()) for tables in forms.values()}
 
 
 def _label_column(table: pd.DataFrame, wanted: str) -> tuple[pd.Series, list[str]] | None:
     """The label of each line, and the columns that said so; None where none does."""
+    table = table.iloc[:, 1:].dropna(axis="columns", how="all")
     by_name = {comparable(name): name for name in table}
     names = map(comparable, LABEL_NAMES if wanted == "label" else [wanted])
     if name := next((by_name[name] for name in names if name in by_name), None):
         return table[name].map(lambda text: comparable(text, exact=True), na_action="ignore"), [name]
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    hot = [name for name in table if numbers[name].isin([0, 1]).all()]
-    marks = numbers[hot].sum(axis=1)
-    if wanted == "label" and len(hot) > 1 and (marks == 1).all():
-        return numbers[hot].idxmax(axis=1), hot
+    numbers = numbers.loc[:, numbers.isin([0, 1]).all()]
+    if wanted == "label" and numbers.shape[1] > 1 and (numbers.sum(axis=1) == 1).all():
+        return numbers.idxmax(axis=1), list(numbers)
     return None
 
 
-def _read_table(path: Path, source: Path, index: dict[str, str | None]) -> Table:
-    """A table whose columns have the names that mean something here, and the files of an index that it names.
+def _read_table(path: Path, source: Path, index: dict[str, str | None]) -> pd.DataFrame:
+    """A table as text by the file of an index that each line names (none or several: missing).
 
-    Files are named by the column that fits most of them; of several such, as numbers of lines or of patients beside
-    numbered images, by one that is called so, and by one with endings.
+    The first column is the one that names files: it fits most of them; of several such, as numbers of lines or of
+    patients beside numbered images, it is called so, or has endings. Names that mean something here are as here.
     """
     table = read_csv(path, text=True).dropna(how="all")
     plain = [re.sub("[^a-z]", "", comparable(name)) for name in table]
@@ -344,7 +323,7 @@ def _read_table(path: Path, source: Path, index: dict[str, str | None]) -> Table
     found = {name: _matched_files(table[name], index, folder) for name in table}
     fits = [(found[name].nunique(), bool(NAMES.search(name)), table[name].str.contains(ENDING).sum()) for name in table]
     name = table.columns[fits.index(max(fits))]
-    return Table([path], table.drop(columns=name), table[name], found[name])
+    return table[[name, *table.columns.drop(name)]].set_index(found[name])
 
 
 def _file_index(files: Iterable[str]) -> dict[str, str | None]:
@@ -375,17 +354,16 @@ def _matched_files(values: pd.Series, index: dict[str, str | None], folder: str)
     return max((words.apply(find, args=(skipped,)) for skipped in range(len(shared) + 1)), key=pd.Series.count)
 
 
-def _typed(table: pd.DataFrame, file: pd.Series) -> pd.DataFrame:
-    """Lines that name a file, by file. Ids and texts stay text; columns of numbers become numbers, with words such as
-    NA and infinity missing.
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Lines that name a file, without that name. Ids and texts stay text; columns of numbers become numbers, with words
+    such as NA and infinity missing.
     """
-    typed = {}
-    for name, values in table[file.notna()].items():
+    typed = table[table.index.notna()].iloc[:, 1:].dropna(axis="columns", how="all")
+    for name, values in typed.items():
         filled = values.where(~values.str.casefold().isin(MISSING))
         numbers = pd.to_numeric(filled, errors="coerce")
         if is_id(name):
-            values = filled
+            typed[name] = filled
         elif name not in TEXT and filled.notna().any() and numbers.notna().equals(filled.notna()):
-            values = numbers.replace([np.inf, -np.inf], np.nan)
-        typed[name] = values
-    return pd.DataFrame(typed).set_index(file.dropna())
+            typed[name] = numbers.replace([np.inf, -np.inf], np.nan)
+    return typed
