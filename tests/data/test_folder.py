@@ -119,11 +119,17 @@ def test_a_division_with_something_beside_it_is_asked_about_and_a_label_called_t
         put(name, n)
     with pytest.raises(ValueError, match="folders train, val the set came divided, and beside them stand more; move"):
         scan(source)
+    shutil.rmtree(source / "val")
+    (source / "train").rename(source / "seg_train")
+    (source / "more").rename(source / "seg_pred")
+    put("seg_test/robin/4.png", 4)
+    with pytest.raises(ValueError, match="folders seg_test, seg_train the set .* beside them stand seg_pred; move"):
+        scan(source)
     shutil.rmtree(source)
-    for n, name in enumerate(["train/test_0/1.png", "train/test_1/2.png", "bus/test_0/3.png", "test tube/1.png"]):
+    for n, name in enumerate(["train/test_0/1.png", "train/test_1/2.png", "bus/test_0/3.png", "train stop/1.png"]):
         put(name, n)
     images, _ = scan(source)
-    assert set(images.label) == {"train", "bus", "test tube"} and "split" not in images
+    assert set(images.label) == {"train", "bus", "train stop"} and "split" not in images
 
 
 def test_a_sub_folder_that_became_no_label_is_named(birds, put, capsys):
@@ -219,7 +225,7 @@ def test_lines_that_match_nothing_are_counted_and_stop_the_run_when_they_are_mos
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["path,age", "wren/1.png,3", "./wren/1.png,4"], "names wren/1.png more than once"),
+        (["path,age", "wren/1.png,3", "./wren/1.png,4"], "more than one line names wren/1.png; remove"),
         (["path,label", "wren/1.png,x"], "column 'label', which the manifest fills itself, or"),
         (["path,Patient_ID,patient id", "wren/1.png,1,2"], "has the column 'patient_id' twice"),
         (["path,age", "wren/1.png,3,4"], "metadata.csv cannot be read"),
@@ -264,7 +270,9 @@ def test_a_table_that_is_named_and_what_it_does_not_label(put, source):
     with pytest.raises(ValueError, match="LABEL_COLUMN 'kind'; .* .looked at: .*one.csv with good, species"):
         scan(source, "one.csv", "kind")
     write(put, "one.csv", "id,label", *(f"{n:03d}," for n in range(5)))
-    with pytest.raises(ValueError, match="no one table has those of the images .looked at: .*one.csv with label.; name one"):
+    with pytest.raises(
+        ValueError, match="no one table has those of the images .looked at: .*one.csv with label.; name one"
+    ):
         scan(source, "one.csv")
     (source / "one.csv").unlink()
     with pytest.raises(ValueError, match="no one table has those of the images .looked at: .*two.csv with label"):
@@ -275,7 +283,7 @@ def test_of_columns_that_fit_as_well_numbers_of_lines_and_patients_name_no_files
     for n in range(3):
         put(f"{n}.png", n)
     write(put, "labels.csv", ",filename,label", "0,2.png,robin", "1,0.png,wren", "2,1.png,wren")
-    put("../bank.csv", b"\xff,not ours")
+    put("../bank.csv", b"\xff,not ours\n1,2")
     for name in (".old/labels.csv", "sample_submission.csv"):
         write(put, name, "filename,label", *(f"{n}.png,0" for n in range(3)))
     assert scan(source)[0].label.tolist() == ["wren", "wren", "robin"]

@@ -14,7 +14,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,8 @@ SPLITS |= {"validation": "validation", "validate": "validation", "test": "test",
 SPLITS |= {"eval": "test", "evaluation": "test", "holdout": "test"}
 FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
 PART = re.compile(r"(.*[ _-])?(part|batch|chunk|images?|photos)[ _-]?\d+")
+LONGEST_HEAD = 5000  # bytes of a table's line of names; one of pixels has more
 NAMES = re.compile("file|image|img|path|photo|isic", re.IGNORECASE)  # how columns are called that name files
-LONGEST_HEAD = 5000  # bytes of a table's line of names
 CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
 MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
 # Columns that mean something here, whatever case, blanks or dashes they are written with.
@@ -137,8 +136,9 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
         elif len(heads) > 1 and not all(PART.fullmatch(comparable(head)) for head in heads):
             level = depth
     beside = {parts[level] for parts in images if len(parts) > level}
-    odd = sorted(head for head in beside if comparable(head) in SPLITS or FOLD.fullmatch(comparable(head)))
-    if {*map(split_name, odd)} - {"train"}:  # a train may be a label
+    odd = sorted(filter(split_name, beside))
+    words = {comparable(head) for head in odd} & {*SPLITS}
+    if len({*map(split_name, odd)}) > 1 or words - {"train"}:  # a train may be a label
         others = ", ".join(sorted(beside - {*odd})[:5])
         found = f"By the names of the folders {', '.join(odd)} the set came divided, and beside them stand {others}"
         raise ValueError(f"{found}; move either of them elsewhere.")
@@ -241,7 +241,7 @@ def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd
         found = f"{len(lines)} of its {len(table)} lines match no file or several (first: {next(iter(lines), '')})"
         raise ValueError(f"{shown(paths[0])} needs a column that names the images, and {found}; correct it.")
     for name in table.index[table.index.duplicated() & table.index.notna()]:
-        raise ValueError(f"{shown(paths[0])} names {name} more than once; remove one of its lines.")
+        raise ValueError(f"{', '.join(map(shown, paths[:3]))}: more than one line names {name}; remove one.")
     return _typed(table), lines
 
 
@@ -284,11 +284,12 @@ def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> dict[P
     """Those of some tables that can be read; of one name and form, such as one in the folder of each side, as one."""
     index, forms = _file_index(files), {}
     for path in sorted({path for path in paths if "submission" not in path.name.casefold()}):  # made-up labels
-        # What is no table may lie there for another reason; one of pixels has a longer line of names.
-        with suppress(ValueError, OSError), path.open("rb") as head:
-            if len(head.readline()) < LONGEST_HEAD:
+        try:
+            if b"\n" in path.read_bytes()[:LONGEST_HEAD]:
                 table = _read_table(path, source, index)
                 forms.setdefault((path.name, *table.columns), {})[path] = table
+        except (ValueError, OSError) as error:
+            print(error)
     return {min(tables): pd.concat(tables.values()) for tables in forms.values()}
 
 
