@@ -124,8 +124,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"gone" * len(body), "image/jpeg")
         elif behaviour == "close":
             self.close_connection = True
-        elif behaviour in ("cut", "stall", "trickle", "trickled error"):
-            self.begin(500 if behaviour == "trickled error" else 200, len(body), "image/jpeg")
+        elif behaviour in ("cut", "stall", "trickle", "trickled error", "trickled redirect"):
+            status = {"trickled error": 500, "trickled redirect": 302}.get(behaviour, 200)
+            self.begin(status, len(body), "image/jpeg", {"Location": "/elsewhere"})
             self.wfile.write(body[:20])
             self.close_connection = True
             if behaviour == "stall":

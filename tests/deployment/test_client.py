@@ -115,12 +115,13 @@ def test_addresses_that_are_not_fetched(client):
     assert not table.valid.any() and table.ms.isna().all()
 
 
-def test_no_proxy_of_the_environment_is_asked(client, files, monkeypatch):
+def test_no_proxy_is_asked_for_the_service_nor_for_what_no_proxy_names(client, files, monkeypatch):
     with Web(files[0].parent) as proxy, Web(files[0].parent) as web:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
-        assert client.score([files[0], f"{web.url}/01.jpg"], private=True).valid.all()
-        assert (proxy.seen, web.seen) == ([], ["/01.jpg"])
+        assert client.score(files[0]).valid.all() and proxy.seen == []
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert client.score(f"{web.url}/01.jpg", private=True).valid.all() and web.seen == ["/01.jpg"]
 
 
 def test_errors_of_the_service_are_told(service, files):

@@ -11,7 +11,6 @@ fetched twice. Pictures that a later run does not ask for are removed.
 import csv
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,24 +27,10 @@ from tdsp_vision.data.web import Client, FetchError
 from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import shown
 
-OFFLINE = "Offline, set SOURCE to 'sample' or 'folder': pictures that come with this project, or your own."
 THREADS = 8
-SPARE = 50  # beside twice the pictures that are wanted of a label: more are not tried, since the server is down then
 ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
-ISIC_PAGE = 100  # records; the archive allows no more
-OPENVERSE_PAGE = 20  # results; more need a key
-MOST_PAGES = 20  # deeper ones are not answered
 KEPT = ["title", "creator", "license_version", "license_url", "foreign_landing_url"]
 ONCE_MORE = {"attempts": 2, "timeout": 15, "deadline": 60}  # most of what fails on the open web fails for good
-TERMS = {  # what the parts of a licence's name ask for
-    "0": "nothing (the creators gave up their rights; naming them is good practice)",
-    "PDM": "nothing (the picture is marked as free of known copyright)",
-    "BY": "name the creator, link to the licence, and say whether you changed the picture",
-    "NC": "no commercial use",
-    "SA": "share adaptations under the same licence",
-    "ND": "do not share adaptations",
-}
-UNKNOWN = "not known (ask whoever published the picture before you share it)"
 
 
 def fetch_isic(folder, api, queries, images_per_class, licenses, seed, allow_shortfall=False, **patience):
@@ -87,7 +72,7 @@ def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int, 
 
     for ending in sorted((f"{number:02d}" for number in range(100)), key=order):
         part = f"({query}) AND isic_id:*{ending}" if query else f"isic_id:*{ending}"
-        address, params = f"{api.rstrip('/')}/images/search/", {"query": part, "limit": ISIC_PAGE}
+        address, params = f"{api.rstrip('/')}/images/search/", {"query": part, "limit": 100}  # more it does not allow
         counted, records, before = 0, {}, -1
         while address and len(records) > before:  # pages that bring nothing new could go in a circle
             before = len(records)
@@ -97,9 +82,8 @@ def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int, 
             address, params = page.get("next"), None
         if len(records) < counted:
             notes[f"search for {part}"] = f"the archive counted {counted}, its pages held {len(records)} records"
-        for name in sorted(records, key=order):
-            if records[name]["license"] in licenses:
-                yield name, records[name]
+        chosen = {name: row for name, row in records.items() if row["license"] in licenses}
+        yield from ((name, chosen[name]) for name in sorted(chosen, key=order))
 
 
 def _isic_row(record: dict) -> dict:
@@ -111,16 +95,12 @@ def _isic_row(record: dict) -> dict:
 
 def _page(client: Client, parameter: str, address: str, params: dict | None, row: Callable) -> tuple[dict, list[dict]]:
     """One page of a search and its rows for `metadata.csv`; ValueError, naming the parameter, if there is none."""
-    asked = f"{parameter} was asked at {address} for {params or 'the next page'}, and"
     try:
         page = client.get(address, params, json.loads)
         return page, [row(record) for record in page["results"]]
-    except FetchError as error:
-        advice = "" if "HTTP" in str(error) else f" {OFFLINE}"  # where something answered, this machine is not offline
-        raise ValueError(f"{asked} cannot be used: {error}.{advice}") from error
-    except (KeyError, TypeError) as error:
-        what = "has no field" if isinstance(error, KeyError) else "is of another form:"
-        raise ValueError(f"{asked} its answer {what} {error}: has the API changed?") from error
+    except (FetchError, KeyError, TypeError) as error:
+        found = f"{parameter} was asked at {address} for {params or 'the next page'}: {type(error).__name__}: {error}"
+        raise ValueError(f"{found}. Offline, set SOURCE to 'sample' or 'folder'.") from error
 
 
 def fetch_openverse(
@@ -163,11 +143,11 @@ def _openverse(client: Client, api: str, query: str, licenses: list[str]) -> Ite
         return row | {key: result.get(key) for key in KEPT}
 
     names = {name.removeprefix("CC-").lower().replace("0", "cc0"): name for name in licenses}  # by: CC-BY
-    params = {"q": query, "license": ",".join(names), "page_size": OPENVERSE_PAGE}
-    for number in range(1, MOST_PAGES + 1):
+    params = {"q": query, "license": ",".join(names), "page_size": 20}  # more need a key
+    for number in range(1, 21):  # deeper pages are not answered
         page, rows = _page(client, "OPENVERSE_API", f"{api.rstrip('/')}/images/", params | {"page": number}, columns)
         yield from ((row["openverse_id"], row) for row in rows if row["license"])
-        if number >= page.get("page_count", MOST_PAGES) or not rows:
+        if number >= page.get("page_count", 20) or not rows:
             return
 
 
@@ -186,21 +166,21 @@ def fetch_urls(folder, tsv, allow_private=False, **patience):
         table of path (label and name, or the line of the list), kind, reason: all that was not fetched.
 
     Raises:
-        ValueError: if the list cannot be read or has no line with a URL and a usable label.
+        ValueError: if the list cannot be read or has no line with a URL and a label.
     """
     candidates, rejected = read_list(tsv)
     return as_rejected(rejected | fetch(folder, candidates, Client(**ONCE_MORE | patience, guarded=not allow_private)))
 
 
 def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
-    """Candidates by label, as `fetch` takes them, and by line (`line 7: …`) the reason for each that cannot be used.
+    """Candidates by label, as `fetch` takes them, and by line (`line 7: …`) the reason for each that is none.
 
     Args:
         tsv: UTF-8 text by the rules of CSV with tabs, one URL and one label in each line; or a first line that names
             the columns url, label and, if there are such, others of `metadata.csv`, such as license and attribution.
 
     Raises:
-        ValueError: if it cannot be read or has no usable line.
+        ValueError: if it cannot be read or has no candidate.
     """
     try:
         lines = list(csv.reader(tsv.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
@@ -213,18 +193,15 @@ def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
         if {"url", "label"} <= set(names):
             columns = names
         elif any(fields):
-            fields += [""] * (len(columns) - len(fields))  # spreadsheets pad lines, or cut them
-            row = {"url": ""} if any(fields[len(columns) :]) else dict(zip(columns, fields, strict=False))
-            label = row.pop("label", "")
-            problem = label_problem(label) if label and row["url"] else "not a URL, a tab and a label"
-            if problem:
-                rejected[f"line {number}: {' '.join(fields)[:200]}"] = problem
+            row = dict(zip_longest(columns, fields, fillvalue=""))  # spreadsheets pad lines, or cut them
+            label, more = row.pop("label"), row.pop("", "")
+            if not (label and row["url"]) or more:
+                rejected[f"line {number}: {' '.join(fields)[:200]}"] = "not a URL, a tab and a label"
             else:
                 name = hashlib.sha256(row["url"].encode()).hexdigest()[:20]
                 candidates.setdefault(label, []).append((name, row))
     if not candidates:
-        first = next((f" (the first, {name!r}: {reason})" for name, reason in rejected.items()), "")
-        raise ValueError(f"SOURCE_PATH is {shown(tsv)!r}, and no line of it is a URL, a tab and a label{first}.")
+        raise ValueError(f"SOURCE_PATH is {shown(tsv)!r}, and no line of it is a URL, a tab and a label.")
     return candidates, rejected
 
 
@@ -247,70 +224,55 @@ def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_sho
         by `<label>/<name>` the reason for each picture that is missing.
 
     Raises:
-        ValueError: if a label cannot be a folder; or there are fewer than `wanted`, each missing one with its reason.
+        ValueError: if there are fewer than `wanted` of a label; each missing one with its reason.
     """
-    if wrong := [label for label in candidates if label_problem(label)]:
-        raise ValueError(f"{wrong[0]!r} cannot be a label: {label_problem(wrong[0])}.")
     rows, lost, short = {}, {}, []
+    there = {path.with_suffix(""): path for path in folder.glob("[!.]*/*")}
     bar = tqdm(total=(wanted or 0) * len(candidates) or None, desc="fetching images", unit="image", disable=None)
     with ThreadPoolExecutor(threads) as pool, bar:
         for label, some in candidates.items():
-            some, found = islice(some, wanted and 2 * wanted + SPARE), {}
-            while batch := dict(islice(some, wanted and wanted - len(found))):
-                results = pool.map(partial(_fetch_one, client, folder / label), batch, batch.values())
+            before, some = len(rows), islice(some, wanted and 2 * wanted + 50)  # if these do not do, no others will
+            while batch := dict(islice(some, wanted and before + wanted - len(rows))):
+                results = pool.map(partial(_fetch_one, client, folder, there, label), batch, batch.values())
                 for (name, row), result in zip(batch.items(), results, strict=True):
                     if isinstance(result, FetchError):
                         lost[f"{label}/{name}"] = f"{result} ({row['url']})"
                     else:
-                        found[result] = row | {"path": result.relative_to(folder).as_posix()}
+                        rows[result] = row | {"path": result.relative_to(folder).as_posix()}
                         bar.update()
-            rows |= found
-            if wanted and len(found) < wanted:
-                short.append(f"{len(found)} of {wanted} for {label!r}")
-    _write_metadata(folder, rows)
+            if wanted and len(rows) < before + wanted:
+                short.append(f"{len(rows) - before} of {wanted} images for {label!r}")
+    for path in set(folder.glob("[!.]*/*")) - set(rows):
+        path.unlink()
+    columns = dict.fromkeys(["path", *(name for row in rows.values() for name in row)])
+    write_csv(folder / METADATA_FILE, pd.DataFrame(rows.values(), columns=list(columns)).sort_values("path"))
     if short and not allow_shortfall:
-        advice = "run again to fetch only the rest, or set ALLOW_SHORTFALL to True to go on with others or with fewer"
         missing = "".join(f"\n  {name}: {why}" for name, why in sorted(lost.items()))
-        found = f"IMAGES_PER_CLASS is {wanted}, and not all images could be had: {', '.join(short)}"
-        raise ValueError(f"{found}; {advice}. Missing are:{missing or ' none, the search found no more'}")
+        raise ValueError(f"Only {', '.join(short)} could be had; run again, or set ALLOW_SHORTFALL to True.{missing}")
     return lost
 
 
-def _fetch_one(client: Client, folder: Path, name: str, row: dict) -> Path | FetchError:
+def _fetch_one(client: Client, folder: Path, there: dict, label: str, name: str, row: dict) -> Path | FetchError:
     """The verified file, or why there is none."""
-    size = int(row.get("archive_bytes") or 0)
+    if problem := label_problem(label) or label_problem(name):  # they come from lists and servers, and become a path
+        return FetchError(f"its label or name cannot be that of a file: {problem}")
+    size, path = int(row.get("archive_bytes") or 0), folder / label / name
+    if path in there and size in (0, there[path].stat().st_size):
+        return there[path]
 
-    def whole(content: bytes) -> bytes:
+    def stored(content: bytes) -> Path:
         if size not in (0, len(content)):
             raise ValueError(f"{len(content):,} bytes, where its record says {size:,}")
         as_stored(content)
-        return content
+        ending = next((ending for start, ending in ENDINGS.items() if content.startswith(start)), ".image")
+        with whole_file(path.with_name(name + ending)) as draft:
+            draft.write_bytes(content)
+        return path.with_name(name + ending)
 
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):  # it may come from a server and becomes a path
-        return FetchError("its name cannot be a file name: letters, digits, '_' and '-' only")
-    for path in folder.glob(f"{name}.*"):
-        if size in (0, path.stat().st_size):
-            return path
-        path.unlink()
     try:
-        content = client.get(row["url"], accept=whole)
+        return client.get(row["url"], accept=stored)
     except FetchError as reason:
         return reason
-    ending = next((ending for start, ending in ENDINGS.items() if content.startswith(start)), ".image")
-    with whole_file(folder / (name + ending)) as draft:
-        draft.write_bytes(content)
-    return folder / (name + ending)
-
-
-def _write_metadata(folder: Path, rows: dict[Path, dict]) -> None:
-    """Write `metadata.csv` of the pictures that are wanted, and remove all others."""
-    for label in folder.glob("[!.]*/"):
-        for path in set(label.iterdir()) - set(rows):
-            path.unlink()
-        if not any(label.iterdir()):
-            label.rmdir()
-    columns = dict.fromkeys(["path", *(name for row in rows.values() for name in row)])
-    write_csv(folder / METADATA_FILE, pd.DataFrame(rows.values(), columns=list(columns)).sort_values("path"))
 
 
 def as_rejected(lost: dict[str, str]) -> pd.DataFrame:
@@ -319,18 +281,14 @@ def as_rejected(lost: dict[str, str]) -> pd.DataFrame:
 
 
 def write_attribution(path: Path, images: pd.DataFrame) -> None:
-    """Write `ATTRIBUTION.md`: for each licence its number of images, what it asks for, and whom to name.
+    """Write `ATTRIBUTION.md`: for each licence its number of images and whom to name.
 
     Args:
         path: file to write.
         images: a manifest, or another table with the columns license and attribution; a missing value is "".
     """
-    table = images[["license", "attribution"]].fillna("").astype(str)
-    lines = ["# Attribution", "", f"{len(table):,} images. What their licences ask for, and whom to name:", ""]
-    for name, group in table.groupby("license"):
-        asked = "; ".join(TERMS[part] for part in name.upper().split("-") if part in TERMS) or UNKNOWN
-        lines += [f"## {name or 'No licence given'}: {len(group):,} images", "", f"It asks for: {asked}.", ""]
-        for text, count in group.attribution.value_counts().sort_index().items():
-            lines.append(f"- {' '.join(text.split()) or 'no attribution given'} ({count:,})")
-        lines.append("")
-    write_text(path, "\n".join(lines))
+    lines = ["# Attribution", "", f"{len(images):,} images. Terms of CC: https://creativecommons.org/licenses/"]
+    for name, names in images.fillna({"license": "", "attribution": ""}).groupby("license").attribution:
+        lines += ["", f"## {name or 'No licence given'}: {len(names):,} images", ""]
+        lines += [f"- {' '.join(text.split()) or 'no attribution given'}" for text in sorted(set(names))]
+    write_text(path, "\n".join([*lines, ""]))
