@@ -113,7 +113,7 @@ def as_stored(content: bytes) -> Stored:
         raise RejectedImage(f"too large: more pixels than the {MAX_PIXELS:,} that are read", "size") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes; each becomes a named reason
         if isinstance(error, Image.UnidentifiedImageError) or content[4:8] == b"ftyp":
-            raise RejectedImage("not an image that is read; export DICOM, HEIC or others as PNG", "format") from error
+            raise RejectedImage("not an image that can be recognized (DICOM, HEIC: export as PNG)", "format") from error
         raise RejectedImage(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
