@@ -59,7 +59,6 @@ def miniature(small: np.ndarray) -> np.ndarray:
 
 def connected_groups(size: int, pairs: np.ndarray) -> np.ndarray:
     """Group numbers [size] such that the two indices of each pair [m, 2] share one; numbered by first member."""
-    pairs = np.asarray(pairs, int).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     return connected_components(graph, directed=False)[1]
 
@@ -82,16 +81,15 @@ def find_duplicates(miniatures: np.ndarray) -> Found:
     copies = upright[_families(n, upright, _distances(miniatures, upright), steps, SEPARATE_COPIES, most=n)]
 
     best = np.argsort(-coarse, kind="stable")[: min(ALIGNED_PER_IMAGE * n + 1000, MOST_ALIGNED)]
-    mean = np.mean([_detail(one) for one in miniatures[rng.permutation(n)[:2000]]], axis=0)
+    mean = np.mean([_parts(one)[0] for one in miniatures[rng.permutation(n)[:2000]]], axis=0)
     most_color = np.clip(0.35 * apart, 6, MOST_COLOR)
     aligned = [_correlation(*miniatures[pairs[row]], turns[row], mean, most_color) for row in best]
-    pairs, distance, limit = pairs[best], 1 - np.array(aligned), max(SHARE_LINKED * n, MOST_ALIKE)
+    pairs, distance = pairs[best], 1 - np.array(aligned)
     alike = _families(n, pairs, distance, LOOK_STEPS, SEPARATE, max(MOST_ALIKE, SHARE_ALIKE * n))
-    sentences, unused = [], len(np.unique(pairs[~alike & (distance <= LOOK_STEPS[-1])]))
-    if unused > limit:
-        found = f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps"
-        advice = "if some of them belong together, say so by a column of metadata"
-        sentences = [f"{found}. This likeness was not used, as it would tie a large part together; {advice}."]
+    unused = len(np.unique(pairs[~alike & (distance <= LOOK_STEPS[-1])]))
+    sentence = f"{unused} of {n} images look much alike without being copies: a fixed camera or plain pages, perhaps. "
+    sentence += "It was not used, as it would tie a large part together; metadata can say what belongs together."
+    sentences = [sentence] if unused > max(SHARE_LINKED * n, MOST_ALIKE) else []
     pairs = pairs[alike][np.argsort(distance[alike], kind="stable")]
     return Found(connected_groups(n, copies), connected_groups(n, pairs), pairs, sentences)
 
@@ -154,10 +152,11 @@ def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:
     return pictures[:, :, ::-1] if turn > 3 else pictures
 
 
-def _detail(miniature: np.ndarray, turn: int = 0) -> np.ndarray:
-    """The gray picture [48, 48] float32 without its slow changes."""
-    gray = _turned(miniature[:GRAY].reshape(1, SIDE, SIDE), turn)[0].astype(np.float32)
-    return gray - cv2.GaussianBlur(gray, (0, 0), BLUR)
+def _parts(miniature: np.ndarray, turn: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """float32: the gray picture [48, 48] without its slow changes, and the colors of sixteen parts [4, 4, 3]."""
+    gray, color = miniature[:GRAY].reshape(1, SIDE, SIDE), miniature[GRAY:].reshape(1, COLOR_SIDE, COLOR_SIDE, 3)
+    gray, color = (_turned(part, turn)[0].astype(np.float32) for part in (gray, color))
+    return gray - cv2.GaussianBlur(gray, (0, 0), BLUR), cv2.resize(color, (4, 4), interpolation=cv2.INTER_AREA)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, turn: int, mean: np.ndarray, most_color: float) -> float:
@@ -166,16 +165,12 @@ def _correlation(one: np.ndarray, other: np.ndarray, turn: int, mean: np.ndarray
     Colors are those of sixteen parts, which a crop hardly moves, after one is made as bright as the other, clipped at
     white.
     """
-    frame = (1, COLOR_SIDE, COLOR_SIDE, 3)
-    colors = [_turned(row[GRAY:].reshape(frame), number)[0] for row, number in ((one, 0), (other, turn))]
-    colors = [cv2.resize(color.astype(np.float32), (4, 4), interpolation=cv2.INTER_AREA) for color in colors]
-    gain = np.clip(colors[0].mean() / max(1, colors[1].mean()), 0.6, 1.7)
-    if np.sqrt(((colors[0] - np.minimum(255, gain * colors[1])) ** 2).mean()) > most_color:
+    details, (color, other_color) = zip(_parts(one), _parts(other, turn), strict=True)
+    details = [(detail - mean) / (np.abs(detail - mean) + SOFT) for detail in details]
+    gain = np.clip(color.mean() / max(1, other_color.mean()), 0.6, 1.7)
+    apart = np.sqrt(((color - np.minimum(255, gain * other_color)) ** 2).mean())
+    if apart > most_color or np.std(details, axis=(1, 2)).min() < 0.01:  # the latter: of one color all over
         return -1
-    details = [_detail(one) - mean, _detail(other, turn) - mean]
-    details = [detail / (np.abs(detail) + SOFT) for detail in details]
-    if np.std(details, axis=(1, 2)).min() < 0.01:
-        return -1  # of one color all over
     best = -1
     for whole, cropped in (details, details[::-1]):
         for side in CROPPED:
@@ -186,10 +181,9 @@ def _correlation(one: np.ndarray, other: np.ndarray, turn: int, mean: np.ndarray
 
 def _distances(miniatures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Root of the mean squared difference of pairs [m], in gray or, less 1 for rounding, in color: the larger one."""
-    found = np.empty(len(pairs))
-    for start in range(0, len(pairs), CHUNK):
-        some = pairs[start : start + CHUNK]
+    found = []
+    for some in np.array_split(pairs, len(pairs) // CHUNK + 1):
         squares = (miniatures[some[:, 0]].astype(np.float32) - miniatures[some[:, 1]]) ** 2
         gray, color = (np.sqrt(part.mean(axis=1)) for part in np.split(squares, [GRAY], axis=1))
-        found[start : start + CHUNK] = np.maximum(gray, color - 1)
-    return found
+        found.append(np.maximum(gray, color - 1))
+    return np.concatenate(found).astype(float)

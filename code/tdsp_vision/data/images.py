@@ -27,21 +27,16 @@ from PIL import Image, ImageOps
 
 pillow_heif.register_heif_opener()
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of oddities (EXIF, palettes) that do no harm here
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")  # MPO: JPEG with more behind it
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")
 MIN_SIDE = 32  # pixels; a smaller picture has less than one value left after a network's five halvings
 MAX_PIXELS = 100_000_000  # a small file can unfold to gigabytes
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what has twice as many
 MAX_BYTES = 100_000_000
 LARGE = 20_000_000  # pixels, from which on files are decoded one at a time, to bound the memory
-HASH_SIDE = 16  # dHash of 16 x 16 bits
 SMALL_SIDE = 256  # pixels of the longer side, at which pictures are measured and compared
-JPEG_QUALITY = 95
-ORIENTATION = 274  # tag of EXIF (CIPA DC-008, 4.6.4): 1 is upright, 2 to 8 are mirrored or turned
-# How the manifest calls what makes the picture upright: mirrored left to right, then degrees clockwise.
-TURNS = {2: "mirrored", 3: "180", 4: "mirrored 180", 5: "mirrored 270", 6: "90", 7: "mirrored 90", 8: "270"}
-NOT_TURNED = "0"
-# Neither a stuffed zero (FF 00) nor a restart marker (FF D0 to FF D7), which occur inside of coded pixels.
-JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
-FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG and DAC
+ORIENTATION, TURNED = 274, range(2, 9)  # tag of EXIF (CIPA DC-008, 4.6.4), and its values that mirror or turn
+# The frame header of a lossless or arithmetic JPEG (ITU-T T.81, B.2.2): marker, length, precision; then its size.
+NOT_DECODED = rb"\xff[\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf].{3}"
 _one_large_picture = threading.Lock()
 
 
@@ -54,13 +49,12 @@ class RejectedImage(ValueError):
 
 
 class Stored(NamedTuple):
-    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and by how much it was
-    turned ("0": not at all), and from what it was converted ("": not at all; else such as "TIFF to PNG").
+    """The file that is kept, its pixels (uint8 [h, w, 3], RGB), and how it was converted ("": not at all; "TIFF to
+    PNG" and the like; "turned upright").
     """
 
     content: bytes
     pixels: np.ndarray
-    turned: str
     converted: str
 
 
@@ -68,29 +62,26 @@ def read_image(path: Path) -> tuple[dict, np.ndarray]:
     """Decode one file completely.
 
     Returns:
-        sha256 and 256-bit dHash in hex, width, height, bytes, all of the file as it is stored; turned and converted as
-        in `Stored`; source_sha256, of the file as it came. The dHash compares each pixel of a 17 x 16 gray miniature
-        with its right neighbour (imagehash).
+        sha256 and 256-bit dHash in hex, width, height, bytes, all of the file as it is stored; converted as in
+        `Stored`; source_sha256, of the file as it came. The dHash compares each pixel of a 17 x 16 gray miniature with
+        its right neighbour (imagehash).
         the picture shrunk to at most 256 pixels, uint8 [h, w, 3].
 
     Raises:
         RejectedImage: if it is not a whole image of an accepted format and size; the message says why.
+        OSError: if there is no such file or nobody may read it.
     """
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise RejectedImage(f"{size:,} bytes; at most {MAX_BYTES:,} are read", "size")
-        content = path.read_bytes()
-    except OSError as error:
-        raise RejectedImage(f"cannot be read: {error.strerror}", "unreadable") from error
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise RejectedImage(f"{size:,} bytes; at most {MAX_BYTES:,} are read", "size")
+    content = path.read_bytes()
     stored, source = as_stored(content), hashlib.sha256(content).hexdigest()
     small = _shrunk(stored.pixels)
     return {
         "sha256": source if stored.content is content else hashlib.sha256(stored.content).hexdigest(),
-        "dhash": str(imagehash.dhash(Image.fromarray(small), hash_size=HASH_SIDE)),
+        "dhash": str(imagehash.dhash(Image.fromarray(small), hash_size=16)),
         "width": stored.pixels.shape[1],
         "height": stored.pixels.shape[0],
         "bytes": len(stored.content),
-        "turned": stored.turned,
         "converted": stored.converted,
         "source_sha256": source,
     }, small
@@ -110,13 +101,10 @@ def as_stored(content: bytes) -> Stored:
     Raises:
         RejectedImage: if it is not a whole image of an accepted format and size; the message says why.
     """
-    if not content:
-        raise RejectedImage("the file is empty")
-    if content[128:132] == b"DICM":
-        raise RejectedImage("a DICOM file; export it as PNG from the program that shows it", "format")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            _check_size(image)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if min(image.size) < MIN_SIDE:
+                raise RejectedImage(f"too small: {image.width} x {image.height}, each side needs {MIN_SIDE}", "size")
             with _one_large_picture if image.width * image.height > LARGE else nullcontext():
                 return _stored(content, image)
     except RejectedImage:
@@ -124,65 +112,35 @@ def as_stored(content: bytes) -> Stored:
     except Image.DecompressionBombError:
         raise RejectedImage(f"too large: more pixels than the {MAX_PIXELS:,} that are read", "size") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes; each becomes a named reason
-        if content[4:8] == b"ftyp":
-            raise RejectedImage("a HEIC or AVIF file that cannot be decoded; export it as JPEG", "format") from error
-        if isinstance(error, Image.UnidentifiedImageError):
-            raise RejectedImage("not an image that can be recognized", "format") from None
+        if isinstance(error, Image.UnidentifiedImageError) or content[4:8] == b"ftyp":
+            raise RejectedImage("not an image that can be recognized (DICOM, HEIC: export as PNG)", "format") from error
         raise RejectedImage(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _check_size(image: Image.Image) -> None:
-    size = f"{image.width} x {image.height} pixels"
+def _stored(content: bytes, image: Image.Image) -> Stored:
     if image.format == "TIFF" and (image.mode == "F" or image.n_frames > 1):
         raise RejectedImage("a TIFF of decimal numbers or several pages; save each page with 8 or 16 bits", "format")
-    if image.format not in FORMATS:
-        raise RejectedImage(f"{image.format} is not an accepted format; convert it to JPEG or PNG", "format")
-    if min(image.size) < MIN_SIDE:
-        raise RejectedImage(f"too small: {size}, each side needs {MIN_SIDE}", "size")
-    if image.width * image.height > MAX_PIXELS:
-        raise RejectedImage(f"too large: {size}, at most {MAX_PIXELS:,} are read", "size")
-
-
-def _stored(content: bytes, image: Image.Image) -> Stored:
-    kind = "JPEG" if image.format == "MPO" else image.format
+    kind = "JPEG" if image.format == "MPO" else image.format  # MPO: a JPEG with more pictures behind it
     target = "JPEG" if kind in ("JPEG", "HEIF", "AVIF") else "PNG"
     if kind == "JPEG":
-        _check_jpeg(content)
+        size = re.escape(image.height.to_bytes(2) + image.width.to_bytes(2))
+        if re.search(NOT_DECODED + size, content, re.DOTALL):
+            raise RejectedImage("a lossless or arithmetic JPEG, as medical exporters write; convert to PNG", "format")
         pixels = simplejpeg.decode_jpeg(content, "RGB")  # strict: what is missing in a cut file is an error
     else:
         pixels = np.asarray(as_rgb(image))
     if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black
-    turned = TURNS.get(_orientation(image), NOT_TURNED)
     dark = kind == "PNG" and image.mode.startswith("I") and _used_bits(image) < 16
-    converted = "" if kind == target and not dark else f"{'16-bit ' * dark}{kind} to {target}"
-    if not converted and turned == NOT_TURNED:
-        return Stored(content, pixels, turned, converted)
+    orientation = image.getexif().get(ORIENTATION)
+    if kind == target and not dark and orientation not in TURNED:
+        return Stored(content, pixels, "")
+    converted = f"{'16-bit ' * dark}{kind} to {target}" if kind != target or dark else "turned upright"
     picture = Image.fromarray(pixels if image.mode != "L" else pixels[..., 0])
-    picture.getexif()[ORIENTATION] = _orientation(image)
+    picture.getexif()[ORIENTATION] = orientation
     picture, buffer = ImageOps.exif_transpose(picture), io.BytesIO()
-    picture.save(buffer, target, icc_profile=image.info.get("icc_profile"), quality=JPEG_QUALITY, subsampling=0)
-    return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), turned, converted)
-
-
-def _check_jpeg(content: bytes) -> None:
-    """Find the frame header (ITU-T T.81, B.1): baseline, extended or progressive; nobody decodes the rest.
-
-    Whether the coded pixels are whole is for a strict decoder to say.
-    """
-    position = 2
-    while (marker := JPEG_MARKER.search(content, position)) and content[marker.end() - 1] not in FRAMES:
-        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-    if marker and content[marker.end() - 1] > 0xC2:
-        raise RejectedImage("a lossless or arithmetic JPEG, as medical exporters write; convert it to PNG", "format")
-
-
-def _orientation(image: Image.Image) -> int:
-    """What EXIF asks for; 1, upright, where it cannot be read: no decoder needs it."""
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged block is no reason to refuse a picture
-        return 1
+    picture.save(buffer, target, icc_profile=image.info.get("icc_profile"), quality=95, subsampling=0)
+    return Stored(buffer.getvalue(), np.asarray(picture.convert("RGB")), converted)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -201,8 +159,3 @@ def _used_bits(image: Image.Image) -> int:
     if low < 0 or high >= 2**16:
         raise RejectedImage("gray values outside of 0 to 65,535; save it with 8 or 16 bits a pixel", "format")
     return next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-
-
-def shown_upright(image: Image.Image) -> Image.Image:
-    """The picture as people should see it, whether or not its file was turned already; for looking only."""
-    return ImageOps.exif_transpose(image) if _orientation(image) in TURNS else image

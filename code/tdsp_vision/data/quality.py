@@ -8,14 +8,13 @@ and lines can be part of the subject, or of the camera, the archive, the clinic.
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from tdsp_vision.data.duplicates import miniature
 from tdsp_vision.data.images import RejectedImage, read_image
@@ -25,7 +24,7 @@ MOST_SHOWN = 12  # classes of a table or figure, values of a column that is comp
 FOLDS = 5
 CLEAR = 0.55  # lower end of an interval from which on a measure is worth a sentence
 FEWEST = 20  # images of a class, for a sentence: with fewer something always seems to predict
-TOGETHER = "all together"
+TOGETHER, BOOSTED = "all together", "boosted"
 MISSING = "(missing)"
 CORNERS = 64  # pixels of each side of the square in which corners are compared with the middle
 MEASURES = {  # column of `measures.csv`: what it is
@@ -36,10 +35,8 @@ MEASURES = {  # column of `measures.csv`: what it is
     "contrast": "standard deviation of the gray values",
     "sharpness": "variance of the Laplacian of the gray values; noise and hair count as sharpness, too",
     "dark_corners": "1 - brightness of the corners / median inside the inscribed ellipse; 1: black corners",
-    "ink": "share of saturated green, blue and violet pixels: on skin ink, stickers or cloth; red and black ink are "
-    "not seen, and elsewhere it is just a color",
-    "thin_lines": "share of pixels in dark lines up to 3 pixels wide: hair, ruler ticks, written numbers or a fine "
-    "pattern of the subject, which it cannot tell apart; pale hair and white rulers are not seen",
+    "ink": "share of saturated green, blue and violet pixels; on skin ink, stickers or cloth, elsewhere just a color",
+    "thin_lines": "share of pixels in dark lines up to 3 pixels wide: hair, ruler ticks or a pattern of the subject",
 }
 
 
@@ -54,11 +51,11 @@ def look_at(files: list[Path]) -> list[dict]:
             facts, small = read_image(file)
         except RejectedImage as reason:
             return {"kind": reason.kind, "reason": str(reason)}
+        except OSError as error:
+            return {"kind": "unreadable", "reason": f"cannot be read: {error.strerror}"}
         return facts | measure(small, facts["bytes"], facts["width"], facts["height"]) | {"miniature": miniature(small)}
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(look, files)
-        return list(tqdm(found, total=len(files), desc="reading images", unit="image", disable=None))
+    return thread_map(look, files, max_workers=os.cpu_count(), desc="reading images", unit="image", disable=None)
 
 
 def measure(small: np.ndarray, size: int, width: int, height: int) -> dict[str, float]:
@@ -83,23 +80,28 @@ def dark_corners(gray: np.ndarray) -> float:
 
 
 def ink(pixels: np.ndarray) -> float:
-    """Share of pixels, uint8 [h, w, 3], with a hue from green to violet (70 to 310 degrees), neither pale nor dark."""
+    """Share of pixels, uint8 [h, w, 3], with a hue from green to violet (70 to 310 degrees), neither pale nor dark.
+
+    Red and black ink are not seen.
+    """
     hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
     return ((hue > 35) & (hue < 155) & (saturation > 64) & (value > 50)).mean()
 
 
 def thin_lines(gray: np.ndarray) -> float:
-    """Share of pixels, uint8 [h, w], clearly darker than the picture with its thin dark lines closed (black hat)."""
+    """Share of pixels, uint8 [h, w], clearly darker than the picture with its thin dark lines closed (black hat).
+
+    Pale hair and white rulers are not seen.
+    """
     blackhat = cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8))
     return (blackhat > 25).mean()
 
 
 def shown_classes(labels: pd.Series) -> pd.Series:
     """Labels for tables and figures: as they are, or the largest of them and "(n others)" where there are too many."""
-    counts = labels.value_counts()
-    if len(counts) <= MOST_SHOWN:
-        return labels
-    return labels.where(labels.isin(counts.index[: MOST_SHOWN - 1]), f"({len(counts) - MOST_SHOWN + 1} others)")
+    largest = labels.value_counts().index
+    others = largest[MOST_SHOWN - 1 :] if len(largest) > MOST_SHOWN else []
+    return labels.mask(labels.isin(others), f"({len(others)} others)")
 
 
 def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
@@ -118,13 +120,13 @@ def class_by(manifest: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def in_ranges(values: pd.Series) -> pd.Series:
     """Categories in their order: text as it is, numbers with many values in fifths."""
-    known = values.replace("", pd.NA).dropna().sort_values()
+    known = values.replace("", pd.NA).sort_values()
     names = known.map(str)
     if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_SHOWN:
         fifths = known.groupby(pd.qcut(known.rank(), 5, labels=False, duplicates="drop"))
         names = fifths.transform(lambda fifth: f"{fifth.min():.15g} to {fifth.max():.15g}")
-    names = names.reindex(names.index.union(values.index, sort=False)).fillna(MISSING)
-    return pd.Series(pd.Categorical(names, names.unique(), ordered=True), names.index, name=values.name)[values.index]
+    names = names.where(known.notna(), MISSING)
+    return names.astype(pd.CategoricalDtype(names.unique(), ordered=True))[values.index]
 
 
 def boosting(n: int, seed: int):
@@ -152,7 +154,8 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
         groups: [n], what belongs together.
 
     Returns:
-        measure, auc, low, high, direction ("larger in malignant": the class in which it is largest), best first.
+        measure, auc, low, high, direction ("larger in malignant": the class in which it is largest; of all together
+        "boosted"), best first.
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
@@ -161,19 +164,17 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     classes, rows = np.unique(labels), []
     scores = {name: np.tile(measures[[name]], len(classes)) for name in measures}
     if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
-        model = boosting(len(labels), seed)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        how = {"groups": groups, "cv": folds, "method": "predict_proba"}
         with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
-            together = cross_val_predict(model, measures, labels, groups=groups, cv=folds, method="predict_proba")
-        scores[TOGETHER] = together
+            scores[TOGETHER] = cross_val_predict(boosting(len(labels), seed), measures, labels, **how)
     for name, values in scores.items():
         areas, influence = auc_and_influence(labels[:, None] == classes, values)
         signs = np.where((areas < 0.5) & (name != TOGETHER), -1, 1)
         area = 0.5 + (signs * (areas - 0.5)).mean()
         half = 1.96 * np.linalg.norm(np.bincount(groups, (signs * influence).mean(axis=1)))
         direction = f"larger in {classes[areas.argmax()]}" if areas.max() > 0.5 else "no difference"
-        direction = "" if name == TOGETHER else direction
-        rows.append((name, area, max(area - half, 0), min(area + half, 1), direction))
+        rows.append((name, area, max(area - half, 0), min(area + half, 1), BOOSTED if name == TOGETHER else direction))
     table = pd.DataFrame(rows, columns=["measure", "auc", "low", "high", "direction"])
     return table.sort_values("auc", ascending=False, ignore_index=True, kind="stable")
 
@@ -188,25 +189,21 @@ def auc_and_influence(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
         truths: bool [n, K], each column with images inside and outside.
         scores: float [n, K].
     """
-    from scipy.stats import rankdata  # here: it takes longer than all that refuses before
-
     areas, influence = np.empty(scores.shape[1]), np.empty(scores.shape)
-    for k, (truth, score) in enumerate(zip(truths.T, scores.T, strict=True)):
-        inside, outside, ranks = truth.sum(), (~truth).sum(), rankdata(score)
-        share = np.empty(len(score))
-        share[truth] = (ranks[truth] - rankdata(score[truth])) / outside
-        share[~truth] = 1 - (ranks[~truth] - rankdata(score[~truth])) / inside
+    for k, truth in enumerate(truths.T):
+        score, others = pd.Series(scores[:, k]), np.where(truth, (~truth).sum(), truth.sum())
+        share = ((score.rank() - score.groupby(truth).rank()) / others).to_numpy()
+        share = np.where(truth, share, 1 - share)
         areas[k] = share[truth].mean()
-        influence[:, k] = (share - areas[k]) / np.where(truth, inside, outside)
+        influence[:, k] = (share - areas[k]) / (len(truth) - others)
     return areas, influence
 
 
 def warnings_in_words(found: pd.DataFrame, labels: pd.Series) -> list[str]:
     """One sentence for each measure whose interval lies clearly above guessing; none where a class is small."""
-    sentences = []
-    for row in found[found.low > CLEAR].itertuples() if labels.value_counts().min() >= FEWEST else ():
-        numbers = f"AUC {row.auc:.2f} (95 % interval {row.low:.2f} to {row.high:.2f})"
-        what = f"`{row.measure}` is {row.direction} and alone predicts"
-        what = "All measures together, which know nothing of shapes, predict" if row.measure == TOGETHER else what
-        sentences.append(f"{what} the label: {numbers}.")
-    return sentences
+    clear = found[(found.low > CLEAR) & (labels.value_counts().min() >= FEWEST)]
+    return [
+        f"`{row.measure}` ({row.direction}) predicts the label without a look at shapes: AUC {row.auc:.2f} "
+        f"(95 % interval {row.low:.2f} to {row.high:.2f})."
+        for row in clear.itertuples()
+    ]
