@@ -21,7 +21,7 @@ def documented_run(workspace: Path, classes=("benign", "malignant"), positive="m
     splits = table.assign(split=["train"] * 16 + ["validation"] * 8 + ["test"] * 16)
     known = {"cluster": 0, "dhash": 0, "width": 64, "height": 48, "bytes": 9, "source": "here", "attribution": "Ann"}
     tables = {
-        dataset.manifest: table.assign(**known, license=["CC-BY"] * 34 + [""] * 6, turned=0, source_sha256="0"),
+        dataset.manifest: table.assign(**known, license=["CC-BY"] * 34 + [""] * 6, source_sha256="0"),
         run / "splits.csv": splits,
         run / "predictions.csv": splits.assign(predicted=classes[0], **{f"score_{name}": 0.5 for name in classes}),
         run / "history.csv": pd.DataFrame({"c": [0.25, 0.5], "auc_mean": [0.7125, 0.6875]}),

@@ -1,6 +1,6 @@
 """Bring a folder of labelled images into `data/<dataset>/` and write down what came in and what did not.
 
-manifest.csv     path,label,group,cluster,sha256,dhash,width,height,bytes,source,license,attribution,turned,converted,
+manifest.csv     path,label,group,cluster,sha256,dhash,width,height,bytes,source,license,attribution,converted,
                  source_sha256 (+ split where the set came divided, + metadata columns)
 measures.csv     path and the `quality.MEASURES` of each image, as float
 rejected.csv     path,kind,reason: every file of the source that is not in the manifest
@@ -11,7 +11,7 @@ corrections.csv  path,label: what a person changed afterwards, an overlay on the
 
 `path` is relative to the dataset folder. `cluster` numbers copies of one picture; `group` joins images of one patient,
 lesion, cluster or look: what belongs together must not be split between training and test. `sha256` and `bytes` are
-of the file that lies there, `source_sha256` is of the file as it came; `turned` and `converted` say why they differ.
+of the file that lies there, `source_sha256` is of the file as it came; `converted` says why they differ.
 In Python corrections are a plain dict, path to label.
 """
 

@@ -27,8 +27,7 @@ COLUMNS = {
     "source": "where the images were read from",
     "license": "licence of the image",
     "attribution": "who must be named when the image is used",
-    "turned": "how the picture was turned upright: 0 (not at all), degrees, mirrored",
-    "converted": "from which format to which the file was converted; empty: not at all",
+    "converted": "how the file was converted, such as TIFF to PNG or turned upright; empty: not at all",
     "source_sha256": "hash of the file as it came, hexadecimal",
     "split": "the side on which the source had the image",
 }
