@@ -144,14 +144,8 @@ def write_dataset(
     columns = [*(name for name in COLUMNS if name in manifest), *(name for name in manifest if name not in COLUMNS)]
     manifest = manifest[columns].sort_values("path", ignore_index=True)
     counts = manifest.label.value_counts().sort_index().to_dict()
-    facts = {
-        "name": paths.name,
-        "classes": list(counts),
-        "counts": counts,
-        "images": len(manifest),
-        "rejected": len(rejected),
-        "licenses": sorted(set(manifest.license) - {""}),
-    }
+    facts = {"name": paths.name, "classes": list(counts), "counts": counts, "images": len(manifest)}
+    facts |= {"rejected": len(rejected), "licenses": sorted(set(manifest.license) - {""})}
     write_csv(paths.measures, images[["path", *MEASURES]].sort_values("path"))
     write_csv(paths.rejected, rejected.sort_values("path"))
     write_csv(paths.manifest, manifest)
