@@ -1,7 +1,6 @@
 """How files are written: whole or not at all."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
