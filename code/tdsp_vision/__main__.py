@@ -29,8 +29,8 @@ class Program(click.Group):
         """Run the command; 130 and 1 are the exit codes for an interrupt and for a fault."""
         try:
             return super().invoke(context)
-        except KeyboardInterrupt as stop:
-            click.echo(str(stop) or "interrupted", err=True)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command starts it again", err=True)
             context.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

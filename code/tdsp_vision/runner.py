@@ -53,9 +53,10 @@ def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
     homes = {name: stage for stage, limits in LIMITS.items() for name in limits}
     for name in settings:
         if name not in _PLACES and not any(name in LIMITS[stage] for stage in selected):
-            found = nearest(name, homes)
-            runs = f"what is to run ({', '.join(selected)})"
-            raise ParameterError(f"{name} is no parameter of {runs}; the nearest is {found} of stage {homes[found]}.")
+            near = nearest(name, homes)
+            raise ParameterError(
+                f"{name} is no parameter of {', '.join(selected)}; the nearest is {near} of {homes[near]}."
+            )
     steps, whole = {}, {}
     for stage, limits in LIMITS.items():
         given = {name: read(stage, name, value) for name, value in settings.items() if name in limits}
@@ -79,8 +80,8 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
 
     Raises:
         ParameterError: as `plan`, before anything runs, and where a notebook itself refuses a value.
-        RunFailed: names the step and the cell, why, and where the partly executed notebook lies.
-        KeyboardInterrupt: names the step; its kernel is gone.
+        RunFailed: names the cell, why, and where the partly executed notebook lies.
+        KeyboardInterrupt: the kernel is gone.
     """
     steps, dataset, outputs = plan(settings, stages)
     importlib.import_module("papermill")  # before MLflow: both take seconds, and the first notebook waits for one only
@@ -94,21 +95,16 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
             if stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
                 values = {"RUN": runs[-1]} | values
             about = {"step": number, "steps": len(steps), "title": name, "notebook": str(executed)}
-            try:
-                with progress(about, _usual(outputs, name), watched) as on_cell:
-                    run_notebook(paths.NOTEBOOKS[stage], values, executed, on_cell)
-            except (ParameterError, RunFailed) as error:
-                raise type(error)(f"{name} stopped in {error}") from None
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted in {name}; run again to go on") from None
+            with progress(about, _usual(outputs, name), watched) as on_cell:
+                run_notebook(paths.NOTEBOOKS[stage], values, executed, on_cell)
             if stage == "model":
                 runs.append(displayed_run(executed))
                 history.submit(write_history, outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, 'deploy' in steps, runs, folder)}")
 
 
-def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> Path:
-    """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder; returns `output`, absolute.
+def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> None:
+    """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder, cell by cell to `output`.
 
     Args:
         values: parameter name -> value.
@@ -123,7 +119,6 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
 
     for library in ("papermill", "asyncio"):  # their errors are raised as well, and told from here
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     total = len(_read(notebook)["cells"]) + bool(values)
     end, log = f"\npartly executed notebook: {paths.shown(output)}", output.with_suffix(".log")
@@ -132,8 +127,6 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
             execute_notebook(
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, output)),  # it formats paths
                 dict(values),
-                kernel_name="python3",
-                language="python",
                 progress_bar=False,
                 on_cell_execute=lambda cell, cell_index: on_cell(cell_index + 1, total),
                 kernel_manager_class=_own_kernel(environment or {}, sockets, words),
@@ -141,13 +134,12 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
             )
     except PapermillExecutionError as error:
         kind = ParameterError if error.ename == "ParameterError" else RunFailed
-        name = "" if kind is ParameterError else f"{error.ename}: "
-        raise kind(f"cell In [{error.exec_count}]: {name}{' '.join(error.evalue.split())[:1000]}{end}") from None
+        words = " ".join(f"{error.ename}: {error.evalue}".split())[:1000]
+        raise kind(f"cell In [{error.exec_count}]: {words}{end}") from None
     except RuntimeError as error:  # how nbclient reports a kernel that died or never started
         why = f"{error}, often for lack of memory or of disk space; its own words are in {paths.shown(log)}"
         raise RunFailed(f"a cell: {why}{end}") from None
     log.unlink()
-    return output
 
 
 def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
@@ -189,24 +181,21 @@ def progress(about: dict, usual: str, watched: bool) -> Iterator[Callable[[int, 
     start, at, ended = time.monotonic(), about | {"cell": 0, "cells": 0}, threading.Event()
     terminal = sys.stdout.isatty() and not watched
 
-    def show(end: str) -> None:
-        at["seconds"] = round(time.monotonic() - start)
-        label = f"{at['step']}/{at['steps']} {at['title']} ".ljust(30, ".")
-        text = f"{label} {at['seconds']} s, cell {at['cell']} of {at['cells']}{usual}"
-        print(json.dumps(at) if watched else text, end=end, flush=True)
+    def show_until_ended() -> None:
+        over = False
+        while not over:
+            over = ended.wait(1 if terminal or watched else 60)
+            at["seconds"] = round(time.monotonic() - start)
+            label = f"{at['step']}/{at['steps']} {at['title']} ".ljust(30, ".")
+            text = f"{label} {at['seconds']} s, cell {at['cell']} of {at['cells']}{usual}"
+            print(json.dumps(at) if watched else text, end="\r" if terminal and not over else "\n", flush=True)
 
-    def tick() -> None:
-        while not ended.wait(1 if terminal or watched else 60):
-            show("\r" if terminal else "\n")
-
-    clock = threading.Thread(target=tick, daemon=True)
-    clock.start()
-    try:
-        yield lambda number, total: at.update(cell=number, cells=total)
-    finally:
-        ended.set()
-        clock.join()
-        show("\n")
+    with ThreadPoolExecutor(1) as clock:
+        clock.submit(show_until_ended)
+        try:
+            yield lambda number, total: at.update(cell=number, cells=total)
+        finally:
+            ended.set()
 
 
 def displayed_run(executed: Path) -> str:
@@ -229,8 +218,6 @@ def _usual(outputs: paths.OutputPaths, step: str) -> str:
 
 def write_history(outputs: paths.OutputPaths, run: str = "", executed: Path | None = None) -> None:
     """Add a run and its executed notebook to the history; without a run, only look whether it can be written."""
-    if run and not (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        return
     from tdsp_vision.modeling.history import log_run
 
     said = log_run(outputs, outputs.runs / run if run else None, executed)
@@ -248,24 +235,20 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     """
     from pandas import DataFrame
 
-    form = {"na_rep": "-", "float_format": "{:.3f}".format, "max_cols": 12}
     counts = _read(dataset.info)["counts"]
     each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
     lines = [f"{sum(counts.values())} images of {len(counts)} classes: {each}"]
     if runs:
         tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
         table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
-        lines.append(f"\n{table.to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
+        lines.append(f"\n{table.to_string(na_rep='-', float_format='{:.3f}'.format)}\n")
+        lines.append(f"models and figures in {paths.shown(outputs.runs)}")
     lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if deployed:
         service, response = (_read(outputs.deployment / f"{name}.json") for name in ("service", "response"))
-        # The label that is named need not have the highest score, so all scores are shown.
-        table = DataFrame([answer["scores"] for answer in response["predictions"]], columns=service["classes"])
-        table.index = ["/".join(Path(file).parts[-2:]) for file in service["files"]]
-        labels = [answer["label"] if answer["valid"] else "no image" for answer in response["predictions"]]
-        table.insert(0, "label", labels)
+        table = DataFrame(response["predictions"], service["files"]).to_string(max_colwidth=60)
         request = paths.shown(outputs.deployment / "request.json")
-        lines.append(f"\nscored request {request}: {service['what']}\n{table.to_string(**form)}")
+        lines.append(f"\nscored request {request}: {service['what']}; classes {service['classes']}\n{table}")
     return "\n".join(lines)
 
 
