@@ -38,7 +38,6 @@ Group = Literal["auto", "patient", "lesion", "cluster", "none"]
 Pipeline = Literal["none", "flips", "dermoscopy", "photos"]
 Views = Literal["none", "mirror", "flips", "flips_and_rotations"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
-Penalty = Annotated[float, Field(ge=1e-9, le=1e6)]
 Texts = Annotated[list[str], Field(min_length=1)]
 License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
 
@@ -89,7 +88,7 @@ class Modeling(Everywhere):
     TEST_VIEWS: Views = limit("none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)")
     SENSITIVITY: float = limit("0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99)
     SVM_FEATURES: Literal["pooled", "last"] = limit("svm: pooled (averages of many layers) | last")
-    SVM_C: list[Penalty] = limit("svm: penalties to try; small ones regularize more", min_length=1)
+    SVM_C: list[confloat(ge=1e-9, le=1e6)] = limit("svm: penalties to try; small ones regularize more", min_length=1)
     FINE_LABELS: str = limit("dnn: a column with finer labels to learn beside the classes, as diagnosis_3")
     TRAINABLE_STAGES: int = limit("dnn: 0 refines the whole network; 2 its last two stages only", 0, 100)
     EPOCHS: int = limit("dnn: passes over the training images", 1, 10_000)
@@ -179,14 +178,13 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
 
 
 def _check_source(values: Mapping[str, object]) -> None:
-    name, source, path = values["DATASET_NAME"], values["SOURCE"], values["SOURCE_PATH"]
+    name, source, place = values["DATASET_NAME"], values["SOURCE"], paths.resolve(values["SOURCE_PATH"])
     if source == "sample" and name != "lesions" and not (paths.SAMPLE_DATA / name).is_dir():
         refuse("DATASET_NAME", name, f"a folder in {paths.SAMPLE_DATA}, or any name with SOURCE 'folder'")
-    place = paths.resolve(path)
-    if source == "folder" and not (path and place.is_dir()):
-        refuse("SOURCE_PATH", path, f"a folder with images, and {place} is none; an absolute path is always clear")
-    if source == "urls" and not (path and place.is_file()):
-        refuse("SOURCE_PATH", path, f"a file with addresses, and {place} is none; an absolute path is always clear")
+    kind = {"folder": "a folder with images", "urls": "a file with addresses"}.get(source, "")
+    exists = place.is_file() if source == "urls" else place.is_dir() and values["SOURCE_PATH"]
+    if kind and not exists:
+        refuse("SOURCE_PATH", values["SOURCE_PATH"], f"{kind}, and {place} is none; an absolute path is always clear")
 
 
 def _check_training(values: Mapping[str, object]) -> None:

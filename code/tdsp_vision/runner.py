@@ -6,7 +6,6 @@ by cell. A notebook tells what it made by displaying `RUN_MIME` data, so nobody 
 run may have written meanwhile. papermill is imported only to run a notebook: it costs a second.
 """
 
-import importlib
 import json
 import logging
 import os
@@ -28,10 +27,9 @@ from tdsp_vision.parameters import CLASSIFIERS, LIMITS, check_parameters, defaul
 RUN_MIME = "application/x.tdsp-run+json"
 # Where things lie is the runner's business too, so these may be set whichever stages are selected.
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
-# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries. The
-# history is written here, while the next notebook runs: to import MLflow takes a kernel five seconds.
-_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
-_KERNEL |= {"TDSP_HISTORY_WRITER": "the program that runs this notebook"}
+# What the kernel needs whatever it inherits: figures inside the notebook. The history is written here, while the next
+# notebook runs: to import MLflow takes a kernel five seconds.
+_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TDSP_HISTORY_WRITER": "the program that runs it"}
 
 
 def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
@@ -53,21 +51,17 @@ def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
     homes = {name: stage for stage, limits in LIMITS.items() for name in limits}
     for name in settings:
         if name not in _PLACES and not any(name in LIMITS[stage] for stage in selected):
-            near = nearest(name, homes)
-            raise ParameterError(
-                f"{name} is no parameter of {', '.join(selected)}; the nearest is {near} of {homes[near]}."
-            )
+            near, runs = nearest(name, homes), ", ".join(selected)
+            raise ParameterError(f"{name} is no parameter of {runs}; the nearest is {near} of {homes[near]}.")
     steps, whole = {}, {}
     for stage, limits in LIMITS.items():
         given = {name: read(stage, name, value) for name, value in settings.items() if name in limits}
         whole = defaults(paths.NOTEBOOKS[stage]) | given
-        kinds = [whole["CLASSIFIER"]] if "CLASSIFIER" in given else CLASSIFIERS
         if stage in selected:
             check_parameters(stage, whole)
-        if stage in selected and stage == "model":
-            steps |= {f"model-{kind}": given | {"CLASSIFIER": kind} for kind in kinds}
-        elif stage in selected:
-            steps[stage] = given
+            kinds = [given["CLASSIFIER"]] if "CLASSIFIER" in given else CLASSIFIERS
+            trained = {f"model-{kind}": given | {"CLASSIFIER": kind} for kind in kinds}
+            steps |= trained if stage == "model" else {stage: given}
     name, data_dir, output_dir = (whole[place] for place in _PLACES)  # the last stage has all three
     return steps, paths.DatasetPaths(data_dir, name), paths.OutputPaths(output_dir, name)
 
@@ -76,15 +70,15 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     """Run the steps of `plan` in order and print progress and a table of results.
 
     Args:
-        watched: progress as lines of JSON for a program, see `progress`.
+        watched: for a program: progress as lines of JSON, see `progress`; the end of standard input is an interrupt.
 
     Raises:
         ParameterError: as `plan`, before anything runs, and where a notebook itself refuses a value.
         RunFailed: names the cell, why, and where the partly executed notebook lies.
-        KeyboardInterrupt: the kernel is gone.
     """
+    if watched:
+        threading.Thread(target=end_with_starter, daemon=True).start()
     steps, dataset, outputs = plan(settings, stages)
-    importlib.import_module("papermill")  # before MLflow: both take seconds, and the first notebook waits for one only
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
     with ThreadPoolExecutor(1) as history:
@@ -117,8 +111,6 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
     """
     from papermill import PapermillExecutionError, execute_notebook
 
-    for library in ("papermill", "asyncio"):  # their errors are raised as well, and told from here
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     output.parent.mkdir(parents=True, exist_ok=True)
     total = len(_read(notebook)["cells"]) + bool(values)
     end, log = f"\npartly executed notebook: {paths.shown(output)}", output.with_suffix(".log")
@@ -152,10 +144,8 @@ def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    own = _KERNEL | {"TDSP_WORKSPACE": str(paths.workspace())} | dict(environment)
-
     class KernelOfThisInterpreter(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict(), env=own)
+        kernel_spec = KernelSpec(**get_kernel_dict(), env=_KERNEL | dict(environment))
 
         def __init__(self, **options):
             super().__init__(**options, transport="ipc", ip=f"{sockets}/k")
@@ -236,8 +226,7 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     from pandas import DataFrame
 
     counts = _read(dataset.info)["counts"]
-    each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
-    lines = [f"{sum(counts.values())} images of {len(counts)} classes: {each}"]
+    lines = [f"{sum(counts.values())} images of {len(counts)} classes"]
     if runs:
         tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
         table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
@@ -259,18 +248,15 @@ def _read(file: Path) -> dict:
 def interrupt_once(*_) -> None:
     """Handle an interrupt; a second one would leave the kernel while it is being shut down, and is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    logging.disable()  # papermill and asyncio would tell at length that the kernel ended
+    print("interrupted; the same command starts it again", file=sys.stderr)
+    sys.exit(130)
 
 
 def end_with_starter() -> None:
-    """Interrupt this process, as Ctrl-C does, when its standard input closes.
+    """Wait for the end of standard input, a pipe that carries nothing, and interrupt this process as Ctrl-C does.
 
-    It has to be a pipe that carries nothing: whoever started this process closes it to stop it, and the system does
-    when the starter ends, however that happens.
+    Whoever started this process closes the pipe to stop it; the system does when the starter ends, however it ends.
     """
-
-    def wait_for_end() -> None:
-        os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
+    os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
+    os.kill(os.getpid(), signal.SIGINT)
