@@ -58,15 +58,14 @@ def deploy(action, sources, dataset, model, output_dir, version, backend, image,
         said = f"{one.name}: deleted"
     elif action == "rollback":
         one.rollback()
+    elif action == "update":
+        one.update(version_folder(one.folder, version))
     else:
         folder = version_folder(one.folder, version)
-        if action == "update":
-            one.update(folder)
-        else:
-            chosen, reason = life.choose_backend(backend, image or life.SERVING_IMAGE)
-            click.echo(reason)
-            one.check_port(chosen, port)
-            one.build(folder, chosen)
+        chosen, reason = life.choose_backend(backend, image or life.SERVING_IMAGE)
+        click.echo(reason)
+        one.check_port(chosen, port)
+        one.build(folder, chosen)
         if action == "create":
             one.create(folder, chosen, port, keep_running=True)
     if said or action != "build":

@@ -172,6 +172,7 @@ def progress(about: dict, usual: str, watched: bool) -> Iterator[Callable[[int, 
     terminal = sys.stdout.isatty() and not watched
 
     def show_until_ended() -> None:
+        """Print the line anew each second or minute, and a last time at the end."""
         over = False
         while not over:
             over = ended.wait(1 if terminal or watched else 60)
