@@ -82,7 +82,7 @@ def test_every_parameter_refuses_what_its_limits_exclude(stage):
         ("model", {"BACKBONE": "alexnet+resnet19"}, "BACKBONE is 'resnet19'; allowed is one of efficientnet_lite0, "),
         ("model", {"WEIGHTS": "/no/such/file"}, "WEIGHTS is .* is none"),
         ("model", {"AUGMENT_COPIES": 2}, "AUGMENT_COPIES is 2; allowed is 0 where AUGMENT is 'none'"),
-        ("model", {"SCHEDULE": "[0.1]*7", "EPOCHS": 8}, "one rate for each of 8 epochs, not 7"),
+        ("model", {"SCHEDULE": "[0.1, 0.1]", "EPOCHS": 8}, "SCHEDULE is .*or a rate for each of 8 epochs"),
         ("model", {"RUN_NAME": "a/b"}, "RUN_NAME is 'a/b'"),
     ],
 )
@@ -91,11 +91,11 @@ def test_values_that_are_wrong_together_or_as_names_are_refused(stage, values, w
         check_parameters(stage, defaults(NOTEBOOKS[stage]) | values)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "", "[]", "[0.1]*-1", "[-0.1]*5", "[x]", "__import__('os')", "[1]*1e9"])
+@pytest.mark.parametrize("schedule", ["linear", "", "[]", "[0.1]", "[-0.1, 1]", "[x, 1]", "[0.1, 1e999]", "[0.1]*2"])
 def test_a_schedule_is_words_or_rates(schedule):
     with pytest.raises(ParameterError, match="SCHEDULE is .*'cosine', 'constant' or a rate"):
-        listed_rates(schedule)
-    assert listed_rates("[0.1]*2 + [0.01, 1e-3]") == [0.1, 0.1, 0.01, 0.001]
+        listed_rates(schedule, 2)
+    assert listed_rates("[0.1, 1e-3]", 2) == [0.1, 0.001]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_few_images_go_the_whole_way_headless_twice(tmp_path):
     classifiers = {check_run(folder)["classifier"]: folder for folder in (outputs / "runs").iterdir()}
     assert set(classifiers) == {"svm", "dnn"} and classifiers["dnn"].name in output
     check_deployment(outputs / "deployment", images, 4)
-    assert len(re.findall(r"(?:benign|malignant)/lesion_\d{4}\.jpg +(?:benign|malignant) +\d\.\d+", output)) == 4
+    assert len(re.findall(r"(?:benign|malignant)/lesion_\d{4}\.jpg .* (?:benign|malignant) +\[\d\.\d+", output)) == 4
     assert left_behind(tmp_path) == []
     again = {"DATASET_NAME": "birds", "IMAGE_SIZE": 64, "CLASSIFIER": "svm", "RUN_NAME": "again"}
     run(tmp_path, "--stage", "model", *(part for name, value in again.items() for part in ("-p", name, value)))

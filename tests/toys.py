@@ -83,7 +83,8 @@ def toy_command(folder: Path, *arguments: str) -> list[str]:
     script = f"""
 import sys
 from pathlib import Path
-from tdsp_vision import paths
+from tdsp_vision import paths, runner
+runner.write_history = lambda *_: None  # toys leave nothing for it
 paths.NOTEBOOKS.update({{stage: Path({str(folder)!r}) / f"{{stage}}.ipynb" for stage in paths.NOTEBOOKS}})
 from tdsp_vision.__main__ import main
 main(sys.argv[1:])

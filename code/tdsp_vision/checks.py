@@ -1,7 +1,8 @@
 """Checks of the exercise notebooks: what is still wrong, in one sentence.
 
-In: what a learner wrote in place of `...`. Out: nothing if it is right so far; else `check` prints the sentence in
-place of an error, and the cell ends there.
+In: what a learner wrote in place of `...`. Out: nothing if it is right so far; else `check` prints the sentence of the
+first `assert` that fails in place of an error, and the cell ends there. NaN compares as false, so compare in the
+positive.
 """
 
 from collections.abc import Iterator
@@ -9,31 +10,21 @@ from contextlib import contextmanager
 from numbers import Real
 
 
-class NotYet(AssertionError):
-    """A check that is not passed yet."""
-
-
 @contextmanager
 def check() -> Iterator[None]:
     """Print what is still wrong; no traceback, whatever the answer is."""
     try:
         yield
-    except NotYet as hint:
+    except AssertionError as hint:
         print(f"Not yet: {hint}")
     except Exception as error:  # an answer that the check itself could not work with
         print(f"Not yet: with your answer Python stops here: {type(error).__name__}: {error}")
 
 
-def require(passed: object, hint: str) -> None:
-    """Raise NotYet with `hint` unless `passed` is true; NaN compares as false, so compare in the positive."""
-    if not passed:
-        raise NotYet(hint)
-
-
 def answered(kind: type, **answers: object) -> None:
     """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`Real`)."""
     for name, value in answers.items():
-        require(value is not ..., f"`{name}` is still `...`; put your answer there.")
+        assert value is not ..., f"`{name}` is still `...`; put your answer there."
         fits = isinstance(value, kind) and not (kind is Real and isinstance(value, bool))
         wanted = "number" if kind is Real else getattr(kind, "__name__", "bool")
-        require(fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected.")
+        assert fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected."

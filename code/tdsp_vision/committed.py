@@ -6,13 +6,11 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class StaticOutputs(Preprocessor):
-    """Leaves of each output with a widget its HTML; an output that has none, such as a progress bar, goes."""
+    """Leaves of each output with a widget its HTML."""
 
     def preprocess_cell(self, cell, resources, index):
         """What nbconvert calls for each cell, executed already; see `nbconvert.preprocessors.Preprocessor`."""
         for output in cell.get("outputs", []):
             if WIDGET_VIEW in output.get("data", {}):
                 output.data = {kind: content for kind, content in output.data.items() if kind == "text/html"}
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
         return cell, resources

@@ -1,8 +1,6 @@
 """How files are written: whole or not at all."""
 
-import errno
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,21 +11,6 @@ from filelock import FileLock, Timeout
 
 from tdsp_vision.paths import shown
 
-FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
-
-
-@contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
-    """Say in one sentence what a full disk kept from being written: most libraries do not, TensorFlow in a riddle."""
-    try:
-        yield
-    except Exception as error:
-        reason = next((words for words in FULL if words in str(error)), "")
-        if not reason:
-            raise
-        told = f"{reason}: nothing of {shown(path)} is kept; make room there and go on"
-        raise OSError(errno.ENOSPC, told) from error
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -37,10 +20,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f".{path.stem[:40]}.{uuid.uuid4().hex[:12]}{path.suffix[:10]}"
-    draft.touch(exist_ok=False)
     try:
-        with _full_disk_named(path):
-            yield draft
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -51,23 +32,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it becomes `path` at the end, or FileExistsError where that is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex[:12]}"
-    _refuse_taken(path)
     draft.mkdir()
     try:
-        with _full_disk_named(path):
-            yield draft
-        try:
-            draft.rename(path)
-        except OSError:  # another process may have made it meanwhile
-            _refuse_taken(path)
-            raise
+        yield draft
+        if path.exists():  # a rename would replace an empty folder
+            raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
+        draft.rename(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _refuse_taken(path: Path) -> None:
-    if path.exists():
-        raise FileExistsError(f"{shown(path)} is already there and is not overwritten.")
 
 
 def write_text(path: Path, text: str) -> None:

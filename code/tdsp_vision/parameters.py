@@ -9,16 +9,15 @@ what was received and what is allowed. Light imports only: a wrong value is answ
 import ast
 import difflib
 import json
-import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, confloat, conlist
 
 from tdsp_vision import paths
 from tdsp_vision.errors import ParameterError
@@ -39,7 +38,6 @@ Group = Literal["auto", "patient", "lesion", "cluster", "none"]
 Pipeline = Literal["none", "flips", "dermoscopy", "photos"]
 Views = Literal["none", "mirror", "flips", "flips_and_rotations"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
-Penalty = Annotated[float, Field(ge=1e-9, le=1e6)]
 Texts = Annotated[list[str], Field(min_length=1)]
 License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND"]
 
@@ -47,7 +45,7 @@ License = Literal["CC-0", "PDM", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "C
 class Everywhere(BaseModel):
     """What all three notebooks have."""
 
-    DATASET_NAME: str = limit("folder below DATA_DIR; all three notebooks find the images by this name")
+    DATASET_NAME: str = limit("folder below DATA_DIR; all three notebooks find the images by this name", min_length=1)
     DATA_DIR: str = limit("relative to the repository, or absolute")
     SEED: int = limit("of everything that is drawn at random", 0, 2**32 - 1)
 
@@ -90,14 +88,14 @@ class Modeling(Everywhere):
     TEST_VIEWS: Views = limit("none | mirror (mean of 2 views) | flips (4) | flips_and_rotations (8)")
     SENSITIVITY: float = limit("0: threshold of the best balanced accuracy; 0.95 finds 95 of 100", 0, 0.99)
     SVM_FEATURES: Literal["pooled", "last"] = limit("svm: pooled (averages of many layers) | last")
-    SVM_C: list[Penalty] = limit("svm: penalties to try; small ones regularize more", min_length=1)
+    SVM_C: list[confloat(ge=1e-9, le=1e6)] = limit("svm: penalties to try; small ones regularize more", min_length=1)
     FINE_LABELS: str = limit("dnn: a column with finer labels to learn beside the classes, as diagnosis_3")
     TRAINABLE_STAGES: int = limit("dnn: 0 refines the whole network; 2 its last two stages only", 0, 100)
     EPOCHS: int = limit("dnn: passes over the training images", 1, 10_000)
     PATIENCE: int = limit("dnn: stop after so many epochs without improvement; 0 never stops early", 0, 10_000)
     BATCH_SIZE: int = limit("dnn: images per step; 16 if memory is short", 1, 10_000)
     LEARNING_RATE: float = limit("dnn: peak of the rate, 0.0001 to 0.001 are sensible; 0 looks for one", 0, 1)
-    SCHEDULE: str = limit("dnn: cosine | constant | a rate for each epoch, as in [0.05]*5 + [0.005]*5")
+    SCHEDULE: str = limit("dnn: cosine | constant | a rate for each epoch, as in [0.05, 0.05, 0.005]")
     LAYER_DECAY: float = limit("dnn: each stage towards the input learns at this share of the next", 0.01, 1)
     DROPOUT: float = limit("dnn: share of the features dropped in each step; 0.5 against overfitting", 0, 0.99)
     WEIGHT_DECAY: float = limit("dnn: pull of the weights towards zero (AdamW)", 0, 1)
@@ -138,18 +136,16 @@ def read(stage: str, name: str, value: object, strict: bool = False) -> object:
         ParameterError: one sentence with what was received and what is allowed.
     """
     field = LIMITS[stage][name]
-    try:
-        if isinstance(value, str) and get_origin(field.annotation) in (list, dict) and not strict:
+    if isinstance(value, str) and get_origin(field.annotation) in (list, dict) and not strict:
+        with suppress(yaml.YAMLError, RecursionError):  # such a text is no list or mapping either
             value = yaml.load(value, Loader=yaml.BaseLoader)
+    try:
         return TypeAdapter(Annotated[field.annotation, field]).validate_python(value, strict=strict)
     except ValidationError as error:
         first = error.errors()[0]
         name += "".join(f"[{place!r}]" for place in first["loc"])
         words = first["msg"][0].lower() + first["msg"][1:]
-        words = words.replace("valid list", "list, as in [a, b]").replace("valid dictionary", "mapping, as in {a: b}")
-        raise ParameterError(f"{name} is {short(first['input'])}; {words}.") from None
-    except (yaml.YAMLError, RecursionError):
-        refuse(name, value, "YAML, as in [a, b] or {a: b}")
+        raise ParameterError(f"{name} is {first['input']!r:.80}; {words}.") from None
 
 
 def choices(field) -> tuple[str, ...]:
@@ -171,8 +167,7 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
     """
     for name in LIMITS[stage]:
         read(stage, name, values[name], strict=True)
-    paths.checked_name("DATASET_NAME", values["DATASET_NAME"])
-    for name in {"RUN_NAME", "MODEL_NAME"} & set(LIMITS[stage]):
+    for name in {"DATASET_NAME", "RUN_NAME", "MODEL_NAME"} & set(LIMITS[stage]):
         paths.checked_name(name, values[name] or "none")
     for name in {"data": ["DATA_DIR"], "model": ["DATA_DIR", "OUTPUT_DIR"], "deploy": ["OUTPUT_DIR"]}[stage]:
         folder = paths.resolve(values[name]) / values["DATASET_NAME"]
@@ -183,14 +178,13 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
 
 
 def _check_source(values: Mapping[str, object]) -> None:
-    name, source, path = values["DATASET_NAME"], values["SOURCE"], values["SOURCE_PATH"]
+    name, source, place = values["DATASET_NAME"], values["SOURCE"], paths.resolve(values["SOURCE_PATH"])
     if source == "sample" and name != "lesions" and not (paths.SAMPLE_DATA / name).is_dir():
         refuse("DATASET_NAME", name, f"a folder in {paths.SAMPLE_DATA}, or any name with SOURCE 'folder'")
-    place = paths.resolve(path)
-    if source == "folder" and not (path and place.is_dir()):
-        refuse("SOURCE_PATH", path, f"a folder with images, and {place} is none; an absolute path is always clear")
-    if source == "urls" and not (path and place.is_file()):
-        refuse("SOURCE_PATH", path, f"a file with addresses, and {place} is none; an absolute path is always clear")
+    kind = {"folder": "a folder with images", "urls": "a file with addresses"}.get(source, "")
+    exists = place.is_file() if source == "urls" else place.is_dir() and values["SOURCE_PATH"]
+    if kind and not exists:
+        refuse("SOURCE_PATH", values["SOURCE_PATH"], f"{kind}, and {place} is none; an absolute path is always clear")
 
 
 def _check_training(values: Mapping[str, object]) -> None:
@@ -202,9 +196,7 @@ def _check_training(values: Mapping[str, object]) -> None:
         if repr(values[name]) not in allowed and not exists(paths.resolve(values[name])):
             refuse(name, values[name], f"{allowed}, and {paths.resolve(values[name])} is none")
     if values["SCHEDULE"] not in ("cosine", "constant"):
-        rates = listed_rates(values["SCHEDULE"])
-        if len(rates) != values["EPOCHS"]:
-            refuse("SCHEDULE", values["SCHEDULE"], f"one rate for each of {values['EPOCHS']} epochs, not {len(rates)}")
+        listed_rates(values["SCHEDULE"], values["EPOCHS"])
     if values["AUGMENT_COPIES"] and values["AUGMENT"] == "none":
         refuse("AUGMENT_COPIES", values["AUGMENT_COPIES"], "0 where AUGMENT is 'none'; name a pipeline for copies")
     if values["SENSITIVITY"] and not values["POSITIVE_CLASS"]:
@@ -214,22 +206,17 @@ def _check_training(values: Mapping[str, object]) -> None:
 _COMBINATIONS = {"data": _check_source, "model": _check_training, "deploy": lambda values: None}
 
 
-def listed_rates(schedule: str) -> list[float]:
-    """The rates that a text such as "[0.05]*7 + [0.005]" stands for, one for each epoch.
+def listed_rates(schedule: str, epochs: int) -> list[float]:
+    """The rates that a text such as "[0.05, 0.05, 0.005]" lists, one for each epoch.
 
     Raises:
-        ParameterError: it is anything but lists of numbers above 0, joined by `+` and repeated by `*`.
+        ParameterError: it lists anything but `epochs` numbers above 0 and up to 1.
     """
-    rates = []
-    for part in schedule.split("+"):
-        found = re.fullmatch(r"\s*\[([\d.eE, -]+)\]\s*(?:\*\s*(\d{1,4}))?\s*", part)
-        try:
-            rates += [float(rate) for rate in found[1].split(",")] * int(found[2] or 1)
-        except (TypeError, ValueError):
-            rates.append(0)
-    if min(rates, default=0) <= 0 or max(rates) == math.inf:
-        refuse("SCHEDULE", schedule, "'cosine', 'constant' or a rate for each epoch, as in '[0.05]*5 + [0.005]*5'")
-    return rates
+    try:
+        return TypeAdapter(conlist(confloat(gt=0, le=1), min_length=epochs, max_length=epochs)).validate_json(schedule)
+    except ValidationError:
+        allowed = f"'cosine', 'constant' or a rate for each of {epochs} epochs, as in '[0.05, 0.05, 0.005]' for 3"
+        refuse("SCHEDULE", schedule, allowed)
 
 
 def defaults(notebook: Path) -> dict[str, object]:
@@ -243,18 +230,13 @@ def read_settings(file: Path) -> dict[str, object]:
     """Settings in a YAML file that maps parameter names to values, all as text: `0013` and `1:30` stay what they are.
 
     Raises:
-        ParameterError: the file cannot be read, is not YAML, is not such a mapping, or has a name twice.
+        ParameterError: the file cannot be read, is not YAML, or is not such a mapping.
     """
     try:
-        loader = yaml.BaseLoader(file.read_text(encoding="utf-8"))
-        lines = getattr(loader.get_single_node(), "value", [])  # no node in an empty file
-        pairs = [(str(key.value), loader.construct_object(value, deep=True)) for key, value in lines]
-    except OSError as error:
-        raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        return dict(yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {})
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise ParameterError(f"{file} is no YAML that maps names to values, as in `EPOCHS: 3` ({words}).") from None
-    return as_settings(pairs, str(file))
 
 
 def as_settings(pairs: Sequence[tuple[str, object]], origin: str) -> dict[str, object]:
@@ -269,12 +251,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return max(names, key=lambda other: difflib.SequenceMatcher(None, name.upper(), other.upper()).ratio())
 
 
-def short(value: object) -> str:
-    """`value` as it is quoted in a message: its repr, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def refuse(name: str, value: object, allowed: str) -> NoReturn:
-    """Raise ParameterError: what was received for `name`, and what is allowed, in one sentence."""
-    raise ParameterError(f"{name} is {short(value)}; allowed is {allowed}.") from None
+    """Raise ParameterError: what was received for `name`, at most 80 letters of it, and what is allowed."""
+    raise ParameterError(f"{name} is {value!r:.80}; allowed is {allowed}.") from None

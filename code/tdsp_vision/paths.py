@@ -38,10 +38,8 @@ def shown(path: str | Path) -> str:
 def checked_name(kind: str, value: str) -> str:
     """`value`, if it can be one folder name; else a ParameterError that says what is allowed and names `kind`."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value):
-        raise ParameterError(
-            f"{kind} is {value!r}; it becomes a folder name, so use letters, digits, '.', '_' and '-' "
-            "(at most 100, not starting with '.' or '-')."
-        )
+        allowed = "letters, digits, '.', '_' and '-', at most 100, and begin with none of '.' and '-'"
+        raise ParameterError(f"{kind} is {value!r}; it becomes a folder name, so use {allowed}.")
     return value
 
 

@@ -6,7 +6,6 @@ by cell. A notebook tells what it made by displaying `RUN_MIME` data, so nobody 
 run may have written meanwhile. papermill is imported only to run a notebook: it costs a second.
 """
 
-import importlib
 import json
 import logging
 import os
@@ -28,10 +27,9 @@ from tdsp_vision.parameters import CLASSIFIERS, LIMITS, check_parameters, defaul
 RUN_MIME = "application/x.tdsp-run+json"
 # Where things lie is the runner's business too, so these may be set whichever stages are selected.
 _PLACES = ("DATASET_NAME", "DATA_DIR", "OUTPUT_DIR")
-# What the kernel needs whatever it inherits: figures inside the notebook, and no start-up messages of libraries. The
-# history is written here, while the next notebook runs: to import MLflow takes a kernel five seconds.
-_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
-_KERNEL |= {"TDSP_HISTORY_WRITER": "the program that runs this notebook"}
+# What the kernel needs whatever it inherits: figures inside the notebook. The history is written here, while the next
+# notebook runs: to import MLflow takes a kernel five seconds.
+_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TDSP_HISTORY_WRITER": "the program that runs it"}
 
 
 def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
@@ -53,20 +51,17 @@ def plan(settings: Mapping[str, object], stages: Collection[str] = ()):
     homes = {name: stage for stage, limits in LIMITS.items() for name in limits}
     for name in settings:
         if name not in _PLACES and not any(name in LIMITS[stage] for stage in selected):
-            found = nearest(name, homes)
-            runs = f"what is to run ({', '.join(selected)})"
-            raise ParameterError(f"{name} is no parameter of {runs}; the nearest is {found} of stage {homes[found]}.")
+            near, runs = nearest(name, homes), ", ".join(selected)
+            raise ParameterError(f"{name} is no parameter of {runs}; the nearest is {near} of {homes[near]}.")
     steps, whole = {}, {}
     for stage, limits in LIMITS.items():
         given = {name: read(stage, name, value) for name, value in settings.items() if name in limits}
         whole = defaults(paths.NOTEBOOKS[stage]) | given
-        kinds = [whole["CLASSIFIER"]] if "CLASSIFIER" in given else CLASSIFIERS
         if stage in selected:
             check_parameters(stage, whole)
-        if stage in selected and stage == "model":
-            steps |= {f"model-{kind}": given | {"CLASSIFIER": kind} for kind in kinds}
-        elif stage in selected:
-            steps[stage] = given
+            kinds = [given["CLASSIFIER"]] if "CLASSIFIER" in given else CLASSIFIERS
+            trained = {f"model-{kind}": given | {"CLASSIFIER": kind} for kind in kinds}
+            steps |= trained if stage == "model" else {stage: given}
     name, data_dir, output_dir = (whole[place] for place in _PLACES)  # the last stage has all three
     return steps, paths.DatasetPaths(data_dir, name), paths.OutputPaths(output_dir, name)
 
@@ -75,15 +70,15 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
     """Run the steps of `plan` in order and print progress and a table of results.
 
     Args:
-        watched: progress as lines of JSON for a program, see `progress`.
+        watched: for a program: progress as lines of JSON, see `progress`; the end of standard input is an interrupt.
 
     Raises:
         ParameterError: as `plan`, before anything runs, and where a notebook itself refuses a value.
-        RunFailed: names the step and the cell, why, and where the partly executed notebook lies.
-        KeyboardInterrupt: names the step; its kernel is gone.
+        RunFailed: names the cell, why, and where the partly executed notebook lies.
     """
+    if watched:
+        threading.Thread(target=end_with_starter, daemon=True).start()
     steps, dataset, outputs = plan(settings, stages)
-    importlib.import_module("papermill")  # before MLflow: both take seconds, and the first notebook waits for one only
     folder = outputs.notebooks / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     runs: list[str] = []
     with ThreadPoolExecutor(1) as history:
@@ -94,21 +89,16 @@ def run_walkthrough(settings: Mapping[str, object], stages: Collection[str] = ()
             if stage == "deploy" and runs:  # its own run, whatever another process has finished meanwhile
                 values = {"RUN": runs[-1]} | values
             about = {"step": number, "steps": len(steps), "title": name, "notebook": str(executed)}
-            try:
-                with progress(about, _usual(outputs, name), watched) as on_cell:
-                    run_notebook(paths.NOTEBOOKS[stage], values, executed, on_cell)
-            except (ParameterError, RunFailed) as error:
-                raise type(error)(f"{name} stopped in {error}") from None
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted in {name}; run again to go on") from None
+            with progress(about, _usual(outputs, name), watched) as on_cell:
+                run_notebook(paths.NOTEBOOKS[stage], values, executed, on_cell)
             if stage == "model":
                 runs.append(displayed_run(executed))
                 history.submit(write_history, outputs, runs[-1], executed)
     print(f"\n{summary(dataset, outputs, 'deploy' in steps, runs, folder)}")
 
 
-def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> Path:
-    """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder; returns `output`, absolute.
+def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *_: None, environment=None) -> None:
+    """Execute `notebook` with `values` in a kernel of this interpreter, in its own folder, cell by cell to `output`.
 
     Args:
         values: parameter name -> value.
@@ -121,9 +111,6 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
     """
     from papermill import PapermillExecutionError, execute_notebook
 
-    for library in ("papermill", "asyncio"):  # their errors are raised as well, and told from here
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     total = len(_read(notebook)["cells"]) + bool(values)
     end, log = f"\npartly executed notebook: {paths.shown(output)}", output.with_suffix(".log")
@@ -132,8 +119,6 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
             execute_notebook(
                 *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, output)),  # it formats paths
                 dict(values),
-                kernel_name="python3",
-                language="python",
                 progress_bar=False,
                 on_cell_execute=lambda cell, cell_index: on_cell(cell_index + 1, total),
                 kernel_manager_class=_own_kernel(environment or {}, sockets, words),
@@ -141,13 +126,12 @@ def run_notebook(notebook: Path, values: Mapping, output: Path, on_cell=lambda *
             )
     except PapermillExecutionError as error:
         kind = ParameterError if error.ename == "ParameterError" else RunFailed
-        name = "" if kind is ParameterError else f"{error.ename}: "
-        raise kind(f"cell In [{error.exec_count}]: {name}{' '.join(error.evalue.split())[:1000]}{end}") from None
+        words = " ".join(f"{error.ename}: {error.evalue}".split())[:1000]
+        raise kind(f"cell In [{error.exec_count}]: {words}{end}") from None
     except RuntimeError as error:  # how nbclient reports a kernel that died or never started
         why = f"{error}, often for lack of memory or of disk space; its own words are in {paths.shown(log)}"
         raise RunFailed(f"a cell: {why}{end}") from None
     log.unlink()
-    return output
 
 
 def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
@@ -160,10 +144,8 @@ def _own_kernel(environment: Mapping[str, str], sockets: str, words) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    own = _KERNEL | {"TDSP_WORKSPACE": str(paths.workspace())} | dict(environment)
-
     class KernelOfThisInterpreter(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict(), env=own)
+        kernel_spec = KernelSpec(**get_kernel_dict(), env=_KERNEL | dict(environment))
 
         def __init__(self, **options):
             super().__init__(**options, transport="ipc", ip=f"{sockets}/k")
@@ -189,24 +171,22 @@ def progress(about: dict, usual: str, watched: bool) -> Iterator[Callable[[int, 
     start, at, ended = time.monotonic(), about | {"cell": 0, "cells": 0}, threading.Event()
     terminal = sys.stdout.isatty() and not watched
 
-    def show(end: str) -> None:
-        at["seconds"] = round(time.monotonic() - start)
-        label = f"{at['step']}/{at['steps']} {at['title']} ".ljust(30, ".")
-        text = f"{label} {at['seconds']} s, cell {at['cell']} of {at['cells']}{usual}"
-        print(json.dumps(at) if watched else text, end=end, flush=True)
+    def show_until_ended() -> None:
+        """Print the line anew each second or minute, and a last time at the end."""
+        over = False
+        while not over:
+            over = ended.wait(1 if terminal or watched else 60)
+            at["seconds"] = round(time.monotonic() - start)
+            label = f"{at['step']}/{at['steps']} {at['title']} ".ljust(30, ".")
+            text = f"{label} {at['seconds']} s, cell {at['cell']} of {at['cells']}{usual}"
+            print(json.dumps(at) if watched else text, end="\r" if terminal and not over else "\n", flush=True)
 
-    def tick() -> None:
-        while not ended.wait(1 if terminal or watched else 60):
-            show("\r" if terminal else "\n")
-
-    clock = threading.Thread(target=tick, daemon=True)
-    clock.start()
-    try:
-        yield lambda number, total: at.update(cell=number, cells=total)
-    finally:
-        ended.set()
-        clock.join()
-        show("\n")
+    with ThreadPoolExecutor(1) as clock:
+        clock.submit(show_until_ended)
+        try:
+            yield lambda number, total: at.update(cell=number, cells=total)
+        finally:
+            ended.set()
 
 
 def displayed_run(executed: Path) -> str:
@@ -229,8 +209,6 @@ def _usual(outputs: paths.OutputPaths, step: str) -> str:
 
 def write_history(outputs: paths.OutputPaths, run: str = "", executed: Path | None = None) -> None:
     """Add a run and its executed notebook to the history; without a run, only look whether it can be written."""
-    if run and not (outputs.runs / run / "parameters.json").is_file():  # another notebook may keep no history
-        return
     from tdsp_vision.modeling.history import log_run
 
     said = log_run(outputs, outputs.runs / run if run else None, executed)
@@ -248,24 +226,19 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     """
     from pandas import DataFrame
 
-    form = {"na_rep": "-", "float_format": "{:.3f}".format, "max_cols": 12}
     counts = _read(dataset.info)["counts"]
-    each = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:12])
-    lines = [f"{sum(counts.values())} images of {len(counts)} classes: {each}"]
+    lines = [f"{sum(counts.values())} images of {len(counts)} classes"]
     if runs:
         tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
         table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
-        lines.append(f"\n{table.to_string(**form)}\n\nmodels and figures in {paths.shown(outputs.runs)}")
+        lines.append(f"\n{table.to_string(na_rep='-', float_format='{:.3f}'.format)}\n")
+        lines.append(f"models and figures in {paths.shown(outputs.runs)}")
     lines.append(f"executed notebooks in {paths.shown(notebooks)}")
     if deployed:
         service, response = (_read(outputs.deployment / f"{name}.json") for name in ("service", "response"))
-        # The label that is named need not have the highest score, so all scores are shown.
-        table = DataFrame([answer["scores"] for answer in response["predictions"]], columns=service["classes"])
-        table.index = ["/".join(Path(file).parts[-2:]) for file in service["files"]]
-        labels = [answer["label"] if answer["valid"] else "no image" for answer in response["predictions"]]
-        table.insert(0, "label", labels)
+        table = DataFrame(response["predictions"], service["files"]).to_string(max_colwidth=60)
         request = paths.shown(outputs.deployment / "request.json")
-        lines.append(f"\nscored request {request}: {service['what']}\n{table.to_string(**form)}")
+        lines.append(f"\nscored request {request}: {service['what']}; classes {service['classes']}\n{table}")
     return "\n".join(lines)
 
 
@@ -276,18 +249,15 @@ def _read(file: Path) -> dict:
 def interrupt_once(*_) -> None:
     """Handle an interrupt; a second one would leave the kernel while it is being shut down, and is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    logging.disable()  # papermill and asyncio would tell at length that the kernel ended
+    print("interrupted; the same command starts it again", file=sys.stderr)
+    sys.exit(130)
 
 
 def end_with_starter() -> None:
-    """Interrupt this process, as Ctrl-C does, when its standard input closes.
+    """Wait for the end of standard input, a pipe that carries nothing, and interrupt this process as Ctrl-C does.
 
-    It has to be a pipe that carries nothing: whoever started this process closes it to stop it, and the system does
-    when the starter ends, however that happens.
+    Whoever started this process closes the pipe to stop it; the system does when the starter ends, however it ends.
     """
-
-    def wait_for_end() -> None:
-        os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
+    os.read(0, 1)  # not through sys.stdin, whose lock would disturb this process's end
+    os.kill(os.getpid(), signal.SIGINT)

@@ -184,7 +184,6 @@ def test_the_command_line_finds_it(life, outputs, tmp_path, monkeypatch):
     assert (scored.exit_code, "score_malignant" in scored.output) == (0, True)
     assert "== http://127.0.0.1:" in command(outputs, "logs").output
     for arguments, code, says in [
-        (["score", str(tmp_path / "missing.jpg")], 2, "There is no "),
         (["update", "--version", "99"], 2, "There is no version 99"),
         (["create", "--backend", "cloud"], 2, "'cloud' is not one of"),
         (["delete", "--port", "9"], 2, "--port is for create, not for delete"),
@@ -214,7 +213,6 @@ def test_delete_leaves_nothing_but_the_exported_versions(life, outputs, backend)
     assert [each.name for each in list_deployments(outputs.root.parent)] == [NAME]
     assert command(outputs, "delete").output == f"{NAME}: deleted\n"
     assert command(outputs, "delete").exit_code == 2
-    assert command(outputs, "delete", "--if-exists").exit_code == 0
     assert "nothing is deployed" in command(outputs, "list").output
     assert life.services() == [] and find_services(outputs.root) == []
     for url in urls:

@@ -84,7 +84,6 @@ def read_json(path: Path) -> dict:
 def link_or_copy(origin: Path, target: Path) -> None:
     """Bring a file to a second place, whole or not at all: a hard link where the disk has such, else a copy."""
     with whole_file(target) as draft:
-        draft.unlink()
         try:
             os.link(origin.resolve(), draft)
         except OSError:

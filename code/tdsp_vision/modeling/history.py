@@ -15,7 +15,6 @@ counts when its status is FINISHED; one that was killed while it was logged is d
 import logging
 import math
 import os
-import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from tdsp_vision.data.tables import file_sha256, read_csv, read_json
 from tdsp_vision.files import file_lock
 from tdsp_vision.modeling.metrics import paired_auc_difference
 from tdsp_vision.modeling.runs import find_run, read_predictions
-from tdsp_vision.paths import ROOT, DatasetPaths, OutputPaths, resolve, shown
+from tdsp_vision.paths import ROOT, DatasetPaths, OutputPaths, resolve
 
 # Read by MLflow when it is imported and when it asks.
 QUIET = {
@@ -95,7 +94,7 @@ def log_run(outputs: OutputPaths, folder: Path | None = None, notebook: Path | N
         said = f"WARNING: the run history {tracking_uri(outputs.output_dir)} cannot be used ({said}). The run is kept"
         if folder is None:
             return f"{said} in its folder all the same; MLFLOW_TRACKING_URI names another history."
-        return f"{said}; to add it later: python -m tdsp_vision history --log {shlex.quote(shown(folder))}"
+        return f"{said}; in the modeling notebook, log_run(outputs, outputs.runs / {folder.name!r}) adds it later."
     return f"logged as run {folder.name} of experiment {outputs.dataset}"
 
 

@@ -114,7 +114,7 @@ def learning_rate_schedule(schedule: str, peak: float, epochs: int, steps_per_ep
         warmup = max(1, steps // 10)
         decay = keras.optimizers.schedules.CosineDecay
         return decay(peak / 10, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)
-    rates = [float(peak)] * epochs if schedule == "constant" else listed_rates(schedule)
+    rates = [float(peak)] * epochs if schedule == "constant" else listed_rates(schedule, epochs)
     ends = [epoch * steps_per_epoch - 1 for epoch in range(1, epochs + 1)]  # the last changes nothing
     return keras.optimizers.schedules.PiecewiseConstantDecay(ends, [*rates, rates[-1]])
 
