@@ -59,6 +59,7 @@ WRONG = {
     "-p SOURCE folder -p SOURCE_PATH birds": "SOURCE_PATH is 'birds'; allowed is a folder",
     "--stage data -p EPOCHS 3": "EPOCHS is no parameter of data; the nearest is EPOCHS of model",
     "-f missing.yaml": "missing.yaml is no YAML that maps names to values, as in `EPOCHS: 3` ([Errno 2] No such file",
+    "-f twice.yaml": "EPOCHS is given more than once in twice.yaml",
     "-f list.yaml": "list.yaml is no YAML that maps names to values",
     "-f word.yaml": "word.yaml is no YAML that maps names to values",
     "-f broken.yaml": "broken.yaml is no YAML that maps names to values",
@@ -69,7 +70,7 @@ WRONG = {
 @pytest.mark.parametrize("arguments", WRONG)
 def test_whatever_is_wrong_is_refused_before_anything_starts(workspace, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    texts = {"list": "- EPOCHS", "word": "EPOCHS", "broken": "EPOCHS: ["}
+    texts = {"list": "- EPOCHS", "word": "EPOCHS", "broken": "EPOCHS: [", "twice": "EPOCHS: 3\nEPOCHS: 4"}
     for name, text in (texts | {"clock": "IMAGE_SIZE: 1:30"}).items():
         Path(f"{name}.yaml").write_text(text)
     result = command(*arguments.split())
@@ -103,7 +104,7 @@ def test_a_walkthrough_ends_in_a_table_of_its_own_runs(workspace, tmp_path, monk
     progress, table = result.stdout.split("\n\n", 1)
     ended = [f"{number}/4 {name} T" for number, name in enumerate(("data", "model-svm", "model-dnn", "deploy"), 1)]
     assert re.sub(r"\.+ \d+ s, cell (\d) of \1", "T", progress).splitlines() == ended
-    assert "5 images of 2 classes" in table
+    assert "images by class: {'cat': 3, 'dog': 2}" in table
     assert re.search(rf"{svm.name} +0.500 +0.000 +0.800 +\[0.4, 0.75\]", table)
     assert re.search(r"cat/a.jpg +cat +\[0.375, 0.625\] +True\nb/x.jpg +\[0, 0\] +False", table)
     assert f"a toy serves {dnn.name}" in table  # its own, whatever another process may have finished meanwhile

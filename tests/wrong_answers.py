@@ -2,15 +2,15 @@
 
 WRONG = {
     "01_data": [
-        ("exact", "copies = images[images.sha256.duplicated()]", "is of type DataFrame; a list is expected"),
+        ("exact", "copies = images[images.sha256.duplicated()]", "is of type DataFrame; list is expected"),
         ("exact", "copies = images.file[images.sha256.duplicated(keep=False)].tolist()", "the original too"),
         ("exact", "copies = images.file[images.sha256.duplicated(keep='last')].tolist()", "are copies: the first"),
         ("exact", "copies = []", "3 of the files that you leave still repeat"),
         ("exact", "copies = copies[:1] * 2", "stands in your list twice"),
         ("exact", "copies = [images]", "Python stops here"),
         ("exact", "del copies", "name 'copies' is not defined"),
-        ("near", "most_bits = '10'", "is of type str; a number is expected"),
-        ("near", "most_bits = True", "is of type bool; a number is expected"),
+        ("near", "most_bits = '10'", "is of type str; Number is expected"),
+        ("near", "most_bits = True", "is of type bool; Number is expected"),
         ("near", "most_bits = 0", "With 0 bits you find 3 pairs"),
         ("near", "most_bits = 58", "two different lesions"),
         ("near", "conflicts = pairs[pairs.bits <= 10]", "carry the same label twice"),
@@ -30,7 +30,7 @@ WRONG = {
         ("confounder", "auc_before = best_accuracy(clinics)", "That is an accuracy"),
         ("confounder", "quality = {'benign': 90, 'malignant': 75}", "What do the clinics do differently"),
         ("confounder", "auc_after = 0.9", "not the AUC after your repair"),
-        ("corrections", "corrections = {'file': suspects}", "is of type dict; a DataFrame is expected"),
+        ("corrections", "corrections = {'file': suspects}", "is of type dict; DataFrame is expected"),
         ("corrections", "corrections = corrections.assign(file=['x', 'y'])", "not in the manifest"),
         ("corrections", "corrections = corrections.assign(label='EXCLUDE')", "or is gone"),
         ("corrections", "corrections = corrections.assign(label='Malignant')", "the spelling"),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = str(Path.home() / ".cache" / "tdsp-vision" / "keras")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow's libraries write past every setting of the log while they load. In a notebook ipykernel would catch that
 # and show it in red; so what is no Python goes where the kernel's own words go. Python's warnings are still shown.
 if hasattr(sys.stderr, "_original_stdstream_copy"):

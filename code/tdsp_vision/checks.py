@@ -7,7 +7,7 @@ positive.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Real
+from numbers import Number
 
 
 @contextmanager
@@ -22,9 +22,8 @@ def check() -> Iterator[None]:
 
 
 def answered(kind: type, **answers: object) -> None:
-    """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`Real`)."""
+    """Refuse answers that are still `...`, or are not of `kind`, by name; True is no number (`Number`)."""
     for name, value in answers.items():
         assert value is not ..., f"`{name}` is still `...`; put your answer there."
-        fits = isinstance(value, kind) and not (kind is Real and isinstance(value, bool))
-        wanted = "number" if kind is Real else getattr(kind, "__name__", "bool")
-        assert fits, f"`{name}` is of type {type(value).__name__}; a {wanted} is expected."
+        fits = isinstance(value, kind) and not (kind is Number and isinstance(value, bool))
+        assert fits, f"`{name}` is of type {type(value).__name__}; {getattr(kind, '__name__', kind)} is expected."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from tdsp_vision.paths import shown
 
@@ -63,9 +63,6 @@ def file_lock(path: Path, wait: bool = True):
         wait: whether to wait for as long as another holds it.
 
     Raises:
-        BlockingIOError: without `wait`, where another process or thread holds it.
+        filelock.Timeout: without `wait`, where another process or thread holds it; an OSError that names the file.
     """
-    try:
-        return FileLock(path).acquire(blocking=wait)
-    except Timeout:
-        raise BlockingIOError(f"{shown(path)} is locked: another process works there; wait until it ends.") from None
+    return FileLock(path).acquire(blocking=wait)

@@ -101,7 +101,6 @@ class Modeling(Everywhere):
     WEIGHT_DECAY: float = limit("dnn: pull of the weights towards zero (AdamW)", 0, 1)
     LABEL_SMOOTHING: float = limit("dnn: how much of each label is shared out among all classes", 0, 0.99)
     PRECISION: Precision = limit("dnn: what training computes in; scores are float32 always")
-    TENSORBOARD: bool = limit("dnn: also write logs for TensorBoard")
     EXTERNAL: str = limit('a folder of other images of these classes, to judge the run on as well; "" for none')
     COMPARE: str = limit("previous (the newest run with the same test) | none | run ids with commas")
     RUN_NAME: str = limit('names the run folder; "" takes classifier and network')
@@ -143,7 +142,6 @@ def read(stage: str, name: str, value: object, strict: bool = False) -> object:
         return TypeAdapter(Annotated[field.annotation, field]).validate_python(value, strict=strict)
     except ValidationError as error:
         first = error.errors()[0]
-        name += "".join(f"[{place!r}]" for place in first["loc"])
         words = first["msg"][0].lower() + first["msg"][1:]
         raise ParameterError(f"{name} is {first['input']!r:.80}; {words}.") from None
 
@@ -178,13 +176,12 @@ def check_parameters(stage: str, values: Mapping[str, object]) -> None:
 
 
 def _check_source(values: Mapping[str, object]) -> None:
-    name, source, place = values["DATASET_NAME"], values["SOURCE"], paths.resolve(values["SOURCE_PATH"])
+    name, source, path = values["DATASET_NAME"], values["SOURCE"], values["SOURCE_PATH"]
     if source == "sample" and name != "lesions" and not (paths.SAMPLE_DATA / name).is_dir():
         refuse("DATASET_NAME", name, f"a folder in {paths.SAMPLE_DATA}, or any name with SOURCE 'folder'")
-    kind = {"folder": "a folder with images", "urls": "a file with addresses"}.get(source, "")
-    exists = place.is_file() if source == "urls" else place.is_dir() and values["SOURCE_PATH"]
-    if kind and not exists:
-        refuse("SOURCE_PATH", values["SOURCE_PATH"], f"{kind}, and {place} is none; an absolute path is always clear")
+    if source in ("folder", "urls") and not (path and paths.resolve(path).is_dir() == (source == "folder")):
+        allowed = "a folder with images, for urls a file with addresses"
+        refuse("SOURCE_PATH", path, f"{allowed}, and {paths.resolve(path)} is none; an absolute path is always clear")
 
 
 def _check_training(values: Mapping[str, object]) -> None:
@@ -230,13 +227,16 @@ def read_settings(file: Path) -> dict[str, object]:
     """Settings in a YAML file that maps parameter names to values, all as text: `0013` and `1:30` stay what they are.
 
     Raises:
-        ParameterError: the file cannot be read, is not YAML, or is not such a mapping.
+        ParameterError: the file cannot be read, is not YAML, is not such a mapping, or has a name twice.
     """
     try:
-        return dict(yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {})
+        loader = yaml.BaseLoader(file.read_text(encoding="utf-8"))
+        lines = getattr(loader.get_single_node(), "value", [])  # no node in an empty file
+        pairs = [(str(key.value), loader.construct_object(value, deep=True)) for key, value in lines]
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise ParameterError(f"{file} is no YAML that maps names to values, as in `EPOCHS: 3` ({words}).") from None
+    return as_settings(pairs, str(file))
 
 
 def as_settings(pairs: Sequence[tuple[str, object]], origin: str) -> dict[str, object]:

@@ -226,8 +226,7 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     """
     from pandas import DataFrame
 
-    counts = _read(dataset.info)["counts"]
-    lines = [f"{sum(counts.values())} images of {len(counts)} classes"]
+    lines = [f"images by class: {_read(dataset.info)['counts']}"]
     if runs:
         tests = {run: _read(outputs.runs / run / "metrics.json")["test"] for run in runs}
         table = DataFrame(tests, ["accuracy", "balanced_accuracy", "auc", "auc_ci"]).T
@@ -237,8 +236,7 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     if deployed:
         service, response = (_read(outputs.deployment / f"{name}.json") for name in ("service", "response"))
         table = DataFrame(response["predictions"], service["files"]).to_string(max_colwidth=60)
-        request = paths.shown(outputs.deployment / "request.json")
-        lines.append(f"\nscored request {request}: {service['what']}; classes {service['classes']}\n{table}")
+        lines.append(f"\nscored request: {service['what']}; classes {service['classes']}\n{table}")
     return "\n".join(lines)
 
 
