@@ -130,6 +130,7 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
         pixels = np.asarray(as_rgb(image))
     if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black
+    # TensorFlow takes the upper 8 bits of 16, of which the first two would be empty in such a picture
     dark = kind == "PNG" and image.mode.startswith("I") and image.getextrema()[1] < 2**14
     orientation = None
     with suppress(Exception):  # a block of EXIF that cannot be read is no damage: no decoder needs it
