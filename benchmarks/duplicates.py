@@ -62,13 +62,13 @@ def measure(kind: str, count: int) -> tuple[float, float, int, int, int]:
         pixels = picture(kind, row if row < fresh else row - fresh)
         minis[row] = miniature(pixels if row < fresh else changed(pixels, row, look_alike=row >= fresh + PLANTED))
     start = time.perf_counter()
-    found = find_duplicates(minis)
+    copies, pairs, _ = find_duplicates(minis)
     seconds = time.perf_counter() - start
-    groups = connected_groups(count, found.pairs)
-    copies = int((found.copies[fresh : fresh + PLANTED] == found.copies[:PLANTED]).sum())
+    groups = connected_groups(count, pairs)
+    found = int((copies[fresh : fresh + PLANTED] == copies[:PLANTED]).sum())
     alike = int((groups[fresh + PLANTED :] == groups[PLANTED : 2 * PLANTED]).sum())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return seconds, peak, copies, alike, count - len(np.unique(found.copies)) - copies
+    return seconds, peak, found, alike, count - len(np.unique(copies)) - found
 
 
 if __name__ == "__main__":

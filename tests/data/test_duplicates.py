@@ -2,7 +2,6 @@
 
 import io
 import re
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -23,10 +22,9 @@ def saved(image: Image.Image, quality: int) -> Image.Image:
 def families(pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Numbers of the copies, numbers of copies and look-alikes together, and the sentences."""
     small = [np.asarray(picture.convert("RGB").resize((picture.width, picture.height))) for picture in pictures]
-    found = find_duplicates(np.stack([miniature(one) for one in small]))
-    pairs = [(i, j) for i, j in combinations(range(len(small)), 2) if found.copies[i] == found.copies[j]]
-    pairs += [tuple(pair) for pair in found.pairs]
-    return found.copies, connected_groups(len(small), np.reshape(pairs, (-1, 2)).astype(int)), found.sentences
+    copies, alike, sentences = find_duplicates(np.stack([miniature(one) for one in small]))
+    pairs = np.concatenate([np.argwhere(copies[:, None] == copies), alike])
+    return copies, connected_groups(len(small), pairs), sentences
 
 
 CHANGES = {  # the first three make copies, the others look-alikes
@@ -118,7 +116,7 @@ def test_likeness_that_would_tie_a_set_together_is_not_used_and_that_is_said():
 def test_one_color_none_and_a_single_picture():
     plain = [Image.new("RGB", (60, 60), color) for color in ("white", "black", "red", "green")]
     assert len(set(families(plain)[1])) == 4
-    assert len(families(plain[:1])[0]) == 1 and len(find_duplicates(np.empty((0, 2496), np.uint8)).copies) == 0
+    assert len(families(plain[:1])[0]) == 1 and len(find_duplicates(np.empty((0, 2496), np.uint8))[0]) == 0
 
 
 def test_real_photos_of_one_lesion_are_grouped_and_others_are_not(real_photos):

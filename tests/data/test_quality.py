@@ -188,7 +188,7 @@ def test_sentences_only_for_what_is_clear():
     sentences = warnings_in_words(predict_label_alone(measures, labels, groups), labels)
     assert len(sentences) == 3
     clear = next(line for line in sentences if line.startswith("`clear`"))
-    assert "(larger in b) predicts the label without a look at shapes: AUC 0." in clear
+    assert "(larger in b) predicts the label, blind to shapes: AUC 0." in clear
     assert not any("noise" in line or "constant" in line for line in sentences)
     few = slice(0, 30)
     found = predict_label_alone(measures[few], labels[few], groups[few])

@@ -14,7 +14,7 @@ import io
 import re
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of oddities (EXIF, palette
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF", "PPM")
 MIN_SIDE = 32  # pixels; a smaller picture has less than one value left after a network's five halvings
 MAX_PIXELS = 100_000_000  # a small file can unfold to gigabytes
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what has twice as many
+Image.MAX_IMAGE_PIXELS = None  # `as_stored` refuses what has more than MAX_PIXELS, before it is decoded
 MAX_BYTES = 100_000_000
 LARGE = 20_000_000  # pixels, from which on files are decoded one at a time, to bound the memory
 SMALL_SIDE = 256  # pixels of the longer side, at which pictures are measured and compared
@@ -92,7 +92,7 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
     while max(pixels.shape) >= 2 * SMALL_SIDE and min(pixels.shape[:2]) > 1:
         pixels = cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_AREA)
     scale = min(1, SMALL_SIDE / max(pixels.shape))
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) if scale < 1 else pixels
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
 
 
 def as_stored(content: bytes) -> Stored:
@@ -103,14 +103,13 @@ def as_stored(content: bytes) -> Stored:
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if min(image.size) < MIN_SIDE:
-                raise RejectedImage(f"too small: {image.width} x {image.height}, each side needs {MIN_SIDE}", "size")
+            if min(image.size) < MIN_SIDE or image.width * image.height > MAX_PIXELS:
+                limits = f"each side needs {MIN_SIDE} pixels, and more than {MAX_PIXELS:,} in all are not read"
+                raise RejectedImage(f"{image.width} x {image.height}: {limits}", "size")
             with _one_large_picture if image.width * image.height > LARGE else nullcontext():
                 return _stored(content, image)
     except RejectedImage:
         raise
-    except Image.DecompressionBombError:
-        raise RejectedImage(f"too large: more pixels than the {MAX_PIXELS:,} that are read", "size") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes; each becomes a named reason
         if isinstance(error, Image.UnidentifiedImageError) or content[4:8] == b"ftyp":
             raise RejectedImage("not an image that can be recognized (DICOM, HEIC: export as PNG)", "format") from error
@@ -131,8 +130,11 @@ def _stored(content: bytes, image: Image.Image) -> Stored:
         pixels = np.asarray(as_rgb(image))
     if kind == "PNG" and cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise RejectedImage("damaged: a part of the PNG is missing")  # which Pillow draws in black
-    dark = kind == "PNG" and image.mode.startswith("I") and _used_bits(image) < 16
-    orientation = image.getexif().get(ORIENTATION)
+    # TensorFlow takes the upper 8 bits of 16, of which the first two would be empty in such a picture
+    dark = kind == "PNG" and image.mode.startswith("I") and image.getextrema()[1] < 2**14
+    orientation = None
+    with suppress(Exception):  # a block of EXIF that cannot be read is no damage: no decoder needs it
+        orientation = image.getexif().get(ORIENTATION)
     if kind == target and not dark and orientation not in TURNED:
         return Stored(content, pixels, "")
     converted = f"{'16-bit ' * dark}{kind} to {target}" if kind != target or dark else "turned upright"
@@ -149,13 +151,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
     Alpha is dropped and EXIF orientation ignored.
     """
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> (_used_bits(image) - 8)).astype(np.uint8))
+        low, high = image.getextrema()
+        if low < 0 or high >= 2**16:
+            raise RejectedImage("gray values outside of 0 to 65,535; save it with 8 or 16 bits a pixel", "format")
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+        image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
     return image.convert("RGB")
-
-
-def _used_bits(image: Image.Image) -> int:
-    """8, 10, 12, 14 or 16: the least of them in which all gray values fit."""
-    low, high = image.getextrema()
-    if low < 0 or high >= 2**16:
-        raise RejectedImage("gray values outside of 0 to 65,535; save it with 8 or 16 bits a pixel", "format")
-    return next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)

@@ -53,19 +53,18 @@ def mark_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     """
     marked, which = images.reset_index(drop=True), pd.factorize(images.source_sha256)[0]
     first = marked.drop_duplicates("source_sha256")
-    found = find_duplicates(np.stack(first.miniature.to_list()))
-    marked["cluster"] = pd.factorize(found.copies[which])[0]
+    copies, alike, sentences = find_duplicates(np.stack(first.miniature.to_list()))
+    marked["cluster"] = pd.factorize(copies[which])[0]
     best = marked.assign(pixels=marked.width * marked.height)
     best = best.sort_values(["pixels", "bytes", "file"], ascending=[False, False, True])
     marked["original"] = best.groupby("cluster").file.transform("first")
     stems = marked.label + "/" + marked.file.str.split("/").str[-1].str.extract(EXPORTED)[0].astype("str")
-    keys = [marked.cluster, pd.Series(found.look_alikes[which]), stems]
+    keys = [marked.cluster, pd.Series(connected_groups(len(first), alike)[which]), stems]
     keys += [marked[name] for name in ("patient_id", "lesion_id") if name in marked]
     marked["group"] = connected_groups(len(marked), np.concatenate([_links(key) for key in keys]))
     marked["path"] = _stored_paths(marked)
-    copies = found.copies[found.pairs]
-    alike = first.file.to_numpy(dtype=object)[found.pairs][copies[:, 0] != copies[:, 1]]
-    marked.attrs = {"sentences": found.sentences, "look_alikes": alike.tolist()}
+    alike = alike[copies[alike[:, 0]] != copies[alike[:, 1]]]
+    marked.attrs = {"sentences": sentences, "look_alikes": first.file.to_numpy(dtype=object)[alike].tolist()}
     return marked
 
 

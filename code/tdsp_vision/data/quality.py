@@ -7,7 +7,6 @@ and lines can be part of the subject, or of the camera, the archive, the clinic.
 """
 
 import os
-import re
 from pathlib import Path
 
 import cv2
@@ -18,15 +17,10 @@ from tqdm.contrib.concurrent import thread_map
 
 from tdsp_vision.data.duplicates import miniature
 from tdsp_vision.data.images import RejectedImage, read_image
-from tdsp_vision.data.tables import COLUMNS
+from tdsp_vision.data.tables import COLUMNS, is_id
 
 MOST_SHOWN = 12  # classes of a table or figure, values of a column that is compared
-FOLDS = 5
-CLEAR = 0.55  # lower end of an interval from which on a measure is worth a sentence
-FEWEST = 20  # images of a class, for a sentence: with fewer something always seems to predict
-TOGETHER, BOOSTED = "all together", "boosted"
-MISSING = "(missing)"
-CORNERS = 64  # pixels of each side of the square in which corners are compared with the middle
+TOGETHER = "all together"
 MEASURES = {  # column of `measures.csv`: what it is
     "file_kb": "size of the file in kB (1,000 bytes)",
     "megapixels": "width x height in millions of pixels",
@@ -73,8 +67,8 @@ def dark_corners(gray: np.ndarray) -> float:
     The corners lie outside of 1.2 times the inscribed ellipse. The median of what is inside of it hardly feels a
     dark lesion in the middle. Brighter corners give a negative value.
     """
-    square = cv2.resize(gray, (CORNERS, CORNERS), interpolation=cv2.INTER_AREA)
-    y, x = np.ogrid[-1 : 1 : CORNERS * 1j, -1 : 1 : CORNERS * 1j]
+    square = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA)
+    y, x = np.ogrid[-1:1:64j, -1:1:64j]
     distance = y**2 + x**2
     return 1 - square[distance > 1.2**2].mean() / max(np.median(square[distance < 1]), 1)
 
@@ -82,10 +76,9 @@ def dark_corners(gray: np.ndarray) -> float:
 def ink(pixels: np.ndarray) -> float:
     """Share of pixels, uint8 [h, w, 3], with a hue from green to violet (70 to 310 degrees), neither pale nor dark.
 
-    Red and black ink are not seen.
+    Red and black ink are not seen. (OpenCV counts hues in steps of 2 degrees.)
     """
-    hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
-    return ((hue > 35) & (hue < 155) & (saturation > 64) & (value > 50)).mean()
+    return (cv2.inRange(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), (36, 65, 51), (154, 255, 255)) > 0).mean()
 
 
 def thin_lines(gray: np.ndarray) -> float:
@@ -93,15 +86,13 @@ def thin_lines(gray: np.ndarray) -> float:
 
     Pale hair and white rulers are not seen.
     """
-    blackhat = cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8))
-    return (blackhat > 25).mean()
+    return (cv2.morphologyEx(gray, cv2.MORPH_BLACKHAT, np.ones((5, 5), np.uint8)) > 25).mean()
 
 
 def shown_classes(labels: pd.Series) -> pd.Series:
     """Labels for tables and figures: as they are, or the largest of them and "(n others)" where there are too many."""
-    largest = labels.value_counts().index
-    others = largest[MOST_SHOWN - 1 :] if len(largest) > MOST_SHOWN else []
-    return labels.mask(labels.isin(others), f"({len(others)} others)")
+    others = labels.value_counts().index[MOST_SHOWN - 1 :]
+    return labels.mask(labels.isin(others), f"({len(others)} others)") if len(others) > 1 else labels
 
 
 def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
@@ -109,7 +100,7 @@ def columns_to_compare(manifest: pd.DataFrame) -> list[str]:
 
     Left out are ids, attribution, and diagnoses, from which the label itself was made.
     """
-    metadata = [name for name in manifest if name not in COLUMNS and not re.search("^id|^diagnosis|_id$", name)]
+    metadata = [name for name in manifest if not (name in COLUMNS or is_id(name) or name.startswith("diagnosis"))]
     return [name for name in ["license", *metadata] if 2 <= in_ranges(manifest[name]).nunique() <= MOST_SHOWN]
 
 
@@ -125,7 +116,7 @@ def in_ranges(values: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(known) and known.nunique() > MOST_SHOWN:
         fifths = known.groupby(pd.qcut(known.rank(), 5, labels=False, duplicates="drop"))
         names = fifths.transform(lambda fifth: f"{fifth.min():.15g} to {fifth.max():.15g}")
-    names = names.where(known.notna(), MISSING)
+    names = names.where(known.notna(), "(missing)")
     return names.astype(pd.CategoricalDtype(names.unique(), ordered=True))[values.index]
 
 
@@ -163,8 +154,8 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
     measures, labels, groups = measures[largest], labels[largest].to_numpy(), pd.factorize(groups[largest])[0]
     classes, rows = np.unique(labels), []
     scores = {name: np.tile(measures[[name]], len(classes)) for name in measures}
-    if pd.Series(groups).groupby(labels).nunique().min() >= FOLDS:
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    if pd.Series(groups).groupby(labels).nunique().min() >= folds.n_splits:
         how = {"groups": groups, "cv": folds, "method": "predict_proba"}
         with threadpool_limits(1, "openmp"):  # threads that wait for each other cost more than these few rows
             scores[TOGETHER] = cross_val_predict(boosting(len(labels), seed), measures, labels, **how)
@@ -173,10 +164,9 @@ def predict_label_alone(measures: pd.DataFrame, labels: pd.Series, groups: pd.Se
         signs = np.where((areas < 0.5) & (name != TOGETHER), -1, 1)
         area = 0.5 + (signs * (areas - 0.5)).mean()
         half = 1.96 * np.linalg.norm(np.bincount(groups, (signs * influence).mean(axis=1)))
-        direction = f"larger in {classes[areas.argmax()]}" if areas.max() > 0.5 else "no difference"
-        rows.append((name, area, max(area - half, 0), min(area + half, 1), BOOSTED if name == TOGETHER else direction))
-    table = pd.DataFrame(rows, columns=["measure", "auc", "low", "high", "direction"])
-    return table.sort_values("auc", ascending=False, ignore_index=True, kind="stable")
+        larger = f"larger in {classes[areas.argmax()]}" if areas.max() > 0.5 else "no difference"
+        rows.append((name, area, max(area - half, 0), min(area + half, 1), "boosted" if name == TOGETHER else larger))
+    return pd.DataFrame(sorted(rows, key=lambda row: -row[1]), columns=["measure", "auc", "low", "high", "direction"])
 
 
 def auc_and_influence(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,21 +179,20 @@ def auc_and_influence(truths: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
         truths: bool [n, K], each column with images inside and outside.
         scores: float [n, K].
     """
-    areas, influence = np.empty(scores.shape[1]), np.empty(scores.shape)
-    for k, truth in enumerate(truths.T):
-        score, others = pd.Series(scores[:, k]), np.where(truth, (~truth).sum(), truth.sum())
-        share = ((score.rank() - score.groupby(truth).rank()) / others).to_numpy()
-        share = np.where(truth, share, 1 - share)
-        areas[k] = share[truth].mean()
-        influence[:, k] = (share - areas[k]) / (len(truth) - others)
-    return areas, influence
+    table, others = pd.DataFrame(scores), np.where(truths, (~truths).sum(axis=0), truths.sum(axis=0))
+    within = table.where(truths).rank().fillna(table.mask(truths).rank())
+    share = ((table.rank() - within) / others).to_numpy()
+    share = np.where(truths, share, 1 - share)
+    areas = np.array([column[truth].mean() for column, truth in zip(share.T, truths.T, strict=True)])
+    return areas, (share - areas) / (len(truths) - others)
 
 
 def warnings_in_words(found: pd.DataFrame, labels: pd.Series) -> list[str]:
-    """One sentence for each measure whose interval lies clearly above guessing; none where a class is small."""
-    clear = found[(found.low > CLEAR) & (labels.value_counts().min() >= FEWEST)]
+    """One sentence for each measure whose interval lies clearly above guessing; none where a class has fewer than 20
+    images, because then something always seems to predict.
+    """
+    clear = found[(found.low > 0.55) & (labels.value_counts().min() >= 20)]
     return [
-        f"`{row.measure}` ({row.direction}) predicts the label without a look at shapes: AUC {row.auc:.2f} "
-        f"(95 % interval {row.low:.2f} to {row.high:.2f})."
-        for row in clear.itertuples()
+        f"`{name}` ({direction}) predicts the label, blind to shapes: AUC {auc:.2f} (95 %: {low:.2f} to {high:.2f})."
+        for name, auc, low, high, direction in clear.itertuples(index=False)
     ]

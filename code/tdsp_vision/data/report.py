@@ -19,11 +19,16 @@ from tdsp_vision.files import whole_file, write_text
 from tdsp_vision.paths import DatasetPaths
 
 MOST_NAMED = 50  # conflicts and columns that are listed one by one
-NEARLY_BLACK = 8  # mean gray value
 ASKED = "(from the source; what does it mean?)"
 KNOWN = COLUMNS | dict.fromkeys(["patient_id", "lesion_id"], "images that share it stay on one side of the split")
-# How columns begin that the archive explains; known where its `isic_id` stands beside them.
-ISIC = ("isic_id", "age_approx", "sex", "anatom_site_", "diagnosis_", "image_type")
+ISIC = {  # columns of the ISIC Archive without the number at their end; known where its `isic_id` stands beside them
+    "isic_id": "name of the image in the ISIC Archive",
+    "age_approx": "age of the patient in years, rounded by the archive",
+    "sex": "sex of the patient",
+    "anatom_site": "place on the body, 1 coarsest",
+    "diagnosis": "diagnosis, 1 coarsest",
+    "image_type": "kind of photo, such as dermoscopic",
+}
 
 
 def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, sentences=()) -> Path:
@@ -50,7 +55,7 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         manifest.license.replace("", "(unknown)").value_counts().rename_axis("license").rename("images"),
         "## Data quality summary",
         f"- {(manifest.converted != '').sum()} images were converted or turned upright; all others are as they were",
-        f"- {(measures.brightness < NEARLY_BLACK).sum()} images are nearly black",
+        f"- {(measures.brightness < 8).sum()} images are nearly black: their mean gray value is below 8",
         *(f"- {sentence}" for sentence in sentences),
         rejected.kind.value_counts().rename_axis("kind of reason").rename("entries"),
         measures.agg(["min", "median", "max"]).T.assign(meaning=pd.Series(quality.MEASURES)).rename_axis("measure"),
@@ -71,8 +76,8 @@ def write_data_report(paths: DatasetPaths, manifest, rejected, measures, found, 
         "## Open questions",
         *(f"- {_plain(question)}" for question in _questions(manifest, rejected, columns, suspicions)),
     ]
-    _write(paths.report, blocks)
-    _write(paths.dictionary, [f"# Data dictionary: {paths.name}", "The columns of `manifest.csv`.", columns])
+    write_text(paths.report, "\n\n".join(map(_markdown, blocks)) + "\n")
+    write_text(paths.dictionary, f"# Data dictionary: {paths.name}\n\n`manifest.csv`:\n\n{_markdown(columns)}\n")
     return paths.report
 
 
@@ -81,16 +86,13 @@ def describe_columns(manifest: pd.DataFrame) -> pd.DataFrame:
 
     A share that differs between the classes is a finding by itself: they may come from different archives.
     """
-    filled = manifest.replace("", pd.NA)
+    archive, filled = ISIC if "isic_id" in manifest else {}, manifest.replace("", pd.NA)
     table = filled.notna().groupby(quality.shown_classes(manifest.label)).mean().T.add_prefix("known of ")
     table.insert(0, "known", filled.notna().mean())
     table = table.map("{:.0%}".format)
-    archive = ISIC if "isic_id" in manifest else ()
-    others = ["as in the ISIC Archive" if name.startswith(archive) else ASKED for name in manifest]
-    table.insert(0, "meaning", list(map(KNOWN.get, manifest, others)))
-    for name in manifest:
-        values = ", ".join(quality.in_ranges(filled[name].dropna()).cat.categories)
-        table.loc[name, "values"] = values[:120] + " …" * (len(values) > 120)
+    table.insert(0, "meaning", [KNOWN.get(name, archive.get(name.rstrip("_12345"), ASKED)) for name in manifest])
+    values = [", ".join(quality.in_ranges(filled[name].dropna()).cat.categories) for name in manifest]
+    table["values"] = [text[:120] + " …" * (len(text) > 120) for text in values]
     return table.rename_axis("column")
 
 
@@ -105,16 +107,13 @@ def _questions(manifest, rejected, columns, suspicions) -> list[str]:
     return asked + [f"Why is this so, and is it part of the subject? {line}" for line in suspicions]
 
 
-def _write(path: Path, blocks: list[str | pd.DataFrame | pd.Series]) -> None:
-    """Write Markdown: texts as they are, tables with their index and 3 significant digits."""
-    written = []
-    for block in blocks:
-        if not isinstance(block, str):
-            table = block.reset_index()
-            lines = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
-            block = "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
-        written.append(block)
-    write_text(path, "\n\n".join(written) + "\n")
+def _markdown(block: str | pd.DataFrame | pd.Series) -> str:
+    """A text as it is, a table with its index and 3 significant digits."""
+    if isinstance(block, str):
+        return block
+    table = block.reset_index()
+    lines = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
 
 
 def _plain(value: object) -> str:
