@@ -8,7 +8,7 @@ import pytest
 import zoo
 from matplotlib.font_manager import fontManager
 
-from tdsp_vision.data.plots import THUMBNAIL, auc_intervals, image_grid, measures_by_class, thumbnail
+from tdsp_vision.data.plots import auc_intervals, image_grid, measures_by_class, thumbnail
 
 
 def draw(figure) -> bytes:
@@ -29,7 +29,7 @@ def test_a_name_is_shown_whole_and_not_as_a_formula(put):
 def test_a_thumbnail_keeps_the_shape_and_is_never_enlarged(put, width, height):
     for kind in ("JPEG", "PNG"):
         small = thumbnail(put("x/file", zoo.encode(zoo.picture(1, width, height), kind)))
-        assert small.mode == "RGB" and max(small.size) == min(THUMBNAIL, max(width, height))
+        assert small.mode == "RGB" and max(small.size) == min(160, max(width, height))
         assert small.width / small.height == pytest.approx(width / height, rel=0.05)
 
 

@@ -90,7 +90,7 @@ def test_a_trouble_costs_a_second_request_if_it_passes_and_else_is_a_named_loss(
 
 def test_a_long_retry_after_is_capped_and_the_deadline_ends_it(server, folder, waits):
     candidates = offer(server)
-    server.fail(BAD, (503, {"Retry-After": "86400"}), forever=True)
+    server.fail(BAD, (503, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}), forever=True)
     run(folder, candidates)
     assert waits == [60] * 2
     assert "HTTP 503" in run(folder, candidates, deadline=50)["wren/p3"] and server.requests[BAD] == 3 + 1
@@ -100,7 +100,7 @@ def test_a_long_retry_after_is_capped_and_the_deadline_ends_it(server, folder, w
 def test_a_trickle_does_not_outlast_the_deadline(server, folder, behaviour):
     candidates = offer(server)
     server.fail(BAD, behaviour, forever=True)
-    assert "too slow" in run(folder, candidates, deadline=1)["wren/p3"]
+    assert "too large or too slow" in run(folder, candidates, deadline=1)["wren/p3"]
     assert len(assert_whole(folder, server)) == 5
 
 
@@ -128,6 +128,8 @@ def test_a_second_run_fetches_only_what_is_missing_and_removes_what_is_not_wante
     assert_whole(folder, server)
     assert not run(folder, {"wren": candidates["wren"][:2]})
     assert len(assert_whole(folder, server)) == 2 and server.requests.total() == 8
+    run(folder, {"robin": candidates["wren"]})  # a label that got another name leaves no folder behind
+    assert [path.name for path in folder.glob("*/")] == ["robin"] and len(assert_whole(folder, server)) == 6
 
 
 @pytest.mark.parametrize("place", ["wren/../escape", "wren/a/b", "wren/", "wren/" + "x" * 101, "../p", "/p", "a/b/p"])
@@ -149,8 +151,8 @@ def archive(server) -> None:
 
 
 def isic(folder, server, count=5, seed=0, **changes) -> pd.DataFrame:
-    options = {"queries": QUERIES, "licenses": ["CC-0", "CC-BY"], "attempts": 5} | changes
-    return fetch_isic(folder, server.isic_api, images_per_class=count, seed=seed, **options)
+    options = {"queries": QUERIES, "licenses": ["CC-0", "CC-BY"]} | changes
+    return fetch_isic(folder, server.isic_api, wanted=count, seed=seed, **options)
 
 
 def chosen(folder) -> set[str]:
@@ -176,15 +178,12 @@ def test_the_sample_is_drawn_by_the_seed_whatever_pages_and_order_and_walks_no_m
     assert (folder / "metadata.csv").read_bytes() == (tmp_path / "3/metadata.csv").read_bytes() and 3 in waits
 
 
-def test_pages_are_walked_to_their_end_and_what_they_do_not_hold_is_told(server, folder):
+def test_pages_are_walked_to_their_end(server, folder):
     for number in range(20):
         server.add_record(f"ISIC_00{number:03d}07", diagnosis_1="Benign")
     server.page_size = 7
     assert isic(folder, server, count=20, queries={"a": "", "b": "diagnosis_1:Benign"}).empty
     assert chosen(folder) == {f"{label}/ISIC_00{number:03d}07.jpg" for number in range(20) for label in "ab"}
-    server.records.append(server.records[-1])
-    rejected = isic(folder, server, count=20, queries={"a": "", "b": ""})
-    assert set(rejected.reason) == {"the archive counted 21, its pages held 20 records"}
 
 
 def test_a_lost_image_of_the_archive_fails_the_run_and_is_named(server, folder):
@@ -235,12 +234,12 @@ def test_pages_that_go_in_a_circle_end(server, folder):
     server.files["/other/images/search/"] = json.dumps(page).encode()
     with pytest.raises(ValueError, match="0 of 5 images for 'benign'"):
         fetch_isic(folder, f"{server.url}/other", QUERIES, 5, ["CC-BY"], 0)
-    assert server.requests["/other/images/search/"] == 2 * 100
+    assert server.requests["/other/images/search/"] == 2 * 2 * 100
 
 
 def _isic_in_child(folder, api):
     queries = {"benign": "diagnosis_1:Benign", "malignant": "diagnosis_1:Malignant"}
-    fetch_isic(folder, api, queries, 15, ["CC-BY"], seed=1, timeout=5)
+    fetch_isic(folder, api, queries, 15, ["CC-BY"], seed=1)
 
 
 def test_a_kill_and_a_resume_equal_an_undisturbed_run(server, tmp_path):
@@ -280,7 +279,7 @@ def openverse(folder, server, count=6, **changes) -> pd.DataFrame:
             server.results[query].append(result | {"title": f'A "{name}", drawn'})
         server.results["dotted vest"].insert(0, server.results["dotted shirt"][0])
     queries = {"dotted": ["dotted {item}"], "striped": ["striped {item}"]}
-    options = {"licenses": ["CC-0", "CC-BY"], "allow_private": True, "attempts": 2} | changes
+    options = {"licenses": ["CC-0", "CC-BY"], "allow_private": True} | changes
     return fetch_openverse(folder, server.openverse_api, queries, ["shirt", "vest"], count, **options)
 
 
@@ -359,7 +358,7 @@ def test_what_can_be_had_of_a_list_is_fetched_and_the_rest_is_named(server, fold
     server.fail("/1", "html", forever=True)
     server.fail("/2", "stall", forever=True)
     dead = [(f"{server.url}/gone", "dotted"), ("http://host.invalid/x", "dotted"), ("http://[broken/", "dotted")]
-    rejected = fetch_list(folder, write(*rows, *dead), allow_private=True)
+    rejected = fetch_list(folder, write(*rows, *dead, header="url\tlabel\tpath\n"), allow_private=True)
     table = assert_whole(folder, server)
     assert sorted(path.split(".")[-1] for path in table.path) == ["bmp", "jpg", "jpg", "webp"]
     assert set(table.url) == {rows[number][0] for number in (0, 3, 4, 5)}
@@ -458,7 +457,7 @@ def test_a_proxy_of_the_environment_is_used_where_no_proxy_does_not_except_the_h
     assert server.hosts[-1] == "pictures.invalid"
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert Client().get(f"{server.url}/0") == server.files["/0"]
-    with pytest.raises(FetchError, match="more than 10 bytes"):
+    with pytest.raises(FetchError, match="too large .* of at most 10 bytes"):
         Client().get(f"{server.url}/0", max_bytes=10)
 
 

@@ -18,13 +18,11 @@ from PIL import Image, ImageOps
 from tdsp_vision.data.images import as_rgb
 from tdsp_vision.data.quality import shown_classes
 
-BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
-COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#777777"
+COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 COLORS += ("#882255", "#44AA99", "#999933", "#BBBBBB")
 BOXES = "Last Resort High-Efficiency"  # comes with matplotlib and draws a box for any letter
 _families, _seen = ["DejaVu Sans"], set()  # fonts and letters that figures have had
-LINE = 26  # letters of a caption beside another one
-THUMBNAIL = 160  # pixels; the grid is read by people, so full resolution would only make the notebook heavy
 
 
 def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: str = "") -> Figure:
@@ -32,10 +30,9 @@ def image_grid(files: list[Path], captions: list[str], columns: int = 6, title: 
     rows = max(1, -(-len(files) // columns))
     figure = plt.figure(figsize=(1.75 * columns, 2.15 * rows), layout="constrained")
     for place, (file, caption) in enumerate(zip(files, captions, strict=True), 1):
-        axis = figure.add_subplot(rows, columns, place)
+        axis = figure.add_subplot(rows, columns, place, xticks=[], yticks=[], frame_on=False)
         axis.imshow(thumbnail(file))
-        axis.axis("off")
-        axis.set_title("\n".join(textwrap.fill(line, LINE) for line in caption.split("\n")), fontsize=8)
+        axis.set_title("\n".join(textwrap.fill(line, 26) for line in caption.split("\n")), fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return literal(figure)
 
@@ -83,8 +80,11 @@ def literal(figure: Figure) -> Figure:
     return figure
 
 
-def thumbnail(file: Path, side: int = THUMBNAIL) -> Image.Image:
-    """The whole picture, upright, RGB, shrunk to at most `side` pixels wide and high; a smaller one is not enlarged."""
+def thumbnail(file: Path, side: int = 160) -> Image.Image:
+    """The whole picture, upright, RGB, shrunk to at most `side` pixels wide and high; a smaller one is not enlarged.
+
+    People look at it, for whom full resolution would only make the notebook heavy.
+    """
     with Image.open(file) as image:
         image.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size, which is fast
         image = as_rgb(ImageOps.exif_transpose(image))  # people look at sources, too, which no one has turned yet

@@ -12,13 +12,11 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice, zip_longest
+from itertools import islice, repeat, zip_longest
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from tdsp_vision.data.folder import METADATA_FILE, label_problem
 from tdsp_vision.data.images import as_stored
@@ -30,11 +28,10 @@ from tdsp_vision.paths import shown
 THREADS = 8
 ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
 KEPT = ["title", "creator", "license_version", "license_url", "foreign_landing_url"]
-ONCE_MORE = {"attempts": 2, "timeout": 15, "deadline": 60}  # most of what fails on the open web fails for good
 
 
-def fetch_isic(folder, api, queries, images_per_class, licenses, seed, allow_shortfall=False, **patience):
-    """Fill `folder` with `images_per_class` pictures of the ISIC Archive (API version 2) for each query.
+def fetch_isic(folder, api, queries, wanted, licenses, seed, allow_shortfall=False):
+    """Fill `folder` with `wanted` pictures of the ISIC Archive (API version 2) for each query.
 
     A search answers in pages, oldest first, and may hold half a million records. Wanted is a sample of the whole: the
     result is parted by the last two digits of the ids, which say nothing about a picture. The parts are walked in an
@@ -46,25 +43,24 @@ def fetch_isic(folder, api, queries, images_per_class, licenses, seed, allow_sho
         folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         api: base address, such as "https://api.isic-archive.com/api/v2".
         queries: label to query, such as {"benign": "diagnosis_1:Benign"}.
-        images_per_class, licenses: 1 or more; those that are allowed, such as ["CC-0", "CC-BY"].
+        wanted, licenses: number of pictures per label; those that are allowed, such as ["CC-0", "CC-BY"].
         seed: chooses the sample.
         allow_shortfall: replace a picture that cannot be had by the next of the sample's order, and accept fewer
             where there is no next.
-        patience: of `Client`.
 
     Returns:
-        table of path, kind, reason: what was lost, and searches whose pages held fewer records than were counted.
+        table of path (label and id), kind, reason: what was lost.
 
     Raises:
         ValueError: if a parameter is wrong, the archive cannot be reached or answers in a way that is not known, or
             a picture of the sample cannot be had (unless `allow_shortfall`).
     """
-    client, notes, most = Client(**patience), {}, None if allow_shortfall else images_per_class
-    some = {label: islice(_isic(client, api, query, licenses, seed, notes), most) for label, query in queries.items()}
-    return as_rejected(fetch(folder, some, client, images_per_class, allow_shortfall) | notes)
+    client, most = Client(), None if allow_shortfall else wanted
+    some = {label: islice(_isic(client, api, query, licenses, seed), most) for label, query in queries.items()}
+    return as_rejected(fetch(folder, some, client, wanted, allow_shortfall))
 
 
-def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int, notes: dict) -> Iterator:
+def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int) -> Iterator:
     """Candidates in the sample's order; a part is asked for when those before are used up."""
 
     def order(text: str) -> str:
@@ -73,24 +69,18 @@ def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int, 
     for ending in sorted((f"{number:02d}" for number in range(100)), key=order):
         part = f"({query}) AND isic_id:*{ending}" if query else f"isic_id:*{ending}"
         address, params = f"{api.rstrip('/')}/images/search/", {"query": part, "limit": 100}  # more it does not allow
-        counted, records, before = 0, {}, -1
-        while address and len(records) > before:  # pages that bring nothing new could go in a circle
-            before = len(records)
-            page, rows = _page(client, "ISIC_API", address, params, _isic_row)
-            counted = max(counted, page.get("count") or 0)
-            records |= {row["isic_id"]: row for row in rows}
+        pages = {}
+        while address and address not in pages:  # they could go in a circle
+            page, pages[address] = _page(client, "ISIC_API", address, params, _isic_row)
             address, params = page.get("next"), None
-        if len(records) < counted:
-            notes[f"search for {part}"] = f"the archive counted {counted}, its pages held {len(records)} records"
-        chosen = {name: row for name, row in records.items() if row["license"] in licenses}
-        yield from ((name, chosen[name]) for name in sorted(chosen, key=order))
+        found = {row["isic_id"]: row for rows in pages.values() for row in rows if row["license"] in licenses}
+        yield from ((name, found[name]) for name in sorted(found, key=order))
 
 
 def _isic_row(record: dict) -> dict:
-    full, metadata = record["files"]["full"], record["metadata"] or {}
-    row = {"url": full["url"], "isic_id": record["isic_id"], "license": record["copyright_license"]}
-    row |= {"attribution": record["attribution"], "archive_bytes": full["size"]}
-    return row | (metadata["clinical"] or {}) | (metadata["acquisition"] or {})
+    row = {"isic_id": record["isic_id"], "license": record["copyright_license"], "attribution": record["attribution"]}
+    row |= {"url": record["files"]["full"]["url"], "archive_bytes": record["files"]["full"]["size"]}
+    return row | (record["metadata"]["clinical"] or {}) | (record["metadata"]["acquisition"] or {})
 
 
 def _page(client: Client, parameter: str, address: str, params: dict | None, row: Callable) -> tuple[dict, list[dict]]:
@@ -103,10 +93,8 @@ def _page(client: Client, parameter: str, address: str, params: dict | None, row
         raise ValueError(f"{found}. Offline, set SOURCE to 'sample' or 'folder'.") from error
 
 
-def fetch_openverse(
-    folder, api, queries, items, images_per_class, licenses, allow_shortfall=False, allow_private=False, **patience
-):
-    """Fill `folder` with `images_per_class` openly licensed pictures for each label, from the search of Openverse.
+def fetch_openverse(folder, api, queries, items, wanted, licenses, allow_shortfall=False, allow_private=False):
+    """Fill `folder` with `wanted` openly licensed pictures for each label, from the search of Openverse.
 
     "dotted {item}" is asked for each of the items. Of all queries of a label the first result is taken, then the
     second of each, and so on. A picture that cannot be had, which is common here, is replaced by the next result.
@@ -115,10 +103,9 @@ def fetch_openverse(
         folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         api: base address, such as "https://api.openverse.org/v1".
         queries, items: label to queries, such as {"dotted": ["dotted {item}"]}; what `{item}` stands for.
-        images_per_class, licenses: 1 or more; those that are allowed, such as ["CC-0", "CC-BY"].
+        wanted, licenses: number of pictures per label; those that are allowed, such as ["CC-0", "CC-BY"].
         allow_shortfall: accept fewer where the results do not suffice.
         allow_private: also fetch pictures from addresses that are not public.
-        patience: of `Client`.
 
     Returns:
         table of path (label and id), kind, reason: what was lost.
@@ -126,12 +113,12 @@ def fetch_openverse(
     Raises:
         ValueError: if a parameter is wrong, the search cannot be used, or results do not suffice.
     """
-    search, client, some = Client(**patience), Client(**patience, guarded=not allow_private), {}
+    search, client, some = Client(), Client(guarded=not allow_private), {}
     for label, templates in queries.items():
         texts = dict.fromkeys(one.replace("{item}", item) for one in templates for item in items)
         results = [_openverse(search, api, text, licenses) for text in texts]
         some[label] = (row for ranked in zip_longest(*results) for row in ranked if row)
-    return as_rejected(fetch(folder, some, client, images_per_class, allow_shortfall))
+    return as_rejected(fetch(folder, some, client, wanted, allow_shortfall))
 
 
 def _openverse(client: Client, api: str, query: str, licenses: list[str]) -> Iterator:
@@ -139,8 +126,7 @@ def _openverse(client: Client, api: str, query: str, licenses: list[str]) -> Ite
 
     def columns(result: dict) -> dict:
         row = {"url": result["url"], "openverse_id": result["id"], "license": names.get(result["license"])}
-        row |= {"query": query, "attribution": result["attribution"]}
-        return row | {key: result.get(key) for key in KEPT}
+        return row | {"query": query, "attribution": result["attribution"]} | {key: result.get(key) for key in KEPT}
 
     names = {name.removeprefix("CC-").lower().replace("0", "cc0"): name for name in licenses}  # by: CC-BY
     params = {"q": query, "license": ",".join(names), "page_size": 20}  # more need a key
@@ -151,16 +137,17 @@ def _openverse(client: Client, api: str, query: str, licenses: list[str]) -> Ite
             return
 
 
-def fetch_urls(folder, tsv, allow_private=False, **patience):
+def fetch_urls(folder, tsv, allow_private=False, timeout=15):
     """Fill `folder` with the pictures of a list of web addresses that can be had.
 
-    Lists age: dead links are expected, and each ends in the rejections. A file is named after the sha256 of its URL.
+    Lists age: dead links are expected, and each ends in the rejections. Most of what fails fails for good, so it is
+    asked for only once more. A file is named after the sha256 of its URL.
 
     Args:
         folder: path of `data/<dataset>/downloads`; pictures that are there already are not fetched again.
         tsv: as `read_list` takes it.
         allow_private: also connect to addresses that are not public (loopback, the network at home).
-        patience: of `Client`.
+        timeout: seconds without a connection or a single byte.
 
     Returns:
         table of path (label and name, or the line of the list), kind, reason: all that was not fetched.
@@ -169,7 +156,7 @@ def fetch_urls(folder, tsv, allow_private=False, **patience):
         ValueError: if the list cannot be read or has no line with a URL and a label.
     """
     candidates, rejected = read_list(tsv)
-    return as_rejected(rejected | fetch(folder, candidates, Client(**ONCE_MORE | patience, guarded=not allow_private)))
+    return as_rejected(rejected | fetch(folder, candidates, Client(2, timeout, 60, not allow_private)))
 
 
 def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
@@ -189,9 +176,8 @@ def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
     columns, candidates, rejected = ["url", "label"], {}, {}
     for number, line in enumerate(lines, 1):
         fields = [field.strip() for field in line]
-        names = [field.lower().replace("licence", "license") for field in fields]
-        if {"url", "label"} <= set(names):
-            columns = names
+        if {"url", "label"} <= {field.lower() for field in fields}:
+            columns = [field.lower().replace("licence", "license") for field in fields]
         elif any(fields):
             row = dict(zip_longest(columns, fields, fillvalue=""))  # spreadsheets pad lines, or cut them
             label, more = row.pop("label"), row.pop("", "")
@@ -208,7 +194,8 @@ def read_list(tsv: Path) -> tuple[dict[str, list], dict[str, str]]:
 def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_shortfall=False, threads=THREADS):
     """Fetch the first `wanted` candidates of each label that can be had into `folder` and write its `metadata.csv`.
 
-    The result depends on the candidates and on what their servers answer, not on the order of arrival.
+    The result depends on the candidates and on what their servers answer, not on the order of arrival. Files that do
+    not belong to it are removed, and so are the folders of labels that are no more.
 
     Args:
         folder: `downloads`; pictures that lie there from earlier runs, of the size that is promised, are used.
@@ -228,34 +215,37 @@ def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_sho
     """
     rows, lost, short = {}, {}, []
     there = {path.with_suffix(""): path for path in folder.glob("[!.]*/*")}
-    bar = tqdm(total=(wanted or 0) * len(candidates) or None, desc="fetching images", unit="image", disable=None)
-    with ThreadPoolExecutor(threads) as pool, bar:
-        for label, some in candidates.items():
-            before, some = len(rows), islice(some, wanted and 2 * wanted + 50)  # if these do not do, no others will
-            while batch := dict(islice(some, wanted and before + wanted - len(rows))):
-                results = pool.map(partial(_fetch_one, client, folder, there, label), batch, batch.values())
-                for (name, row), result in zip(batch.items(), results, strict=True):
-                    if isinstance(result, FetchError):
-                        lost[f"{label}/{name}"] = f"{result} ({row['url']})"
-                    else:
-                        rows[result] = row | {"path": result.relative_to(folder).as_posix()}
-                        bar.update()
-            if wanted and len(rows) < before + wanted:
-                short.append(f"{len(rows) - before} of {wanted} images for {label!r}")
+
+    def fetch_one(label: str, name: str, row: dict) -> None:
+        try:
+            path = _file(client, folder, there, label, name, row)
+            # its place is the first column, and a list may have such a column, too
+            rows[path] = {"path": ""} | row | {"path": path.relative_to(folder).as_posix()}
+        except FetchError as reason:
+            lost[f"{label}/{name}"] = f"{reason} ({row['url']})"
+
+    options = {"max_workers": threads, "unit": "image", "leave": False, "disable": None}
+    for label, some in candidates.items():
+        before, some = len(rows), islice(some, wanted and 2 * wanted + 50)  # if these do not do, no others will
+        while batch := dict(islice(some, wanted and before + wanted - len(rows))):
+            thread_map(fetch_one, repeat(label), batch, batch.values(), desc=label, total=len(batch), **options)
+        if wanted and len(rows) < before + wanted:
+            short.append(f"{len(rows) - before} of {wanted} images for {label!r}")
     for path in set(folder.glob("[!.]*/*")) - set(rows):
         path.unlink()
-    columns = dict.fromkeys(["path", *(name for row in rows.values() for name in row)])
-    write_csv(folder / METADATA_FILE, pd.DataFrame(rows.values(), columns=list(columns)).sort_values("path"))
+    for path in set(folder.glob("[!.]*/")) - {path.parent for path in rows}:
+        path.rmdir()
+    write_csv(folder / METADATA_FILE, pd.DataFrame([rows[path] for path in sorted(rows)] or {"path": []}))
     if short and not allow_shortfall:
         missing = "".join(f"\n  {name}: {why}" for name, why in sorted(lost.items()))
         raise ValueError(f"Only {', '.join(short)} could be had; run again, or set ALLOW_SHORTFALL to True.{missing}")
     return lost
 
 
-def _fetch_one(client: Client, folder: Path, there: dict, label: str, name: str, row: dict) -> Path | FetchError:
-    """The verified file, or why there is none."""
+def _file(client: Client, folder: Path, there: dict, label: str, name: str, row: dict) -> Path:
+    """The verified file, from `there` or fetched; FetchError if it cannot be had."""
     if problem := label_problem(label) or label_problem(name):  # they come from lists and servers, and become a path
-        return FetchError(f"its label or name cannot be that of a file: {problem}")
+        raise FetchError(f"its label or name cannot be that of a file: {problem}")
     size, path = int(row.get("archive_bytes") or 0), folder / label / name
     if path in there and size in (0, there[path].stat().st_size):
         return there[path]
@@ -269,10 +259,7 @@ def _fetch_one(client: Client, folder: Path, there: dict, label: str, name: str,
             draft.write_bytes(content)
         return path.with_name(name + ending)
 
-    try:
-        return client.get(row["url"], accept=stored)
-    except FetchError as reason:
-        return reason
+    return client.get(row["url"], accept=stored)
 
 
 def as_rejected(lost: dict[str, str]) -> pd.DataFrame:

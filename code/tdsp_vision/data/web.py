@@ -13,13 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-
-LONGEST_WAIT = 60  # seconds, whatever `Retry-After` says
 
 
 class FetchError(ValueError):
@@ -57,7 +54,7 @@ class Client:
             try:
                 return accept(self._attempt(url, params, stop, max_bytes))
             except ValueError as trouble:
-                wait = min(getattr(trouble, "wait", None) or 2 ** (number - 1), LONGEST_WAIT)
+                wait = min(getattr(trouble, "wait", None) or 2 ** (number - 1), 60)  # whatever `Retry-After` says
                 if isinstance(trouble, FetchError) or number == self.attempts or time.monotonic() + wait > stop:
                     raise FetchError(str(trouble)) from trouble
             time.sleep(wait)
@@ -81,19 +78,16 @@ def _read(stop: float, max_bytes: int, response: requests.Response, **_) -> None
     """
     body = bytearray()
     with response:
-        while len(body) <= max_bytes and (chunk := response.raw.read1(65_536, decode_content=True)):
+        while chunk := response.raw.read1(65_536, decode_content=True):
             body += chunk
-            if time.monotonic() > stop:
-                raise FetchError("too slow: not complete within the time for one file")
-    if len(body) > max_bytes:
-        raise FetchError(f"more than {max_bytes:,} bytes")
+            if len(body) > max_bytes or time.monotonic() > stop:
+                raise FetchError(f"too large or too slow: stopped at {len(body):,} of at most {max_bytes:,} bytes")
     response._content = bytes(body)
     if response.status_code != 200 and not response.is_redirect:
         said = " ".join(re.sub("<[^>]*>", " ", body[:500].decode("utf-8", "replace")).split())
         passes = response.status_code in (408, 425, 429) or response.status_code >= 500
         error = (ValueError if passes else FetchError)(f"HTTP {response.status_code} {response.reason}: {said}")
-        wait = response.headers.get("Retry-After", "")
-        error.wait = int(wait) if wait.isdecimal() else None  # a date is as good as nothing
+        error.wait = urllib3.Retry().get_retry_after(response.raw)
         raise error
 
 
@@ -123,11 +117,11 @@ class GuardedAdapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
         """The connections for a request, of which each redirect is one; FetchError where they would be private."""
-        host = urlsplit(request.url).hostname
+        host = self.build_connection_pool_key_attributes(request, verify)[0]["host"]
         with suppress(OSError, UnicodeError):  # of a name that is not known here
             for entry in socket.getaddrinfo(host, None):
                 refuse_private(host, entry[4][0])
         pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        if not (pool.proxy or issubclass(pool.ConnectionCls, Guarded)):
+        if not pool.proxy:
             pool.ConnectionCls = type("GuardedConnection", (Guarded, type(pool).ConnectionCls), {})
         return pool
