@@ -178,12 +178,15 @@ def test_the_sample_is_drawn_by_the_seed_whatever_pages_and_order_and_walks_no_m
     assert (folder / "metadata.csv").read_bytes() == (tmp_path / "3/metadata.csv").read_bytes() and 3 in waits
 
 
-def test_pages_are_walked_to_their_end(server, folder):
+def test_pages_are_walked_to_their_end_and_what_they_do_not_hold_is_told(server, folder, capsys):
     for number in range(20):
         server.add_record(f"ISIC_00{number:03d}07", diagnosis_1="Benign")
     server.page_size = 7
     assert isic(folder, server, count=20, queries={"a": "", "b": "diagnosis_1:Benign"}).empty
     assert chosen(folder) == {f"{label}/ISIC_00{number:03d}07.jpg" for number in range(20) for label in "ab"}
+    server.records.append(server.records[-1])
+    isic(folder, server, count=20, queries={"a": "", "b": ""})
+    assert "counted 21 records of isic_id:*07; its pages held 20." in capsys.readouterr().out
 
 
 def test_a_lost_image_of_the_archive_fails_the_run_and_is_named(server, folder):
@@ -234,7 +237,7 @@ def test_pages_that_go_in_a_circle_end(server, folder):
     server.files["/other/images/search/"] = json.dumps(page).encode()
     with pytest.raises(ValueError, match="0 of 5 images for 'benign'"):
         fetch_isic(folder, f"{server.url}/other", QUERIES, 5, ["CC-BY"], 0)
-    assert server.requests["/other/images/search/"] == 2 * 2 * 100
+    assert server.requests["/other/images/search/"] == 2 * 100
 
 
 def _isic_in_child(folder, api):

@@ -62,12 +62,13 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     """
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
+    csv_files = [source / name for name in files if name.casefold().endswith(".csv")]
     from_table, tables, used = bool(labels) or not places.label.any(), [], set()
     if from_table:
-        name, table, lines = table_of_labels(source, labels, label_column, files)
+        name, table, lines = table_of_labels(source, labels, label_column, csv_files, files)
         places["label"] = table.pop("label").reindex(files).fillna("")
         tables, rejected, used = [table], rejected | lines, {name}
-    metadata = [path for path in _csv_files(source, files) if comparable(path.name) == METADATA_FILE]
+    metadata = [path for path in csv_files if comparable(path.name) == METADATA_FILE]
     if metadata and metadata[0].name not in used:
         table, lines = read_metadata(metadata, source, files)
         tables, rejected, used = [*tables, table], rejected | lines, used | {path.name for path in metadata}
@@ -112,10 +113,6 @@ def _list_files(source: Path) -> tuple[list[str], list[str], dict[str, tuple[str
         else:
             rejected[name] = ("unreadable", "cannot be read, or is no file: links to folders are not followed")
     return files, folders, rejected
-
-
-def _csv_files(source: Path, files: list[str]) -> list[Path]:
-    return [source / name for name in files if name.casefold().endswith(".csv")]
 
 
 def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
@@ -245,8 +242,8 @@ def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd
     return _typed(table), lines
 
 
-def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> tuple[str, pd.DataFrame, dict]:
-    """Labels of a flat folder; a sentence on what was taken is printed.
+def table_of_labels(source: Path, name: str, column: str, csv_files, files) -> tuple[str, pd.DataFrame, dict]:
+    """Labels of a flat folder by one of its tables, or one beside it; a sentence on what was taken is printed.
 
     Returns:
         the name of the table; the table by image: label and metadata columns; a kind and a reason for each image with
@@ -261,7 +258,7 @@ def table_of_labels(source: Path, name: str, column: str, files: list[str]) -> t
         places = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()]
         tables = {path: _read_table(path, source, _file_index(images)) for path in places[:1]}
     else:
-        tables = _tables([*_csv_files(source, files), *source.parent.glob("*.csv")], source, images)
+        tables = _tables([*csv_files, *source.parent.glob("*.csv")], source, images)
     known = {path: found for path, table in tables.items() if (found := _label_column(table, column))}
     fitting = [path for path in known if name or 2 * tables[path].index.nunique() >= len(images)]
     if len(fitting) != 1 or any(set(tables[path].index.dropna()) - set(tables[fitting[0]].index) for path in known):

@@ -69,12 +69,17 @@ def _isic(client: Client, api: str, query: str, licenses: list[str], seed: int) 
     for ending in sorted((f"{number:02d}" for number in range(100)), key=order):
         part = f"({query}) AND isic_id:*{ending}" if query else f"isic_id:*{ending}"
         address, params = f"{api.rstrip('/')}/images/search/", {"query": part, "limit": 100}  # more it does not allow
-        pages = {}
-        while address and address not in pages:  # they could go in a circle
-            page, pages[address] = _page(client, "ISIC_API", address, params, _isic_row)
+        records, before, counted = {}, -1, 0
+        while address and len(records) > before:  # pages that bring nothing new could go in a circle
+            before = len(records)
+            page, rows = _page(client, "ISIC_API", address, params, _isic_row)
+            records |= {row["isic_id"]: row for row in rows}
+            counted = page.get("count") or counted  # the first page has it
             address, params = page.get("next"), None
-        found = {row["isic_id"]: row for rows in pages.values() for row in rows if row["license"] in licenses}
-        yield from ((name, found[name]) for name in sorted(found, key=order))
+        if len(records) < counted:
+            print(f"The archive counted {counted} records of {part}; its pages held {len(records)}.")
+        allowed = [name for name in records if records[name]["license"] in licenses]
+        yield from ((name, records[name]) for name in sorted(allowed, key=order))
 
 
 def _isic_row(record: dict) -> dict:
@@ -217,6 +222,7 @@ def fetch(folder: Path, candidates: dict, client: Client, wanted=None, allow_sho
     there = {path.with_suffix(""): path for path in folder.glob("[!.]*/*")}
 
     def fetch_one(label: str, name: str, row: dict) -> None:
+        """Note the row of one picture, or why it is lost."""
         try:
             path = _file(client, folder, there, label, name, row)
             # its place is the first column, and a list may have such a column, too
@@ -251,6 +257,7 @@ def _file(client: Client, folder: Path, there: dict, label: str, name: str, row:
         return there[path]
 
     def stored(content: bytes) -> Path:
+        """Where a body lies now; ValueError where it is no whole picture of the promised size."""
         if size not in (0, len(content)):
             raise ValueError(f"{len(content):,} bytes, where its record says {size:,}")
         as_stored(content)
