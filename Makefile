@@ -83,7 +83,7 @@ history: $(READY)  ## the run history in MLflow's page (choose "Model training",
 # a comparison, so another run goes before its own.
 notebooks: $(READY)  ## run the committed notebooks with their defaults and store outputs and documents in place
 	@workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && export TDSP_WORKSPACE="$$workspace" && \
-		export TQDM_DISABLE=1 && $(EXECUTE) code/01*/*.ipynb && \
+		$(EXECUTE) code/01*/*.ipynb && \
 		$(BIN)/python -m tdsp_vision run --stage model -p CLASSIFIER svm -p SVM_FEATURES last -p RUN_NAME svm-last-layer && \
 		$(EXECUTE) code/02*/*.ipynb code/03*/*.ipynb && rm -rf docs/deliverable_docs/figures && \
 		$(BIN)/python -m tdsp_vision report \

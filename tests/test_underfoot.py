@@ -173,6 +173,7 @@ ROWS = {
     "rows twice": (text(MANIFEST, r"(images/.*\n)", r"\1\1"), START, {}, f"^Line 3 of .* names {IMAGE} again;"),
     "no label": (text(MANIFEST, ",malignant,", ",,"), START, {}, "^Line 14 of .*manifest.csv has '' as its label"),
     "capitals": (text(MANIFEST, ",benign,", ",Malignant,", 1), START, {}, "^The labels .* differ only in case"),
+    "lines cut off": (text(MANIFEST, r".*\n\Z", ""), START, {}, "manifest.csv is not as long as it was; run the data"),
     "class corrected away": (corrections(f"path,label\n{GONE}"), START, {}, "leave no image of 'malignant'; take some"),
     "corrections, no label": (corrections("path,label\na,\n"), START, {}, "corrections.csv needs .* filled in each"),
     "COMPARE, other test": (nothing, START, LATEST | {"TEST_FRACTION": 0.45}, "of its 6 test images and these 1"),

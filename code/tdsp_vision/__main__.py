@@ -1,6 +1,6 @@
 """Command line: `python -m tdsp_vision run | evaluate | sweep | deploy | report`.
 
-Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 interrupted.
+Exit codes: 0 done; 1 a notebook or its results failed; 2 a wrong name, value or file; 130 an interrupted run or sweep.
 """
 
 import os

@@ -2,8 +2,6 @@
 
 from nbconvert.preprocessors import Preprocessor
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-
 
 class StaticOutputs(Preprocessor):
     """Leaves of each output with a widget its HTML."""
@@ -11,6 +9,7 @@ class StaticOutputs(Preprocessor):
     def preprocess_cell(self, cell, resources, index):
         """What nbconvert calls for each cell, executed already; see `nbconvert.preprocessors.Preprocessor`."""
         for output in cell.get("outputs", []):
-            if WIDGET_VIEW in output.get("data", {}):
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 output.data = {kind: content for kind, content in output.data.items() if kind == "text/html"}
+        cell.get("outputs", [])[:] = [output for output in cell.get("outputs", []) if output.get("data", True)]
         return cell, resources

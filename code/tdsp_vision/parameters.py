@@ -179,9 +179,9 @@ def _check_source(values: Mapping[str, object]) -> None:
     name, source, path = values["DATASET_NAME"], values["SOURCE"], values["SOURCE_PATH"]
     if source == "sample" and name != "lesions" and not (paths.SAMPLE_DATA / name).is_dir():
         refuse("DATASET_NAME", name, f"a folder in {paths.SAMPLE_DATA}, or any name with SOURCE 'folder'")
-    if source in ("folder", "urls") and not (path and paths.resolve(path).is_dir() == (source == "folder")):
-        allowed = "a folder with images, for urls a file with addresses"
-        refuse("SOURCE_PATH", path, f"{allowed}, and {paths.resolve(path)} is none; an absolute path is always clear")
+    place, exists = paths.resolve(path), {"folder": Path.is_dir, "urls": Path.is_file}.get(source)
+    if exists and not (path and exists(place)):
+        refuse("SOURCE_PATH", path, f"a folder, for urls a file, and {place} is none; an absolute path is always clear")
 
 
 def _check_training(values: Mapping[str, object]) -> None:

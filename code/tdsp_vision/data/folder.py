@@ -29,11 +29,8 @@ ENDING = re.compile(r"\.(?:jpe?g?|jfif|png|gif|bmp|webp|tiff?|hei[cf]|avif|ppm|j
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"validation": "validation", "validate": "validation", "test": "test", "testing": "test"}
 SPLITS |= {"eval": "test", "evaluation": "test", "holdout": "test"}
-FOLD = re.compile(r"(fold|split|cv)[ _-]?\d+")
 PART = re.compile(r"(.*[ _-])?(part|batch|chunk|images?|photos)[ _-]?\d+")
-LONGEST_HEAD = 5000  # bytes of a table's line of names; one of pixels has more
 NAMES = re.compile("file|image|img|path|photo|isic", re.IGNORECASE)  # how columns are called that name files
-CROSSING = 0.5  # share of what one knows of a label that the other tells; below it they are about different things
 MISSING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "unknown"}
 # Columns that mean something here, whatever case, blanks or dashes they are written with.
 MEANINGFUL = ["patient_id", "lesion_id", "isic_id", "license", "attribution", "split", "age", "sex", "site"]
@@ -62,7 +59,7 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
     """
     files, folders, rejected = _list_files(source)
     places, level = _places(files)
-    csv_files = [source / name for name in files if name.casefold().endswith(".csv")]
+    csv_files = [source / name for name in files if name.casefold().endswith((".csv", ".tsv"))]
     from_table, tables, used = bool(labels) or not places.label.any(), [], set()
     if from_table:
         name, table, lines = table_of_labels(source, labels, label_column, csv_files, files)
@@ -70,7 +67,7 @@ def scan_folder(source: Path, labels: str = "", label_column: str = "label") -> 
         tables, rejected, used = [table], rejected | lines, {name}
     metadata = [path for path in csv_files if comparable(path.name) == METADATA_FILE]
     if metadata and metadata[0].name not in used:
-        table, lines = read_metadata(metadata, source, files)
+        table, lines = read_metadata(metadata, source, _file_index(files))
         tables, rejected, used = [*tables, table], rejected | lines, used | {path.name for path in metadata}
     places = places[[name.split("/")[-1] not in used for name in places.index]]
     pictures = places.label[[bool(ENDING.search(name)) for name in places.index]]
@@ -132,13 +129,14 @@ def _places(files: list[str]) -> tuple[pd.DataFrame, int]:
             division = depth
         elif len(heads) > 1 and not all(PART.fullmatch(comparable(head)) for head in heads):
             level = depth
+    # above the labels a stray file may have no side, below them each image has one, or it divides nothing
+    division = None if division and division > level and images.str.len().min() <= division else division
     beside = {parts[level] for parts in images if len(parts) > level}
     odd = sorted(filter(split_name, beside))
-    words = {comparable(head) for head in odd} & {*SPLITS}
-    if len({*map(split_name, odd)}) > 1 or words - {"train"}:  # a train may be a label
+    if len({*map(split_name, odd)}) > 1 or {*map(comparable, odd)} & {*SPLITS} - {"train"}:  # a train may be a label
         others = ", ".join(sorted(beside - {*odd})[:5])
         found = f"By the names of the folders {', '.join(odd)} the set came divided, and beside them stand {others}"
-        raise ValueError(f"{found}; move either of them elsewhere.")
+        raise ValueError(f"{found}; move or rename either of them.")
     label = above.str.get(level).map(lambda text: comparable(text, exact=True), na_action="ignore")
     split = None if division is None else above.str.get(division).map(split_name, na_action="ignore")
     return pd.DataFrame({"label": label, "split": split}, files, dtype=object).fillna("").astype(str), level
@@ -172,9 +170,10 @@ def _ask_about_tables(source: Path, used: set[str], labels: pd.Series, from_tabl
     """Print which tables beside the images are not used; ValueError where the labels of one cross the sub-folders.
 
     A set that came by patient or clinic has sub-folders that are no labels, and a table that knows them. Labels that
-    are the sub-folders' under other names, finer or coarser, do not cross them.
+    are the sub-folders' under other names, finer or coarser, do not cross them: the one tells at least half of what
+    there is to know of the other.
     """
-    unused = [path for path in source.glob("*.csv") if path.name not in used]
+    unused = [path for path in source.glob("*.[ct]sv") if path.name not in used]
     for path, table in _tables(unused, source, labels.index).items():
         if 2 * table.index.nunique() < len(labels):
             continue
@@ -182,7 +181,7 @@ def _ask_about_tables(source: Path, used: set[str], labels: pd.Series, from_tabl
 
         known = None if from_table else _label_column(table, "label")
         other = known[0].groupby(level=0).first().dropna() if known else labels
-        if max(homogeneity_completeness_v_measure(labels[other.index], other)[:2]) < CROSSING:
+        if max(homogeneity_completeness_v_measure(labels[other.index], other)[:2]) < 0.5:
             found = f"{shown(path)} has other labels than the sub-folders: {other.iloc[0]!r} for {other.index[0]}"
             raise ValueError(f"{found}; set LABELS to {path.name!r}, or move it elsewhere to keep the sub-folders'.")
         print(f"{shown(path)} names most of the images and is not used; in one {METADATA_FILE} its columns would be.")
@@ -198,7 +197,7 @@ def split_name(text: str) -> str | None:
     """`train`, `validation`, `test` or a fold, if a folder or a word of a column says so; else None."""
     word = comparable(text)
     found = [SPLITS[part] for part in re.split("[^a-z]+", word) if part in SPLITS]
-    return found[0] if len(found) == 1 else word if FOLD.fullmatch(word) else None
+    return found[0] if len(found) == 1 else word if re.fullmatch(r"(fold|split|cv)[ _-]?\d+", word) else None
 
 
 def label_problem(label: str) -> str:
@@ -222,15 +221,15 @@ def refuse_near_labels(labels: Iterable[str]) -> None:
             raise ValueError(f"{found}; if they are one, give them one name, and if not, two that differ more.")
 
 
-def read_metadata(paths: list[Path], source: Path, files: list[str]) -> tuple[pd.DataFrame, dict]:
-    """Columns of tables by file, and for each line that names none a kind and a reason.
+def read_metadata(paths: list[Path], source: Path, index: dict[str, str | None]) -> tuple[pd.DataFrame, dict]:
+    """Columns of tables by file of an index, and for each line that names none a kind and a reason.
 
     Raises:
         ValueError: if one cannot be read, no column names the files, one is named twice, or most lines name none.
     """
-    index = _file_index(files)
     tables = [_read_table(path, source, index) for path in paths]
-    table = pd.concat([table for table in tables if table.index.notna().any()] or tables)
+    tables = [table.rename(columns={table.columns[0]: ""}) for table in tables if table.index.notna().any()] or tables
+    table = pd.concat(tables)
     why = ("metadata", f"listed in {METADATA_FILE}, but there is no such file, or more than one")
     names = enumerate(table.iloc[:, 0].items(), 2)
     lines = {f"{METADATA_FILE}, line {number}: {name}": why for number, (file, name) in names if pd.isna(file)}
@@ -258,7 +257,7 @@ def table_of_labels(source: Path, name: str, column: str, csv_files, files) -> t
         places = [path for path in (source / name, source.parent / name, resolve(name)) if path.is_file()]
         tables = {path: _read_table(path, source, _file_index(images)) for path in places[:1]}
     else:
-        tables = _tables([*csv_files, *source.parent.glob("*.csv")], source, images)
+        tables = _tables([*csv_files, *source.parent.glob("*.[ct]sv")], source, images)
     known = {path: found for path, table in tables.items() if (found := _label_column(table, column))}
     fitting = [path for path in known if name or 2 * tables[path].index.nunique() >= len(images)]
     if len(fitting) != 1 or any(set(tables[path].index.dropna()) - set(tables[fitting[0]].index) for path in known):
@@ -282,7 +281,7 @@ def _tables(paths: Iterable[Path], source: Path, files: Iterable[str]) -> dict[P
     index, forms = _file_index(files), {}
     for path in sorted({path for path in paths if "submission" not in path.name.casefold()}):  # made-up labels
         try:
-            if b"\n" in path.read_bytes()[:LONGEST_HEAD]:
+            if b"\n" in path.read_bytes()[:5000]:  # a table of pixels has a longer line of names
                 table = _read_table(path, source, index)
                 forms.setdefault((path.name, *table.columns), {})[path] = table
         except (ValueError, OSError) as error:

@@ -31,8 +31,6 @@ from tdsp_vision.files import file_lock, whole_file, write_json
 from tdsp_vision.paths import DatasetPaths, shown
 
 MARKS = ["file", "original", "miniature", *MEASURES]  # not for the manifest
-MAX_NAME = 220  # bytes of a name and its ending; file systems take 255, and a draft needs some for itself
-MOST_COPIES = 0.2  # of the images that may be left out for their looks, before a person has to look
 # How exporters of augmented sets name what they made of one picture: Roboflow, and Augmentor.
 EXPORTED = re.compile(r"^(.+)(?:_(?:jpe?g|png)\.rf\.[0-9a-f]{32}|_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.\w+$")
 
@@ -83,7 +81,8 @@ def _stored_paths(images: pd.DataFrame) -> list[str]:
         name = "__".join([*(part for part in folders if comparable(part, exact=True) != label), name])
         if ending := {"JPEG": ".jpg", "PNG": ".png"}.get(converted.rpartition(" to ")[2]):
             name = str(Path(name).with_suffix(ending))
-        if f"{label}/{name}".casefold() in targets or len(name.encode()) > MAX_NAME:
+        # file systems take names of 255 bytes, and a draft needs some for itself
+        if f"{label}/{name}".casefold() in targets or len(name.encode()) > 220:
             name = f"{Path(name).stem[:50]}-{hashlib.sha256(file.encode()).hexdigest()[:8]}{Path(name).suffix[:8]}"
         targets[f"{label}/{name}".casefold()] = f"images/{label}/{name}"
     return list(targets.values())
@@ -108,7 +107,7 @@ def duplicates_to_reject(images: pd.DataFrame, remove: bool = True) -> pd.DataFr
                 rows.append((file, "duplicate", f"duplicate of {kept}"))
             if file != kept and 2 * pixels[file] > pixels[kept]:
                 doubtful.append(f"{file} repeats {kept}")
-    if len(doubtful) > MOST_COPIES * len(images):
+    if len(doubtful) > len(images) / 5:
         found = f"{len(doubtful)} of {len(images)} images would be left out as copies, more than a fifth"
         advice = "look at them, and remove them, or set REMOVE_DUPLICATES to False, which keeps them in groups"
         raise ValueError(f"{found}: {'; '.join(doubtful[:3])}; {advice}.")
@@ -229,6 +228,8 @@ def _check_lines(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
 
 def _check_files(paths: DatasetPaths, manifest: pd.DataFrame) -> None:
     """Compare each file with its line: there, as long, and of the same content if it is newer than the dataset."""
+    if len(manifest) != read_json(paths.info).get("images", len(manifest)):
+        raise ValueError(f"{shown(paths.manifest)} is not as long as it was; run the data acquisition notebook again.")
     written, wrong = paths.info.stat().st_mtime, []
     for row in manifest.itertuples():
         file = paths.root / row.path

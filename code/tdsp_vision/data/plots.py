@@ -6,6 +6,7 @@ machine has.
 """
 
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -87,6 +88,8 @@ def thumbnail(file: Path, side: int = 160) -> Image.Image:
     """
     with Image.open(file) as image:
         image.draft("RGB", (side, side))  # a JPEG is decoded at a fraction of its size, which is fast
-        image = as_rgb(ImageOps.exif_transpose(image))  # people look at sources, too, which no one has turned yet
+        with suppress(Exception):  # a block of EXIF that cannot be read is no damage
+            image = ImageOps.exif_transpose(image)  # people look at sources, too, which no one has turned yet
+        image = as_rgb(image)
     image.thumbnail((side, side))
     return image

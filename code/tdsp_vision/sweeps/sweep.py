@@ -119,7 +119,7 @@ def run_sweep(sweep: Sweep, run: Callable[..., dict] = run_trial, jobs: int = 1)
         pandas.DataFrame, a row for each trial, best validation first; see `results_table`.
 
     Raises:
-        BlockingIOError: another process runs the same sweep.
+        filelock.Timeout: another process runs the same sweep.
     """
 
     def show(study, asked) -> None:
