@@ -1,5 +1,6 @@
 """Sweeps over toys: every trial exactly once whatever is killed, under the right values, and goes on where it was."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -189,10 +190,17 @@ def test_a_node_of_a_cluster_is_killed_and_every_trial_ends_exactly_once(workspa
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=small)
+    small, clusters = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}, []
+
+    def started() -> bool:
+        """Ray gives each node half a minute to start, which is too little on a busy machine."""
+        with contextlib.suppress(Exception):
+            clusters.append(Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False}))
+            return clusters[-1].add_node(**small)
+
     try:
-        cluster.add_node(num_cpus=1, object_store_memory=80 * 1024**2)
+        wait_until(started, 400)
+        cluster = clusters[-1]
         command = ("-g", "IMAGE_SIZE", "100,200,300,400", "-p", "WEIGHT_DECAY", "0.1", "--ray", cluster.address)
         sweep = start(workspace, *command)
         (node,) = [node for node in cluster.list_all_nodes() if not node.is_head()]
@@ -206,7 +214,8 @@ def test_a_node_of_a_cluster_is_killed_and_every_trial_ends_exactly_once(workspa
         raylet.kill()
         assert "4 of 4 done" in finish(sweep)
     finally:
-        cluster.shutdown()
+        for cluster in clusters:
+            cluster.shutdown()
     assert list(executions(workspace).values()) == [1, 1, 1, 1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tdsp_vision.files import file_lock, whole_file, whole_folder, write_json, write_text
+from tdsp_vision.files import whole_file, whole_folder, write_json, write_text
 
 WRITERS = [whole_file, whole_folder]
 
@@ -93,15 +93,3 @@ def test_json_and_text_are_utf8_and_what_json_has_no_word_for_is_refused(tmp_pat
         write_json(tmp_path / "a.json", {"auc": float("nan")})
     write_text(tmp_path / "a.txt", "é\n鳥")
     assert content(tmp_path) == {"a.json": '{\n  "classes": [\n    "鳥"\n  ],\n  "auc": 0.5\n}\n', "a.txt": "é\n鳥"}
-
-
-def test_a_lock_that_another_holds_is_said_and_what_the_file_holds_stays(tmp_path):
-    (tmp_path / "lock").write_text("7")
-    with (
-        file_lock(tmp_path / "lock"),
-        pytest.raises(OSError, match="lock' could not be acquired"),
-        file_lock(tmp_path / "lock", wait=False),
-    ):
-        pass
-    with file_lock(tmp_path / "lock", wait=False):
-        assert (tmp_path / "lock").read_text() == "7"
