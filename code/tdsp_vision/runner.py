@@ -236,7 +236,7 @@ def summary(dataset, outputs, deployed: bool, runs: list[str], notebooks: Path) 
     if deployed:
         service, response = (_read(outputs.deployment / f"{name}.json") for name in ("service", "response"))
         table = DataFrame(response["predictions"], service["files"]).to_string(max_colwidth=60)
-        lines.append(f"\nscored request: {service['what']}; classes {service['classes']}\n{table}")
+        lines.append(f"\nscored request: {service['what']} Scores of {', '.join(service['classes'])}:\n{table}")
     return "\n".join(lines)
 
 
